@@ -1,0 +1,1 @@
+//! Shard, fence, append, relay and dead letters, with the Store and Bus ports.

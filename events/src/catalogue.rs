@@ -1,0 +1,82 @@
+//! The catalogue: which participants exist, how they are reached, and what each action accepts.
+
+use crate::Json;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// All participants known to a system, by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Catalogue {
+    /// Participants by name.
+    pub participants: BTreeMap<String, Participant>,
+}
+
+impl Catalogue {
+    /// Finds `PARTICIPANT.ACTION`.
+    #[must_use]
+    pub fn action(&self, participant: &str, action: &str) -> Option<&Action> {
+        self.participants.get(participant)?.actions.get(action)
+    }
+}
+
+/// One participant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Participant {
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// How it is reached.
+    pub transport: Transport,
+    /// What it can do.
+    pub actions: BTreeMap<String, Action>,
+}
+
+/// How a participant is reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Transport {
+    /// Part of this program, over the ledger or tokens.
+    Builtin,
+    /// `POST {url}/{action}` with `Idempotency-Key`, `GET {url}/effects/{effect id}` to ask.
+    Http {
+        /// Base address, `http://` or `https://`.
+        url: String,
+        /// Time limit of one call.
+        #[serde(default = "default_timeout_ms")]
+        timeout_ms: u64,
+    },
+}
+
+fn default_timeout_ms() -> u64 {
+    5_000
+}
+
+/// One action of a participant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// JSON Schema of the command's payload (`with`).
+    #[serde(default)]
+    pub with: Json,
+    /// JSON Schema of the data of a `done` reply.
+    #[serde(default)]
+    pub reply: Json,
+    /// An example of that data, used by samples and the model check.
+    #[serde(default)]
+    pub example: Json,
+    /// The field of `with` that routes the command (what it touches); absent: the saga's own key. An action used with
+    /// `of:` or as an undo reuses the key of the effect it refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The action that undoes this one, if there is a usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
+    /// Codes it may refuse with.
+    #[serde(default)]
+    pub refusals: Vec<String>,
+}

@@ -1,0 +1,52 @@
+//! What surrounds every message on the bus: the CloudEvents attributes that routing, deduplication and upgrades need.
+
+use crate::{Command, DomainEvent, Input, Lane, Reply};
+use serde::{Deserialize, Serialize};
+
+/// Schema version written by this program. A newer one pauses a shard; it is not poison.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// One message and its attributes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Identity for deduplication: an effect id, an event id, or the caller's idempotency key.
+    pub id: String,
+    /// Schema version of `message`.
+    pub schema: u16,
+    /// When it was made, milliseconds since 1970, by the maker's clock; part of the input, so a replay sees it again.
+    pub time_ms: i64,
+    /// Routing key; the partition follows from its slot.
+    pub key: String,
+    /// Kind of traffic.
+    #[serde(default)]
+    pub lane: Lane,
+    /// The message.
+    pub message: Message,
+}
+
+/// Everything that travels on the bus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+pub enum Message {
+    /// To a saga (topics `start` and `progress`), replies included.
+    Input(Input),
+    /// To a participant.
+    Command(Command),
+    /// A participant's caller books the answer of an outside party: goes back to the participant's own partition.
+    Answer(Reply),
+    /// To other teams.
+    Domain(DomainEvent),
+}
+
+impl Message {
+    /// The spelling used in columns and labels.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Input(_) => "input",
+            Self::Command(_) => "command",
+            Self::Answer(_) => "answer",
+            Self::Domain(_) => "domain",
+        }
+    }
+}

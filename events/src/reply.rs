@@ -1,0 +1,54 @@
+//! Replies: what a participant vouches for.
+
+use crate::{EffectId, Json};
+use serde::{Deserialize, Serialize};
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The effect it speaks about.
+    pub effect_id: EffectId,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What became of an effect. A timeout is [`Verdict::Unknown`], never a refusal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// It happened, now or earlier under this id.
+    Done {
+        /// The reply's data, recorded in the saga.
+        #[serde(default)]
+        data: Json,
+    },
+    /// The participant vouches: no effect now, earlier or later under this id.
+    Refused {
+        /// Refusal code of the catalogue, such as `stock.short`.
+        code: String,
+        /// For people.
+        #[serde(default)]
+        detail: String,
+    },
+    /// Nobody knows: ask, or send again.
+    Unknown {
+        /// For people.
+        #[serde(default)]
+        reason: String,
+    },
+    /// Only to an ask: this effect id was never met. Send the command again.
+    NeverSeen,
+}
+
+impl Verdict {
+    /// The spelling used in columns and labels.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Done { .. } => "done",
+            Self::Refused { .. } => "refused",
+            Self::Unknown { .. } => "unknown",
+            Self::NeverSeen => "never_seen",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The pure saga core: definition, state, decide, invariants.

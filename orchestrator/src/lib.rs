@@ -1,0 +1,1 @@
+//! Consume, decide, persist, relay, timers, sweep and view of sagas.
