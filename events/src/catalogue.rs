@@ -18,6 +18,13 @@ impl Catalogue {
     pub fn action(&self, participant: &str, action: &str) -> Option<&Action> {
         self.participants.get(participant)?.actions.get(action)
     }
+
+    /// Finds the event `PARTICIPANT.EVENT`.
+    #[must_use]
+    pub fn event(&self, name: &str) -> Option<&EventKind> {
+        let (participant, event) = name.split_once('.')?;
+        self.participants.get(participant)?.events.get(event)
+    }
 }
 
 /// One participant.
@@ -31,6 +38,23 @@ pub struct Participant {
     pub transport: Transport,
     /// What it can do.
     pub actions: BTreeMap<String, Action>,
+    /// What it tells sagas about, without having been asked: `payment` with `captured` is the event `payment.captured`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub events: BTreeMap<String, EventKind>,
+}
+
+/// An event that sagas may wait for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventKind {
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// JSON Schema of its data.
+    pub schema: Json,
+    /// An example of that data, used by samples and the model check.
+    #[serde(default)]
+    pub example: Json,
 }
 
 /// How a participant is reached.

@@ -23,7 +23,7 @@ pub mod domain;
 pub mod topics;
 pub mod catalogue;
 
-pub use catalogue::{Action, Catalogue, Participant, Transport};
+pub use catalogue::{Action, Catalogue, EventKind, Participant, Transport};
 pub use command::{Command, CommandKind, Forward};
 pub use domain::DomainEvent;
 pub use envelope::{Envelope, Message, SCHEMA_VERSION};
