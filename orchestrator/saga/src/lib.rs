@@ -1,1 +1,9 @@
-//! The pure saga core: definition, state, decide, invariants.
+//! The pure saga core: definition, state, decide, invariants. No clock, no randomness, no I/O.
+//!
+//! Modules in reading order:
+//! - [`plan`]: the control shape of a definition, and how `decide` asks it to evaluate expressions
+//! - [`saga`]: a saga's data and row
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod plan;
+pub mod saga;
