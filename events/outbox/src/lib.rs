@@ -1,1 +1,29 @@
-//! Shard, fence, append, relay and dead letters, with the Store and Bus ports.
+//! The reliable half of Endstate: what a shard takes in, what it commits, and how committed messages leave.
+//!
+//! Modules in reading order:
+//! - [`statement`]: named SQL with typed rows, the language between components and a store
+//! - [`store`]: the Store port: read, commit one batch under its fence
+//! - [`bus`]: the Bus port: messages in and out of partitions
+//! - [`shard`]: the loop of one shard: consume, decide, persist, relay
+//! - [`dead_letter`]: records that nobody could handle
+//! - [`clock`]: time as an input
+//! - [`sqlite`]: the embedded store, one file
+//! - [`local`]: the embedded bus, over the outbox of that file
+
+pub mod statement;
+pub mod store;
+pub mod bus;
+pub mod shard;
+pub mod dead_letter;
+pub mod clock;
+pub mod sqlite;
+pub mod local;
+
+pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Undecodable};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use dead_letter::DeadLetter;
+pub use local::LocalBus;
+pub use shard::{Batch, DecideError, Handler, Outcome, Poisoned, Shard, Turn};
+pub use sqlite::SqliteStore;
+pub use statement::{Kind, Row, Rows, Statement, Value, Write};
+pub use store::{Assignment, Commit, CommitError, Fence, Positions, ShardId, Store, StoreError};

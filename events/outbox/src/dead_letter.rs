@@ -1,0 +1,134 @@
+//! Dead letters: records that nobody could handle, kept with their bytes and the reason, listed and replayed (G2).
+
+use crate::bus::Outgoing;
+use crate::statement::{Kind, Rows, Statement, Value};
+use crate::store::{Commit, CommitError, Store, StoreError};
+use endstate_events::{Envelope, Topic};
+
+/// One record that nobody could handle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it was read.
+    pub topic: Topic,
+    /// Its partition.
+    pub partition: u16,
+    /// Its offset.
+    pub offset: i64,
+    /// Its bytes, as text (lossy only where they are no UTF-8).
+    pub bytes: String,
+    /// Why.
+    pub reason: String,
+    /// When it was put aside, milliseconds since 1970.
+    pub time_ms: i64,
+}
+
+/// Inserts dead letters; the same record twice is one letter.
+pub static INSERT: Statement = Statement {
+    name: "dead_letter.insert",
+    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Text, Kind::Text, Kind::Int],
+    sql: "with r(topic, partition, read_offset, bytes, reason, time_ms) as ({rows}) \
+          insert into dead_letter (topic, partition, read_offset, bytes, reason, time_ms) \
+          select topic, partition, read_offset, bytes, reason, time_ms from r where true \
+          on conflict (topic, partition, read_offset) do nothing",
+};
+
+static LIST: Statement = Statement {
+    name: "dead_letter.list",
+    columns: &[Kind::Int, Kind::Int],
+    sql: "with r(after_id, page) as ({rows}) \
+          select d.id, d.topic, d.partition, d.read_offset, d.bytes, d.reason, d.time_ms, d.replayed_ms \
+          from dead_letter d, r where d.id > r.after_id order by d.id limit (select page from r)",
+};
+
+static ONE: Statement = Statement {
+    name: "dead_letter.one",
+    columns: &[Kind::Int],
+    sql: "with r(id) as ({rows}) select d.topic, d.partition, d.bytes, d.replayed_ms from dead_letter d join r on d.id = r.id",
+};
+
+static REPLAYED: Statement = Statement {
+    name: "dead_letter.replayed",
+    columns: &[Kind::Int, Kind::Int],
+    sql: "with r(id, now_ms) as ({rows}) update dead_letter set replayed_ms = r.now_ms from r \
+          where dead_letter.id = r.id and dead_letter.replayed_ms is null",
+};
+
+/// A stored dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its id.
+    pub id: i64,
+    /// What was put aside.
+    pub letter: DeadLetter,
+    /// When it was replayed, if ever.
+    pub replayed_ms: Option<i64>,
+}
+
+/// Why a dead letter was not replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// No such letter.
+    #[error("there is no dead letter {0}")]
+    Unknown(i64),
+    /// Replayed before.
+    #[error("dead letter {0} was replayed already")]
+    Replayed(i64),
+    /// The bytes are still no message; correct the sender and let it send again.
+    #[error("dead letter {id} still cannot be read: {reason}")]
+    Unreadable {
+        /// The letter.
+        id: i64,
+        /// Why.
+        reason: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not commit.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Lists dead letters after `after_id`, oldest first.
+pub async fn list(store: &dyn Store, after_id: i64, page: i64) -> Result<Vec<Stored>, StoreError> {
+    let rows = store.read(&LIST, Rows::one([after_id.into(), page.into()])).await?;
+    Ok(rows.iter().filter_map(|row| stored(row)).collect())
+}
+
+fn stored(row: &[Value]) -> Option<Stored> {
+    let [id, topic, partition, offset, bytes, reason, time_ms, replayed_ms] = row else { return None };
+    let letter = DeadLetter {
+        topic: topic_of(topic.text()?)?,
+        partition: u16::try_from(partition.int()?).ok()?,
+        offset: offset.int()?,
+        bytes: bytes.text()?.to_owned(),
+        reason: reason.text()?.to_owned(),
+        time_ms: time_ms.int()?,
+    };
+    Some(Stored { id: id.int()?, letter, replayed_ms: replayed_ms.int() })
+}
+
+fn topic_of(label: &str) -> Option<Topic> {
+    Topic::ALL.into_iter().find(|topic| topic.label() == label)
+}
+
+/// Sends a dead letter to its partition again and marks it, in one transaction.
+pub async fn replay(store: &dyn Store, id: i64, now_ms: i64) -> Result<(), ReplayError> {
+    let rows = store.read(&ONE, Rows::one([id.into()])).await?;
+    let row = rows.first().ok_or(ReplayError::Unknown(id))?;
+    let [topic, partition, bytes, replayed] = row.as_slice() else { return Err(ReplayError::Unknown(id)) };
+    if replayed.int().is_some() {
+        return Err(ReplayError::Replayed(id));
+    }
+    let topic = topic.text().and_then(topic_of).ok_or(ReplayError::Unknown(id))?;
+    let partition = partition.int().and_then(|p| u16::try_from(p).ok()).ok_or(ReplayError::Unknown(id))?;
+    let envelope: Envelope = serde_json::from_str(bytes.text().unwrap_or_default())
+        .map_err(|error| ReplayError::Unreadable { id, reason: error.to_string() })?;
+    let commit = Commit {
+        writes: vec![crate::Write::exact(&REPLAYED, Rows::one([id.into(), now_ms.into()]))],
+        messages: vec![Outgoing { topic, partition, envelope: envelope.into() }],
+        ..Commit::default()
+    };
+    store.commit(commit).await?;
+    Ok(())
+}

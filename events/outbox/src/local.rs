@@ -1,0 +1,307 @@
+//! The embedded bus: topic, partition, offset over the outbox itself.
+//!
+//! Committed messages are handed over in memory; the table is read only for what memory does not hold: after a restart,
+//! or when a consumer is so far behind that its window was cut.
+
+use crate::bus::{Bus, BusError, Consumer, Delivered, Outgoing, Undecodable};
+use crate::sqlite::{PARTITIONS, SqliteStore};
+use crate::statement::{Kind, Rows, Statement, Value};
+use crate::store::{Commit, Store, StoreError};
+use async_trait::async_trait;
+use endstate_events::{Envelope, Topic};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use tokio::sync::Notify;
+
+/// Messages one partition keeps in memory for a slow consumer; beyond, it reads the table.
+const WINDOW: usize = 20_000;
+
+/// Rows of the outbox that one read of the table takes.
+const PAGE: i64 = 64;
+
+static LOAD: Statement = Statement {
+    name: "outbox.page",
+    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
+    // The row that holds `from_offset` may begin before it: start at the last row that begins at or before it.
+    sql: "with r(topic, partition, from_offset, page) as ({rows}) \
+          select o.first_offset, o.messages, o.body from r join outbox o \
+          on o.topic = r.topic and o.partition = r.partition and o.first_offset >= coalesce((select max(b.first_offset) \
+          from outbox b where b.topic = r.topic and b.partition = r.partition and b.first_offset <= r.from_offset), 0) \
+          order by o.first_offset limit (select page from r)",
+};
+
+/// Messages that were committed and given their offsets.
+pub(crate) struct Placed {
+    pub(crate) topic: Topic,
+    pub(crate) partition: u16,
+    pub(crate) envelopes: Vec<Arc<Envelope>>,
+}
+
+/// The embedded bus.
+pub struct LocalBus {
+    partitions: Vec<Partition>,
+    store: OnceLock<Weak<SqliteStore>>,
+}
+
+struct Partition {
+    topic: Topic,
+    index: u16,
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The offset the next message gets.
+    next: i64,
+    /// The offset of the window's first message.
+    head: i64,
+    window: VecDeque<Arc<Envelope>>,
+    /// Set while somebody consumes; without a consumer nothing is kept in memory.
+    consumed: bool,
+    /// The next offset the consumer will take; rows below it may go.
+    position: i64,
+}
+
+impl LocalBus {
+    pub(crate) async fn load(pool: &sqlx::sqlite::SqlitePool) -> Result<Arc<Self>, StoreError> {
+        let mut partitions = Vec::new();
+        for topic in Topic::ALL {
+            for index in 0..PARTITIONS {
+                let next: i64 = sqlx::query_scalar(
+                    "select max(coalesce((select max(first_offset + messages) from outbox where topic = ?1 and \
+                     partition = ?2), 0), coalesce((select next_offset from outbox_end where topic = ?1 and \
+                     partition = ?2), 0))",
+                )
+                .bind(topic.label())
+                .bind(index)
+                .fetch_one(pool)
+                .await
+                .map_err(|error| StoreError::Failed { statement: "outbox.ends".into(), reason: error.to_string() })?;
+                let state = Mutex::new(State { next, head: next, ..State::default() });
+                partitions.push(Partition { topic, index, state, arrived: Notify::new() });
+            }
+        }
+        Ok(Arc::new(Self { partitions, store: OnceLock::new() }))
+    }
+
+    pub(crate) fn attach(&self, store: &Arc<SqliteStore>) {
+        self.store.set(Arc::downgrade(store)).ok();
+    }
+
+    fn partition(&self, topic: Topic, index: u16) -> &Partition {
+        let topics = Topic::ALL.iter().position(|t| *t == topic).unwrap_or_default();
+        &self.partitions[topics * usize::from(PARTITIONS) + usize::from(index.min(PARTITIONS - 1))]
+    }
+
+    /// A view of the next offsets for one transaction; they become real when the messages are delivered.
+    pub(crate) fn offsets(&self) -> Offsets<'_> {
+        Offsets { bus: self, taken: Vec::new() }
+    }
+
+    /// Hands over committed messages. Called by the one writer, in commit order.
+    pub(crate) fn deliver(&self, placed: Placed) {
+        let partition = self.partition(placed.topic, placed.partition);
+        let mut state = partition.lock();
+        let first = state.next;
+        state.next += placed.envelopes.len() as i64;
+        if !state.consumed {
+            return;
+        }
+        if state.window.is_empty() {
+            state.head = first;
+        }
+        // A window that is cut stays contiguous: what does not fit is read from the table later.
+        let contiguous = state.head + state.window.len() as i64 == first;
+        if contiguous && state.window.len() < WINDOW {
+            state.window.extend(placed.envelopes);
+        }
+        drop(state);
+        partition.arrived.notify_one();
+    }
+
+    /// Deletes outbox rows below their consumers' positions; rows of topics nobody consumes here go when they lie more
+    /// than `keep` messages back. Returns how many rows went.
+    pub async fn purge(&self, keep: i64) -> Result<i64, StoreError> {
+        let below = self
+            .partitions
+            .iter()
+            .map(|partition| {
+                let state = partition.lock();
+                let position = if partition.topic == Topic::Events { state.next - keep } else { state.position };
+                (partition.topic.label(), partition.index, position)
+            })
+            .collect();
+        match self.store.get().and_then(Weak::upgrade) {
+            Some(store) => store.purge(below).await,
+            None => Ok(0),
+        }
+    }
+
+    /// Messages waiting in one partition: end minus the consumer's position.
+    #[must_use]
+    pub fn lag(&self, topic: Topic, index: u16) -> i64 {
+        let state = self.partition(topic, index).lock();
+        state.next - state.position
+    }
+}
+
+impl Partition {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct Offsets<'a> {
+    bus: &'a LocalBus,
+    taken: Vec<((Topic, u16), i64)>,
+}
+
+impl Offsets<'_> {
+    /// The first of `count` offsets.
+    pub(crate) fn take(&mut self, topic: Topic, partition: u16, count: i64) -> i64 {
+        let key = (topic, partition);
+        if let Some((_, next)) = self.taken.iter_mut().find(|(k, _)| *k == key) {
+            let first = *next;
+            *next += count;
+            return first;
+        }
+        let first = self.bus.partition(topic, partition).lock().next;
+        self.taken.push((key, first + count));
+        first
+    }
+}
+
+#[async_trait]
+impl Bus for LocalBus {
+    async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        let store = self.store.get().and_then(Weak::upgrade);
+        let store = store.ok_or_else(|| BusError::Unacknowledged("the store is closed".into()))?;
+        store.commit(Commit { messages, ..Commit::default() }).await?;
+        Ok(())
+    }
+
+    fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
+        let store = self.store.get().cloned().unwrap_or_default();
+        let Some(bus) = store.upgrade().map(|store| store.bus()) else {
+            return Box::new(Closed);
+        };
+        let mut state = bus.partition(topic, partition).lock();
+        state.consumed = true;
+        state.position = position;
+        if state.window.is_empty() {
+            state.head = state.next;
+        }
+        drop(state);
+        Box::new(LocalConsumer { bus, store, topic, partition, position, page: VecDeque::new() })
+    }
+}
+
+/// A consumer of a bus whose store is gone: there is never anything to take.
+struct Closed;
+
+#[async_trait]
+impl Consumer for Closed {
+    async fn take(&mut self, _limit: usize) -> Result<Vec<Delivered>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn ready(&mut self) {
+        std::future::pending().await
+    }
+}
+
+struct LocalConsumer {
+    bus: Arc<LocalBus>,
+    store: Weak<SqliteStore>,
+    topic: Topic,
+    partition: u16,
+    position: i64,
+    /// Messages read from the table, from `position` on.
+    page: VecDeque<Result<Arc<Envelope>, Undecodable>>,
+}
+
+impl LocalConsumer {
+    fn from_window(&mut self, limit: usize) -> Option<Vec<Delivered>> {
+        let mut state = self.bus.partition(self.topic, self.partition).lock();
+        if self.position >= state.next {
+            return Some(Vec::new());
+        }
+        // What the window holds below our position was read from the table.
+        while state.head < self.position && state.window.pop_front().is_some() {
+            state.head += 1;
+        }
+        if state.head != self.position || state.window.is_empty() {
+            return None;
+        }
+        let count = limit.min(state.window.len());
+        let taken: Vec<_> = state.window.drain(..count).collect();
+        state.head += count as i64;
+        drop(state);
+        Some(taken.into_iter().map(|envelope| self.deliver(Ok(envelope))).collect())
+    }
+
+    fn deliver(&mut self, envelope: Result<Arc<Envelope>, Undecodable>) -> Delivered {
+        let offset = self.position;
+        self.position += 1;
+        Delivered { topic: self.topic, offset, envelope }
+    }
+
+    async fn load_page(&mut self) -> Result<(), StoreError> {
+        let Some(store) = self.store.upgrade() else { return Ok(()) };
+        let key = [self.topic.label().into(), i64::from(self.partition).into(), self.position.into(), PAGE.into()];
+        for row in store.read(&LOAD, Rows::one(key)).await? {
+            let [Value::Int(first), Value::Int(messages), Value::Text(body)] = row.as_slice() else { continue };
+            let skip = (self.position + self.page.len() as i64 - first).clamp(0, *messages);
+            self.page.extend(decode(body, *messages).into_iter().skip(usize::try_from(skip).unwrap_or(0)));
+        }
+        Ok(())
+    }
+}
+
+/// The messages of a row; one that cannot be read does not hide its neighbours.
+fn decode(body: &str, messages: i64) -> Vec<Result<Arc<Envelope>, Undecodable>> {
+    let raw: Vec<&serde_json::value::RawValue> = match serde_json::from_str(body) {
+        Ok(raw) => raw,
+        Err(error) => {
+            let bad = Undecodable { bytes: body.to_owned(), reason: format!("the row is no JSON array: {error}") };
+            return (0..messages).map(|_| Err(bad.clone())).collect();
+        }
+    };
+    let one = |raw: &serde_json::value::RawValue| {
+        serde_json::from_str::<Envelope>(raw.get())
+            .map(Arc::new)
+            .map_err(|error| Undecodable { bytes: raw.get().to_owned(), reason: error.to_string() })
+    };
+    raw.into_iter().map(one).collect()
+}
+
+#[async_trait]
+impl Consumer for LocalConsumer {
+    async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
+        if self.page.is_empty() {
+            match self.from_window(limit) {
+                Some(taken) => {
+                    self.bus.partition(self.topic, self.partition).lock().position = self.position - taken.len() as i64;
+                    return Ok(taken);
+                }
+                None => self.load_page().await?,
+            }
+        }
+        self.bus.partition(self.topic, self.partition).lock().position = self.position;
+        let page: Vec<_> = self.page.drain(..limit.min(self.page.len())).collect();
+        Ok(page.into_iter().map(|envelope| self.deliver(envelope)).collect())
+    }
+
+    async fn ready(&mut self) {
+        let bus = Arc::clone(&self.bus);
+        let partition = bus.partition(self.topic, self.partition);
+        loop {
+            let arrived = partition.arrived.notified();
+            if !self.page.is_empty() || partition.lock().next > self.position {
+                return;
+            }
+            arrived.await;
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The loop of one shard: consume, decide, persist, relay.
+//!
+//! One owner, one batch at a time, one transaction per batch: fence, positions, the handler's rows and the outbox.
+//! Whatever goes wrong has one cure: forget everything and run assignment again.
+
+use crate::bus::{Bus, Consumer, Delivered, Outgoing, Undecodable};
+use crate::clock::Clock;
+use crate::dead_letter::DeadLetter;
+use crate::statement::Write;
+use crate::store::{Assignment, Commit, CommitError, Fence, ShardId, Store, StoreError};
+use endstate_events::{Envelope, SCHEMA_VERSION, Topic};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Messages of one batch at most; above, latency grows and throughput hardly does.
+pub const BATCH: usize = 512;
+
+/// How often a batch that met a conflict is decided again before the shard is assigned anew.
+const CONFLICTS: u32 = 3;
+
+/// Pause after a doubt: doubles from here up to [`BACKOFF_MOST`].
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// Long enough to spare a struggling database, short enough for operators.
+const BACKOFF_MOST: Duration = Duration::from_secs(5);
+/// How often a paused shard looks whether it has been upgraded meanwhile.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// A record that nobody could handle, on its way to the dead letters.
+#[derive(Clone, Debug)]
+pub struct Poisoned {
+    /// The message, if it could be read.
+    pub envelope: Option<Arc<Envelope>>,
+    /// Why it is put aside.
+    pub reason: String,
+}
+
+/// What a handler decides on.
+#[derive(Debug)]
+pub struct Batch {
+    /// Messages in the order they were read, `progress` before `start`.
+    pub messages: Vec<(Topic, Arc<Envelope>)>,
+    /// Records put aside in this batch; a handler parks what they belong to.
+    pub poisoned: Vec<Poisoned>,
+    /// The shard's clock, milliseconds since 1970.
+    pub now_ms: i64,
+    /// True when everything that was queued has been read, so that timers may fire.
+    pub timers: bool,
+    /// The owner's assignment; `next_seq` is the first sequence number of this batch.
+    pub assignment: Assignment,
+    /// 0 at first; higher when the same batch met a conflict and is decided again.
+    pub attempt: u32,
+}
+
+/// What a handler wants committed.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Bulk writes.
+    pub writes: Vec<Write>,
+    /// Messages to send after the commit.
+    pub messages: Vec<Outgoing>,
+    /// Messages that can never be handled.
+    pub dead_letters: Vec<(Topic, Arc<Envelope>, String)>,
+    /// How many sequence numbers were used.
+    pub seqs: i64,
+}
+
+/// Why a handler could not decide.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// The batch's data cannot be handled: it is halved until one record is left.
+    #[error("{0}")]
+    Data(String),
+    /// The store failed: assignment runs again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One side's decisions; owned by one shard.
+pub trait Handler: Send + 'static {
+    /// The topics it reads, the most urgent first.
+    fn topics(&self) -> &'static [Topic];
+
+    /// How many messages of `topic` it takes now at most.
+    fn room(&self, topic: Topic) -> usize;
+
+    /// A new assignment: drop every cache, load what must be known at the start.
+    fn assigned(&mut self, assignment: &Assignment) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Decides a batch. Must not change what it caches before [`Handler::committed`].
+    fn decide(&mut self, batch: &Batch) -> impl Future<Output = Result<Outcome, DecideError>> + Send;
+
+    /// The batch is on disk.
+    fn committed(&mut self);
+
+    /// The batch is not: forget it.
+    fn rolled_back(&mut self);
+
+    /// When the earliest timer is due, milliseconds since 1970.
+    fn due_ms(&self) -> Option<i64>;
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It committed something.
+    Worked,
+    /// There was nothing to do.
+    Idle,
+    /// It must wait that long before it tries again.
+    Wait(Duration),
+}
+
+/// One shard and its owner.
+pub struct Shard<H> {
+    id: ShardId,
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    handler: H,
+    owned: Option<Owned>,
+    backoff: Duration,
+}
+
+struct Owned {
+    assignment: Assignment,
+    consumers: Vec<(Topic, Box<dyn Consumer>)>,
+}
+
+/// A record with its place, readable or not.
+type Read = Delivered;
+
+/// Part of a batch that is tried on its own.
+struct Part {
+    records: Vec<Read>,
+    /// Set when the part is one record that cannot be handled.
+    poison: Option<String>,
+    attempt: u32,
+    timers: bool,
+}
+
+/// Why a part was not committed.
+enum Failure {
+    Data(String),
+    Conflict,
+    Doubt(String),
+}
+
+impl<H: Handler> Shard<H> {
+    /// A shard that owns nothing yet; the first turn assigns it.
+    pub fn new(id: ShardId, store: Arc<dyn Store>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, handler: H) -> Self {
+        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST }
+    }
+
+    /// The handler, for tests and drains.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// Works until cancelled; a batch that has begun is finished.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.turn().await {
+                Turn::Worked => {}
+                Turn::Idle => tokio::select! {
+                    () = self.wait() => {}
+                    () = stop.cancelled() => {}
+                },
+                Turn::Wait(pause) => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stop.cancelled() => {}
+                },
+            }
+        }
+    }
+
+    /// Waits for a message or the next timer.
+    async fn wait(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let due = self.handler.due_ms().map(|due| Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)));
+        let Some(owned) = self.owned.as_mut() else { return };
+        let handler = &self.handler;
+        let ready = owned.consumers.iter_mut().filter(|(topic, _)| handler.room(*topic) > 0).map(|(_, c)| c.ready());
+        let ready: Vec<_> = ready.collect();
+        let sleep = async {
+            match due {
+                Some(due) => tokio::time::sleep(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {}
+            _ = futures_util::future::select_all(ready) => {}
+        }
+    }
+
+    /// Takes what is ready, decides and commits it.
+    pub async fn turn(&mut self) -> Turn {
+        match self.try_turn().await {
+            Ok(turn) => {
+                if turn == Turn::Worked {
+                    self.backoff = BACKOFF_FIRST;
+                }
+                turn
+            }
+            Err(reason) => {
+                tracing::warn!(shard = %self.id, %reason, "E4030: shard is assigned again");
+                self.owned = None;
+                self.handler.rolled_back();
+                let pause = self.backoff;
+                self.backoff = (pause * 2).min(BACKOFF_MOST);
+                Turn::Wait(pause)
+            }
+        }
+    }
+
+    async fn try_turn(&mut self) -> Result<Turn, String> {
+        if self.owned.is_none() {
+            self.assign().await.map_err(|error| error.to_string())?;
+        }
+        let (records, drained, newer) = self.consume().await.map_err(|error| error.to_string())?;
+        let due = self.handler.due_ms().is_some_and(|due| due <= self.clock.now_ms());
+        if records.is_empty() && !(due && drained) {
+            return Ok(if newer { Turn::Wait(PAUSE) } else { Turn::Idle });
+        }
+        let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers: drained }]);
+        while let Some(part) = parts.pop_front() {
+            match self.commit(&part).await {
+                Ok(()) => {}
+                Err(Failure::Doubt(reason)) => return Err(reason),
+                Err(Failure::Conflict) if part.attempt < CONFLICTS => {
+                    parts.push_front(Part { attempt: part.attempt + 1, ..part });
+                }
+                Err(Failure::Conflict) => return Err("a conflict does not go away".into()),
+                Err(Failure::Data(reason)) => split(part, reason, &mut parts)?,
+            }
+        }
+        Ok(Turn::Worked)
+    }
+
+    async fn assign(&mut self) -> Result<(), StoreError> {
+        let assignment = self.store.assign(self.id).await?;
+        self.handler.assigned(&assignment).await?;
+        let consumer =
+            |topic: &Topic| (*topic, self.bus.consumer(*topic, self.id.index, assignment.positions.of(*topic)));
+        let consumers = self.handler.topics().iter().map(consumer).collect();
+        tracing::debug!(shard = %self.id, epoch = assignment.epoch, "assigned");
+        self.owned = Some(Owned { assignment, consumers });
+        Ok(())
+    }
+
+    /// Takes what is ready. Second: whether the first topic was read to its end. Third: whether a newer record waits.
+    async fn consume(&mut self) -> Result<(Vec<Read>, bool, bool), StoreError> {
+        let Some(owned) = self.owned.as_mut() else { return Ok((Vec::new(), false, false)) };
+        let mut records = Vec::new();
+        let mut drained = true;
+        let mut newer = false;
+        for (index, (topic, consumer)) in owned.consumers.iter_mut().enumerate() {
+            let room = self.handler.room(*topic).min(BATCH - records.len());
+            if room == 0 {
+                drained &= index > 0;
+                continue;
+            }
+            let taken = consumer.take(room).await?;
+            drained &= index > 0 || taken.len() < room;
+            let stop = taken.iter().position(|record| is_newer(record));
+            newer |= stop.is_some();
+            let known = stop.unwrap_or(taken.len());
+            records.extend(taken.into_iter().take(known));
+        }
+        if newer {
+            // A newer record is not poison: wait for the newer program, and read it again then.
+            tracing::error!(shard = %self.id, "E4031: a record of a newer schema version waits; upgrade this program");
+            for (topic, consumer) in &mut owned.consumers {
+                let read = records.iter().filter(|r| r.topic == *topic).map(|r| r.offset + 1).max();
+                let next = read.unwrap_or_else(|| owned.assignment.positions.of(*topic));
+                *consumer = self.bus.consumer(*topic, self.id.index, next);
+            }
+        }
+        Ok((records, drained, newer))
+    }
+
+    async fn commit(&mut self, part: &Part) -> Result<(), Failure> {
+        let Some(owned) = self.owned.as_mut() else { return Err(Failure::Doubt("the shard is not assigned".into())) };
+        let before = owned.assignment;
+        let mut positions = before.positions;
+        for record in &part.records {
+            positions.advance(record.topic, record.offset + 1);
+        }
+        let now_ms = self.clock.now_ms();
+        let (batch, mut dead_letters) = sort(part, before, now_ms);
+        let outcome = match self.handler.decide(&batch).await {
+            Ok(outcome) => outcome,
+            Err(DecideError::Data(reason)) => {
+                self.handler.rolled_back();
+                return Err(Failure::Data(reason));
+            }
+            Err(DecideError::Store(error)) => return Err(Failure::Doubt(error.to_string())),
+        };
+        let offset_of = |envelope: &Arc<Envelope>| {
+            let same = |record: &&Read| record.envelope.as_ref().is_ok_and(|e| Arc::ptr_eq(e, envelope));
+            part.records.iter().find(same).map_or(-1, |record| record.offset)
+        };
+        for (topic, envelope, reason) in &outcome.dead_letters {
+            let bytes = serde_json::to_string(envelope).unwrap_or_default();
+            let (partition, offset) = (self.id.index, offset_of(envelope));
+            let reason = reason.clone();
+            dead_letters.push(DeadLetter { topic: *topic, partition, offset, bytes, reason, time_ms: now_ms });
+        }
+        let next_seq = before.next_seq + outcome.seqs;
+        let fence = Some(Fence { before, positions, next_seq });
+        let commit = Commit { fence, writes: outcome.writes, messages: outcome.messages, dead_letters };
+        match self.store.commit(commit).await {
+            Ok(_) => {
+                owned.assignment = Assignment { positions, next_seq, ..before };
+                self.handler.committed();
+                Ok(())
+            }
+            Err(error) => {
+                self.handler.rolled_back();
+                Err(match error {
+                    CommitError::Data(reason) => Failure::Data(reason),
+                    CommitError::Conflict { .. } => {
+                        tracing::debug!(shard = %self.id, %error, "decided again");
+                        Failure::Conflict
+                    }
+                    CommitError::Fenced(_) | CommitError::Doubt(_) => Failure::Doubt(error.to_string()),
+                })
+            }
+        }
+    }
+}
+
+fn is_newer(record: &Read) -> bool {
+    match &record.envelope {
+        Ok(envelope) => envelope.schema > SCHEMA_VERSION,
+        Err(Undecodable { bytes, .. }) => {
+            // The message's shape may be unknown, its envelope's version is not.
+            #[derive(serde::Deserialize)]
+            struct Version {
+                schema: u16,
+            }
+            serde_json::from_str::<Version>(bytes).is_ok_and(|version| version.schema > SCHEMA_VERSION)
+        }
+    }
+}
+
+/// Sorts a part's records into messages to decide and records to put aside.
+fn sort(part: &Part, assignment: Assignment, now_ms: i64) -> (Batch, Vec<DeadLetter>) {
+    let mut batch = Batch {
+        messages: Vec::with_capacity(part.records.len()),
+        poisoned: Vec::new(),
+        now_ms,
+        timers: part.timers,
+        assignment,
+        attempt: part.attempt,
+    };
+    let mut dead_letters = Vec::new();
+    for record in &part.records {
+        let (envelope, bytes, reason) = match (&record.envelope, &part.poison) {
+            (Ok(envelope), None) => {
+                batch.messages.push((record.topic, Arc::clone(envelope)));
+                continue;
+            }
+            (Ok(envelope), Some(reason)) => {
+                let bytes = serde_json::to_string(envelope).unwrap_or_default();
+                (Some(Arc::clone(envelope)), bytes, reason.clone())
+            }
+            (Err(Undecodable { bytes, reason }), _) => (None, bytes.clone(), reason.clone()),
+        };
+        let partition = assignment.shard.index;
+        // A NUL can be refused by a database's text type; the letter must always fit.
+        let bytes = bytes.replace('\0', "\\u0000");
+        let topic = record.topic;
+        dead_letters.push(DeadLetter {
+            topic,
+            partition,
+            offset: record.offset,
+            bytes,
+            reason: reason.clone(),
+            time_ms: now_ms,
+        });
+        batch.poisoned.push(Poisoned { envelope, reason });
+    }
+    (batch, dead_letters)
+}
+
+/// Halves a part whose data is refused; a single record becomes poison.
+fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(), String> {
+    let timers = part.timers;
+    let half = part.records.len() / 2;
+    if half > 0 {
+        let rest = part.records.split_off(half);
+        parts.push_front(Part { records: rest, poison: None, attempt: 0, timers });
+        parts.push_front(Part { records: part.records, poison: None, attempt: 0, timers: false });
+    } else if part.poison.is_none() && !part.records.is_empty() {
+        tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
+        parts.push_front(Part { poison: Some(reason), timers: false, attempt: 0, ..part });
+    } else {
+        return Err(format!("the store refuses what no record explains: {reason}"));
+    }
+    Ok(())
+}

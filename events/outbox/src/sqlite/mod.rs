@@ -1,0 +1,154 @@
+//! The embedded store: one SQLite file, one writer, every commit on disk before it is answered.
+//!
+//! - [`open`](SqliteStore::open): lock file, migrations, settings
+//! - [`render`]: statements over rows as SQLite reads them
+//! - [`writer`]: group commit: batches that are ready together share one transaction
+
+mod migrate;
+mod render;
+mod writer;
+
+use crate::local::LocalBus;
+use crate::statement::{Kind, Row, Rows, Statement, Value};
+use crate::store::{Assignment, Commit, CommitError, Positions, ShardId, Store, StoreError};
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Partitions of every topic of an embedded store.
+pub const PARTITIONS: u16 = 4;
+
+/// Readers beside the writer; reads are short and two cores do not need more.
+const READERS: u32 = 2;
+
+/// The embedded store.
+pub struct SqliteStore {
+    readers: SqlitePool,
+    writer: mpsc::UnboundedSender<writer::Request>,
+    bus: Arc<LocalBus>,
+    /// Held as long as the store lives: a second process is refused.
+    _lock: std::fs::File,
+}
+
+impl SqliteStore {
+    /// Opens or makes the store in `folder`, applies missing migrations, refuses a second process.
+    pub async fn open(folder: &Path) -> Result<Arc<Self>, StoreError> {
+        let unfit = |what: &str, error: std::io::Error| StoreError::Unfit {
+            reason: format!("{what} {}: {error}; check that the folder exists and may be written", folder.display()),
+        };
+        std::fs::create_dir_all(folder).map_err(|error| unfit("cannot make the data folder", error))?;
+        let lock = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"))
+            .map_err(|error| unfit("cannot open the lock file in", error))?;
+        lock.try_lock().map_err(|_| StoreError::InUse { path: folder.display().to_string() })?;
+
+        let options = SqliteConnectOptions::new()
+            .filename(folder.join("endstate.db"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(std::time::Duration::from_secs(10))
+            .pragma("temp_store", "memory")
+            // 64 MB: the hot part of saga and event indexes stays in memory.
+            .pragma("cache_size", "-65536")
+            // Pages; a larger log means fewer checkpoints, each of which costs two more syncs.
+            .pragma("wal_autocheckpoint", "8000")
+            .statement_cache_capacity(512)
+            .row_buffer_size(4096);
+        let pool = |connections| {
+            SqlitePoolOptions::new().min_connections(1).max_connections(connections).test_before_acquire(false)
+        };
+        let connection = pool(1).connect_with(options.clone()).await.map_err(failed("open"))?;
+        migrate::run(&connection, &migrate::ALL).await?;
+        let bus = LocalBus::load(&connection).await?;
+        let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed("open readers"))?;
+        let (sender, requests) = mpsc::unbounded_channel();
+        let connection = connection.acquire().await.map_err(failed("open"))?.detach();
+        tokio::spawn(writer::Writer::new(connection, Arc::clone(&bus)).run(requests));
+        let store = Arc::new(Self { readers, writer: sender, bus, _lock: lock });
+        store.bus.attach(&store);
+        Ok(store)
+    }
+
+    /// The bus over this store's outbox.
+    #[must_use]
+    pub fn bus(&self) -> Arc<LocalBus> {
+        Arc::clone(&self.bus)
+    }
+
+    /// The durability setting as the database itself reports it: 2 is FULL.
+    pub async fn synchronous(&self) -> Result<i64, StoreError> {
+        self.ask(writer::Ask::Synchronous).await
+    }
+
+    /// Deletes outbox rows that lie wholly below `position` of their consumer; offsets go on rising.
+    pub(crate) async fn purge(&self, below: Vec<(&'static str, u16, i64)>) -> Result<i64, StoreError> {
+        self.ask(writer::Ask::Purge(below)).await
+    }
+
+    async fn ask(&self, ask: writer::Ask) -> Result<i64, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || StoreError::Failed { statement: "ask".into(), reason: "the writer has stopped".into() };
+        self.writer.send(writer::Request::Ask { ask, answer }).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        let query = render::query(statement, &rows);
+        let rows = query.fetch_all(&self.readers).await.map_err(failed(statement.name))?;
+        rows.iter().map(render::row).collect::<Result<_, _>>().map_err(failed(statement.name))
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        static BUMP: Statement = Statement {
+            name: "shard.bump",
+            columns: &[Kind::Text, Kind::Int],
+            sql: "with r(side, shard) as ({rows}) insert into shard (side, shard, epoch) select side, shard, 1 from r \
+                  where true on conflict (side, shard) do update set epoch = epoch + 1",
+        };
+        static LOAD: Statement = Statement {
+            name: "shard.load",
+            columns: &[Kind::Text, Kind::Int],
+            sql: "with r(side, shard) as ({rows}) select s.epoch, s.position_start, s.position_progress, s.next_seq \
+                  from shard s join r on s.side = r.side and s.shard = r.shard",
+        };
+        let key = || Rows::one([shard.side.label().into(), i64::from(shard.index).into()]);
+        let commit = Commit { writes: vec![crate::Write::exact(&BUMP, key())], ..Commit::default() };
+        let bad = |reason: String| StoreError::Failed { statement: "shard.assign".into(), reason };
+        self.commit(commit).await.map_err(|error| bad(error.to_string()))?;
+        let rows = self.read(&LOAD, key()).await?;
+        match rows.first().map(Vec::as_slice) {
+            Some([Value::Int(epoch), Value::Int(start), Value::Int(progress), Value::Int(next_seq)]) => {
+                let positions = Positions { start: *start, progress: *progress };
+                Ok(Assignment { shard, epoch: *epoch, positions, next_seq: *next_seq })
+            }
+            _ => Err(bad(format!("the row of shard {shard} is missing"))),
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || CommitError::Doubt("the writer has stopped".into());
+        let prepared = writer::Prepared::new(commit)?;
+        self.writer.send(writer::Request::Commit { prepared, answer }).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    fn partitions(&self) -> u16 {
+        PARTITIONS
+    }
+}
+
+/// Names the statement in a driver's error.
+fn failed(statement: &str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |error| StoreError::Failed { statement: statement.to_owned(), reason: error.to_string() }
+}

@@ -1,0 +1,177 @@
+//! Named SQL with typed rows: how components speak to a store without naming its driver.
+//!
+//! A statement handles any number of rows at once, because row by row is never an answer: it reads them from the
+//! relation `{rows}`, which each store fills in its own way (`values`, `unnest`, copy). All SQL of a component lives in
+//! one module as constants of this type.
+
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Type of a column of the rows given to a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// 64-bit integer.
+    Int,
+    /// Text, JSON included.
+    Text,
+    /// UUID.
+    Id,
+}
+
+/// One statement of a component.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Statement {
+    /// Unique name, `component.verb_object`; used in errors and metrics.
+    pub name: &'static str,
+    /// Types of the given rows' columns, in order.
+    pub columns: &'static [Kind],
+    /// SQL with `{rows}` where the relation of the given rows goes, as in
+    /// `with r(id, status) as ({rows}) update saga set status = r.status from r where saga.id = r.id`.
+    pub sql: &'static str,
+}
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Value {
+    /// SQL null.
+    Null,
+    /// Integer.
+    Int(i64),
+    /// Text, JSON included.
+    Text(Arc<str>),
+    /// UUID.
+    Id(Uuid),
+}
+
+impl Value {
+    /// The integer, if it is one.
+    #[must_use]
+    pub fn int(&self) -> Option<i64> {
+        if let Self::Int(n) = self { Some(*n) } else { None }
+    }
+
+    /// The text, if it is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The UUID, if it is one.
+    #[must_use]
+    pub fn id(&self) -> Option<Uuid> {
+        if let Self::Id(id) = self { Some(*id) } else { None }
+    }
+}
+
+impl From<i64> for Value {
+    fn from(n: i64) -> Self {
+        Self::Int(n)
+    }
+}
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+impl From<Arc<str>> for Value {
+    fn from(text: Arc<str>) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<Uuid> for Value {
+    fn from(id: Uuid) -> Self {
+        Self::Id(id)
+    }
+}
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// A row that a read returned.
+pub type Row = Vec<Value>;
+
+/// Rows given to a statement, stored flat.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    values: Vec<Value>,
+    count: usize,
+}
+
+impl Rows {
+    /// No rows.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One row.
+    #[must_use]
+    pub fn one<const N: usize>(row: [Value; N]) -> Self {
+        let mut rows = Self::new();
+        rows.push(row);
+        rows
+    }
+
+    /// Adds a row; its length must be that of the statement's columns.
+    pub fn push<const N: usize>(&mut self, row: [Value; N]) {
+        self.values.extend(row);
+        self.count += 1;
+    }
+
+    /// Adds all rows of `other`.
+    pub fn append(&mut self, other: &Self) {
+        self.values.extend_from_slice(&other.values);
+        self.count += other.count;
+    }
+
+    /// How many rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True when there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The cells, row after row.
+    #[must_use]
+    pub fn cells(&self) -> &[Value] {
+        &self.values
+    }
+}
+
+/// A statement, the rows it gets, and how many rows it must hit.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The statement.
+    pub statement: &'static Statement,
+    /// Its rows.
+    pub rows: Rows,
+    /// Rows that must be hit, else the whole batch rolls back; `None` when any number is right.
+    pub expect: Option<u64>,
+}
+
+impl Write {
+    /// A write that must hit exactly as many rows as it is given.
+    #[must_use]
+    pub fn exact(statement: &'static Statement, rows: Rows) -> Self {
+        let expect = Some(rows.len() as u64);
+        Self { statement, rows, expect }
+    }
+
+    /// A write that may hit any number of rows.
+    #[must_use]
+    pub fn any(statement: &'static Statement, rows: Rows) -> Self {
+        Self { statement, rows, expect: None }
+    }
+}
