@@ -1,1 +1,19 @@
-fn main() {}
+//! The program `endstate`: the only place that joins the orchestrator with the participants.
+
+mod cli;
+mod config;
+mod demo;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::run(cli::args::Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! What can be typed: commands, arguments, and the help with its examples.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and all is well
+  1  the answer is no: a definition has errors, a case failed, books do not balance, the server refused
+  2  the command line, a file or the configuration is wrong; nothing was done
+  3  the server cannot be reached
+
+Data goes to standard output, everything else to standard error.";
+
+/// An event-sourced saga orchestrator: every order reaches a final state, and the books add up when it does.
+#[derive(Debug, Parser)]
+#[command(
+    name = "endstate",
+    version,
+    after_help = EXIT_CODES,
+    after_long_help = format!("Start here:\n  endstate demo          a whole sale against a worker that keeps being killed\n  endstate dev           everything in one process, for developing\n\n{EXIT_CODES}"),
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// How answers are printed.
+    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    pub(crate) output: Format,
+    /// Address of the server to talk to.
+    #[arg(long, global = true, env = "ENDSTATE_SERVER", default_value = "http://127.0.0.1:7600", value_name = "URL")]
+    pub(crate) server: String,
+    /// File with the bearer token to call with.
+    #[arg(long, global = true, env = "ENDSTATE_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON value, for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole sale over HTTP against a worker that is killed again and again, and compare the books
+    #[command(
+        after_help = "Examples:\n  endstate demo\n  endstate demo --kills 10 --seed 7\n  endstate demo --sale my-sale.ndjson --keep /tmp/sale -o json\n  endstate demo --generate 12 > my-sale.ndjson"
+    )]
+    Demo(DemoArgs),
+    /// Work on definitions, and on single sagas
+    #[command(subcommand)]
+    Saga(SagaCommand),
+    /// Work on orders: sagas of the definition flash_sale_order
+    #[command(subcommand)]
+    Order(OrderCommand),
+    /// Messages that could not be processed
+    #[command(subcommand)]
+    Deadletters(DeadlettersCommand),
+    /// Open or adjust stock in bulk
+    #[command(
+        subcommand,
+        after_help = "A FILE has one JSON object a line:\n  {\"unit\":\"SKU-1\",\"quantity\":100,\"standby\":10}"
+    )]
+    Stock(BulkCommand),
+    /// Open or adjust points in bulk
+    #[command(subcommand, after_help = "A FILE has one JSON object a line:\n  {\"user\":\"u1\",\"points\":100}")]
+    Points(BulkCommand),
+    /// Open coupons in bulk
+    #[command(subcommand, after_help = "A FILE has one JSON object a line:\n  {\"coupon\":\"CP1\",\"user\":\"u1\"}")]
+    Coupons(BulkCommand),
+    /// Tokens that may call the API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The ledger: what was opened, is held, used and left, per asset
+    #[command(after_help = "Example:\n  endstate books -o json")]
+    Books,
+    /// Settings in force, or the commented default file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Completions for a shell
+    #[command(after_help = "Example:\n  endstate completions bash > /etc/bash_completion.d/endstate")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Sale file to run; without it, the one that comes with the program. docs/sale-file.md has the format.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sale: Option<PathBuf>,
+    /// How often the worker is killed with SIGKILL.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) kills: u32,
+    /// Seed of what is duplicated, shuffled and killed when.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Keep store, provider's file, journal and logs in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Make a sale file from a seed, print it, and stop.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["sale", "keep"])]
+    pub(crate) generate: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SagaCommand {
+    /// Let new sagas start with a version
+    #[command(after_help = "Example:\n  endstate saga activate flash_sale_order 2")]
+    Activate {
+        /// Name of the definition.
+        definition: String,
+        /// Version to activate.
+        version: u32,
+    },
+    /// Go back to the version that was active before
+    #[command(after_help = "Example:\n  endstate saga rollback flash_sale_order")]
+    Rollback {
+        /// Name of the definition.
+        definition: String,
+    },
+    /// Start a saga
+    #[command(after_help = "Example:\n  endstate saga start bench_saga --input input.json --wait 5")]
+    Start {
+        /// Name of the definition.
+        definition: String,
+        /// File with its input; `-` reads standard input.
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+        /// Seconds to wait for its end.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u32>,
+    },
+    /// Show a saga
+    #[command(after_help = "Example:\n  endstate saga get refund_payment simpay/P-17")]
+    Get(SagaName),
+    /// List sagas
+    #[command(
+        after_help = "Examples:\n  endstate saga list --phase parked\n  endstate saga list --definition flash_sale_order --status awaiting_payment --limit 20"
+    )]
+    List {
+        /// Only this definition.
+        #[arg(long)]
+        definition: Option<String>,
+        #[command(flatten)]
+        filter: ListArgs,
+    },
+    /// Show what happened to a saga, event by event
+    Timeline(SagaName),
+    /// Cancel a saga, for one of the reasons its definition declares
+    #[command(after_help = "Example:\n  endstate saga cancel flash_sale_order FS1 --reason user")]
+    Cancel(SagaAct),
+    /// Send again what is parked or silent
+    Retry(SagaAct),
+    /// Give back before the pivot, reverse after it
+    Compensate(SagaAct),
+    /// Name the end of a saga that cannot reach one; what stays unsettled becomes a discrepancy
+    #[command(
+        after_help = "Example:\n  endstate saga force flash_sale_order FS1 --end cancelled --reason \"provider confirmed by phone, ticket 812\""
+    )]
+    Force {
+        #[command(flatten)]
+        act: SagaAct,
+        /// Which end.
+        #[arg(long, value_enum)]
+        end: End,
+    },
+    /// Wake everything that is parked on one step
+    #[command(after_help = "Example:\n  endstate saga wake flash_sale_order refund --reason \"provider is back\"")]
+    Wake {
+        /// Name of the definition.
+        definition: String,
+        /// Name of the step.
+        step: String,
+        /// Why; stays in each saga's timeline.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// The ends an operator may name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum End {
+    Completed,
+    Cancelled,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SagaName {
+    /// Name of the definition.
+    pub(crate) definition: String,
+    /// Business number of the saga.
+    pub(crate) number: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SagaAct {
+    #[command(flatten)]
+    pub(crate) saga: SagaName,
+    /// Why; stays in the saga's timeline. For a cancel, one of the definition's reasons.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+/// Filters of a list.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only sagas with this customer-visible status.
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// Only sagas in this phase: running, waiting, compensating, reversing, parked, ended.
+    #[arg(long)]
+    pub(crate) phase: Option<String>,
+    /// Only sagas of this user.
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// How many.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+    /// Where the page before ended.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrderCommand {
+    /// Show an order, with its linked sagas
+    #[command(after_help = "Example:\n  endstate order get FS1")]
+    Get { number: String },
+    /// List orders
+    #[command(after_help = "Example:\n  endstate order list --status paid --user u1")]
+    List(ListArgs),
+    /// Show what happened to an order, event by event
+    Timeline { number: String },
+    /// Cancel an order
+    #[command(after_help = "Example:\n  endstate order cancel FS1 --reason user")]
+    Cancel(OrderAct),
+    /// Send again what is parked or silent
+    Retry(OrderAct),
+    /// Give back before payment, refund after it
+    Compensate(OrderAct),
+    /// Name the end of an order that cannot reach one
+    Force {
+        #[command(flatten)]
+        act: OrderAct,
+        /// Which end.
+        #[arg(long, value_enum)]
+        end: End,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OrderAct {
+    /// Number of the order.
+    pub(crate) number: String,
+    /// Why; for a cancel: user, risk or short_stock.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadlettersCommand {
+    /// List them, with the reason of each
+    List {
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Process one again
+    #[command(
+        after_help = "Example:\n  endstate deadletters replay 0193a0b2-7c00-8abc-9def-0123456789ab --reason \"fixed in 1.2\""
+    )]
+    Replay {
+        /// Its id.
+        id: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BulkCommand {
+    /// Open accounts; the same operation id again changes nothing
+    Open(BulkArgs),
+    /// Add to (or, negative, take from) accounts; the same operation id again changes nothing
+    Adjust(BulkArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BulkArgs {
+    /// File with one JSON object a line.
+    pub(crate) file: PathBuf,
+    /// Id under which the operation is logged; repeating it is safe.
+    #[arg(long, value_name = "ID")]
+    pub(crate) operation: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it; it is shown only once
+    #[command(
+        after_help = "Example:\n  endstate token create --subject shop-backend --scope orders:write --expires-days 90 > shop.token"
+    )]
+    Create {
+        /// Who calls with it; a customer's token reads only that customer's orders.
+        #[arg(long)]
+        subject: String,
+        /// What it may do; repeat for several.
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<String>,
+        /// Days until it expires.
+        #[arg(long, default_value_t = 90)]
+        expires_days: u32,
+    },
+    /// List tokens, without their secrets
+    List,
+    /// End a token
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the settings in force, secrets redacted
+    Show {
+        /// Configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the commented default file
+    #[command(after_help = "Example:\n  endstate config default > endstate.toml")]
+    Default,
+}

@@ -1,0 +1,75 @@
+//! The command line: from what was typed to what is printed.
+//!
+//! - [`args`]: what can be typed
+//! - [`definition`]: definition files: check, test, diagram, schema
+//! - [`saga`]: single sagas and orders on a server
+//! - [`admin`]: dead letters, bulk operations, tokens, books
+//! - [`client`], [`output`], [`failure`]: calls, printing, exit codes
+
+pub(crate) mod args;
+pub(crate) mod client;
+pub(crate) mod failure;
+pub(crate) mod output;
+mod admin;
+mod definition;
+mod saga;
+
+use crate::config::Config;
+use args::{Cli, Command, ConfigCommand};
+use clap::CommandFactory;
+use client::Client;
+use failure::Failure;
+use output::Output;
+
+/// Does what was typed.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(cli.global.output);
+    let client = || Client::new(&cli.global);
+    match cli.command {
+        Command::Demo(args) => crate::demo::run(args, output).await,
+        Command::Saga(command) => saga::run(command, output, client).await,
+        Command::Order(command) => saga::run_order(command, output, &client()?).await,
+        Command::Deadletters(command) => admin::dead_letters(command, output, &client()?).await,
+        Command::Stock(command) => admin::bulk("stock", command, output, &client()?).await,
+        Command::Points(command) => admin::bulk("points", command, output, &client()?).await,
+        Command::Coupons(command) => admin::bulk("coupons", command, output, &client()?).await,
+        Command::Token(command) => admin::tokens(command, output, &client()?).await,
+        Command::Books => admin::books(output, &client()?).await,
+        Command::Config(command) => config(command, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "endstate", &mut script);
+            output.raw(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+fn config(command: ConfigCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Default => output.raw(crate::config::DEFAULT),
+        ConfigCommand::Show { config } => {
+            let config = Config::load(config.as_deref(), std::env::vars())?;
+            let value = serde_json::to_value(&config).map_err(anyhow::Error::from)?;
+            output.print(&value, |_| toml::to_string(&config).unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_tells_what_it_does() {
+        fn walk(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+}

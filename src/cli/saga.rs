@@ -1,0 +1,131 @@
+//! Single sagas on a server: start, look, act. Orders are sagas of one definition.
+
+use super::args::{End, ListArgs, OrderAct, OrderCommand, SagaAct, SagaCommand, SagaName};
+use super::client::{Client, segment};
+use super::failure::Failure;
+use super::output::{Output, cell, items, members, table};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const ORDER: &str = "flash_sale_order";
+
+/// `endstate saga ...`.
+pub(super) async fn run(
+    command: SagaCommand,
+    output: Output,
+    client: impl Fn() -> Result<Client, Failure>,
+) -> Result<(), Failure> {
+    match command {
+        SagaCommand::Activate { definition, version } => {
+            let path = format!("/v1/definitions/{}/activate", segment(&definition));
+            output.print(&client()?.post(&path, &json!({ "version": version })).await?, members)
+        }
+        SagaCommand::Rollback { definition } => {
+            let path = format!("/v1/definitions/{}/rollback", segment(&definition));
+            output.print(&client()?.post(&path, &json!({})).await?, members)
+        }
+        SagaCommand::Start { definition, input, wait } => start(&definition, &input, wait, output, &client()?).await,
+        SagaCommand::Get(name) => get(&name, output, &client()?).await,
+        SagaCommand::List { definition, filter } => list(definition.as_deref(), &filter, output, &client()?).await,
+        SagaCommand::Timeline(name) => timeline(&name, output, &client()?).await,
+        SagaCommand::Cancel(args) => {
+            act(&args.saga, "cancel", json!({ "reason": args.reason }), output, &client()?).await
+        }
+        SagaCommand::Retry(args) => operate(&args, "retry", output, &client()?).await,
+        SagaCommand::Compensate(args) => operate(&args, "compensate", output, &client()?).await,
+        SagaCommand::Force { act: args, end } => force(&args, end, output, &client()?).await,
+        SagaCommand::Wake { definition, step, reason } => {
+            let path = format!("/v1/sagas/{}/wake", segment(&definition));
+            output.print(&client()?.post(&path, &json!({ "step": step, "reason": reason })).await?, members)
+        }
+    }
+}
+
+/// `endstate order ...`.
+pub(super) async fn run_order(command: OrderCommand, output: Output, client: &Client) -> Result<(), Failure> {
+    let name = |number| SagaName { definition: ORDER.to_owned(), number };
+    let operated = |args: OrderAct| SagaAct { saga: name(args.number), reason: args.reason };
+    match command {
+        OrderCommand::Get { number } => get(&name(number), output, client).await,
+        OrderCommand::List(filter) => list(Some(ORDER), &filter, output, client).await,
+        OrderCommand::Timeline { number } => timeline(&name(number), output, client).await,
+        OrderCommand::Cancel(args) => {
+            let reason = json!({ "reason": args.reason });
+            act(&name(args.number), "cancel", reason, output, client).await
+        }
+        OrderCommand::Retry(args) => operate(&operated(args), "retry", output, client).await,
+        OrderCommand::Compensate(args) => operate(&operated(args), "compensate", output, client).await,
+        OrderCommand::Force { act: args, end } => force(&operated(args), end, output, client).await,
+    }
+}
+
+async fn start(
+    definition: &str,
+    input: &std::path::Path,
+    wait: Option<u32>,
+    output: Output,
+    client: &Client,
+) -> Result<(), Failure> {
+    let input: Value = serde_json::from_str(&super::definition::read(input)?)
+        .map_err(|error| Failure::usage(format!("{}: not JSON: {error}", input.display())))?;
+    let mut request = client.request(Method::POST, &format!("/v1/sagas/{}", segment(definition))).json(&input);
+    if let Some(seconds) = wait {
+        request = request.header("prefer", format!("wait={seconds}"));
+    }
+    output.print(&client.send(request).await?, members)
+}
+
+fn path(name: &SagaName, rest: &str) -> String {
+    format!("/v1/sagas/{}/{}{rest}", segment(&name.definition), segment(&name.number))
+}
+
+async fn get(name: &SagaName, output: Output, client: &Client) -> Result<(), Failure> {
+    output.print(&client.get(&path(name, ""), &[]).await?, members)
+}
+
+async fn list(definition: Option<&str>, filter: &ListArgs, output: Output, client: &Client) -> Result<(), Failure> {
+    let mut query = vec![("limit", filter.limit.to_string())];
+    let named = [
+        ("definition", definition),
+        ("status", filter.status.as_deref()),
+        ("phase", filter.phase.as_deref()),
+        ("user", filter.user.as_deref()),
+        ("cursor", filter.cursor.as_deref()),
+    ];
+    query.extend(named.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))));
+    let found = client.get("/v1/sagas", &query).await?;
+    output.print(&found, |found| {
+        items(found, &["definition", "number", "phase", "status", "outcome", "reason", "updated_at"])
+    })
+}
+
+async fn timeline(name: &SagaName, output: Output, client: &Client) -> Result<(), Failure> {
+    let found = client.get(&path(name, "/timeline"), &[]).await?;
+    output.print(&found, |found| {
+        let rows = found["items"].as_array().into_iter().flatten();
+        let rows: Vec<Vec<String>> = rows
+            .map(|event| vec![cell(&event["at"]), cell(&event["version"]), cell(&event["event"]), cell(&event["data"])])
+            .collect();
+        table(&["at", "version", "event", "data"], &rows)
+    })
+}
+
+async fn operate(args: &SagaAct, operation: &str, output: Output, client: &Client) -> Result<(), Failure> {
+    act(&args.saga, operation, json!({ "reason": args.reason }), output, client).await
+}
+
+async fn force(args: &SagaAct, end: End, output: Output, client: &Client) -> Result<(), Failure> {
+    let end = match end {
+        End::Completed => "completed",
+        End::Cancelled => "cancelled",
+    };
+    act(&args.saga, "force", json!({ "reason": args.reason, "end": end }), output, client).await
+}
+
+async fn act(name: &SagaName, operation: &str, body: Value, output: Output, client: &Client) -> Result<(), Failure> {
+    let answer = client.post(&path(name, &format!("/{operation}")), &body).await?;
+    if output.is_text() {
+        eprintln!("queued; look with: endstate saga timeline {} {}", name.definition, name.number);
+    }
+    output.print(&answer, members)
+}

@@ -1,0 +1,257 @@
+//! Configuration: the embedded default file, then a file, then `ENDSTATE_*` variables, then flags.
+
+use anyhow::{Context, bail};
+use figment::Figment;
+use figment::providers::{Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Every setting with its default and its comment; what `endstate config default` prints.
+pub(crate) const DEFAULT: &str = include_str!("config.default.toml");
+
+/// Variables that belong to the command line, not to the server's settings.
+const COMMAND_LINE_VARIABLES: [&str; 2] = ["ENDSTATE_SERVER", "ENDSTATE_TOKEN_FILE"];
+
+/// All settings. `config.default.toml` documents each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) environment: String,
+    pub(crate) data: PathBuf,
+    pub(crate) log: Log,
+    pub(crate) http: Http,
+    pub(crate) engine: Engine,
+    pub(crate) payment: Payment,
+    pub(crate) notify: Notify,
+    pub(crate) sweep: Sweep,
+    pub(crate) alert: Alert,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: String,
+    pub(crate) drain_s: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Engine {
+    pub(crate) shards: u16,
+    pub(crate) in_motion: usize,
+    pub(crate) definitions: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Payment {
+    pub(crate) provider: String,
+    pub(crate) url: String,
+    pub(crate) secret: Secret,
+    pub(crate) secret_file: PathBuf,
+    pub(crate) callback_window_s: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Notify {
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sweep {
+    pub(crate) schedule: String,
+    pub(crate) overdue_s: u64,
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Alert {
+    pub(crate) webhook_url: String,
+    pub(crate) file: PathBuf,
+}
+
+/// A text that is never shown.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The secret itself; only for the one who signs with it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(redacted)" })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+impl Config {
+    /// Reads defaults, `file` if given, and `variables` (pairs as of [`std::env::vars`]).
+    pub(crate) fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> anyhow::Result<Self> {
+        let mut figment = Figment::from(Toml::string(DEFAULT));
+        if let Some(file) = file {
+            // Read here: figment takes a missing file for an empty one.
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the configuration file {}", file.display()))?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        let settings = settings();
+        for (name, value) in variables.into_iter().filter(|(name, _)| name.starts_with("ENDSTATE_")) {
+            if COMMAND_LINE_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
+            let Some(setting) = settings.iter().find(|setting| variable(setting) == name) else {
+                bail!("{name} is no setting; `endstate config default` lists them all");
+            };
+            let value = typed(&figment, setting, value);
+            figment = figment.merge(Serialized::default(setting, value));
+        }
+        let mut config: Self = figment.extract().map_err(|error| anyhow::anyhow!("configuration: {error}"))?;
+        config.payment.read_secret_file()?;
+        Ok(config)
+    }
+
+    /// `path` inside the data folder, unless it is absolute.
+    pub(crate) fn in_data(&self, path: &Path) -> PathBuf {
+        self.data.join(path)
+    }
+}
+
+impl Payment {
+    fn read_secret_file(&mut self) -> anyhow::Result<()> {
+        if self.secret.0.is_empty() && !self.secret_file.as_os_str().is_empty() {
+            let text = std::fs::read_to_string(&self.secret_file)
+                .with_context(|| format!("cannot read payment.secret_file {}", self.secret_file.display()))?;
+            self.secret = Secret(text.lines().next().unwrap_or_default().trim().to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The dotted names of all settings.
+fn settings() -> Vec<String> {
+    fn leaves(prefix: &str, table: &toml::Table, names: &mut Vec<String>) {
+        for (name, value) in table {
+            let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            match value {
+                toml::Value::Table(inner) => leaves(&path, inner, names),
+                _ => names.push(path),
+            }
+        }
+    }
+    let table: toml::Table = DEFAULT.parse().expect("the embedded default is tested");
+    let mut names = Vec::new();
+    leaves("", &table, &mut names);
+    names
+}
+
+/// `http.listen` -> `ENDSTATE_HTTP_LISTEN`.
+fn variable(setting: &str) -> String {
+    format!("ENDSTATE_{}", setting.replace('.', "_").to_ascii_uppercase())
+}
+
+/// A variable's text, as a number where the default is one; text that is no number stays text, and is refused with it.
+fn typed(figment: &Figment, setting: &str, value: String) -> figment::value::Value {
+    let wants_number = figment.find_value(setting).is_ok_and(|default| default.to_num().is_some());
+    match value.parse::<i64>() {
+        Ok(number) if wants_number => number.into(),
+        _ => value.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, variables: &[(&str, &str)]) -> anyhow::Result<Config> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), toml).unwrap();
+        Config::load(Some(file.path()), variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn the_default_file_is_whole_and_names_each_variable() {
+        let config = Config::load(None, []).unwrap();
+        assert_eq!(config.http.listen.port(), 7600);
+        for setting in settings() {
+            let name = setting.rsplit('.').next().unwrap();
+            let documented = format!("# {}\n{name} = ", variable(&setting));
+            assert!(DEFAULT.contains(&documented), "{setting} wants the comment line `# {}`", variable(&setting));
+        }
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let config = load(
+            "environment = \"file\"\n[engine]\nshards = 8",
+            &[("ENDSTATE_ENVIRONMENT", "variable"), ("ENDSTATE_SERVER", "http://x"), ("ENDSTATE_SWEEP_LIMIT", "7")],
+        )
+        .unwrap();
+        assert_eq!((config.environment.as_str(), config.engine.shards, config.sweep.limit), ("variable", 8, 7));
+    }
+
+    #[test]
+    fn every_variable_reaches_its_setting() {
+        let defaults = Figment::from(Toml::string(DEFAULT));
+        for setting in settings() {
+            let value = typed(&defaults, &setting, "12345".to_owned());
+            let number = defaults.find_value(&setting).unwrap().to_num().is_some();
+            assert_eq!(value.to_num().is_some(), number, "{setting}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_or_wrong_is_refused_by_name() {
+        for (toml, variable, expected) in [
+            ("[http]\nlisten_on = \"x\"", ("ENDSTATE_LOG_FILTER", "warn"), "listen_on"),
+            ("", ("ENDSTATE_HTTP_PORT", "1"), "ENDSTATE_HTTP_PORT"),
+            ("", ("ENDSTATE_ENGINE_SHARDS", "many"), "shards"),
+            ("[log]\nformat = \"xml\"", ("ENDSTATE_LOG_FILTER", "warn"), "xml"),
+        ] {
+            let error = load(toml, &[variable]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_file_and_is_never_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "s3cret\nsecond line").unwrap();
+        let config = load("", &[("ENDSTATE_PAYMENT_SECRET_FILE", file.path().to_str().unwrap())]).unwrap();
+        assert_eq!(config.payment.secret.reveal(), "s3cret");
+        let shown = toml::to_string(&config).unwrap() + &format!("{config:?}");
+        assert!(!shown.contains("s3cret") && shown.contains("(redacted)"));
+    }
+}
