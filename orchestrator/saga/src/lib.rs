@@ -2,8 +2,10 @@
 //!
 //! Modules in reading order:
 //! - [`plan`]: the control shape of a definition, and how `decide` asks it to evaluate expressions
+//! - [`control`]: the small state and its total transition
 //! - [`saga`]: a saga's data and row
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod plan;
+pub mod control;
 pub mod saga;
