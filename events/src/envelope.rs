@@ -1,6 +1,6 @@
 //! What surrounds every message on the bus: the CloudEvents attributes that routing, deduplication and upgrades need.
 
-use crate::{Command, DomainEvent, Input, Lane, Reply};
+use crate::{Command, DomainEvent, Input, InquiryAnswer, Lane, Reply};
 use serde::{Deserialize, Serialize};
 
 /// Schema version written by this program. A newer one pauses a shard; it is not poison.
@@ -34,6 +34,8 @@ pub enum Message {
     Command(Command),
     /// A participant's caller books the answer of an outside party: goes back to the participant's own partition.
     Answer(Reply),
+    /// The answer of a saga to the self-check of a hold: goes to the participant's partition that asked.
+    Inquired(InquiryAnswer),
     /// To other teams.
     Domain(DomainEvent),
 }
@@ -46,6 +48,7 @@ impl Message {
             Self::Input(_) => "input",
             Self::Command(_) => "command",
             Self::Answer(_) => "answer",
+            Self::Inquired(_) => "inquired",
             Self::Domain(_) => "domain",
         }
     }

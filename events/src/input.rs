@@ -44,7 +44,7 @@ pub enum InputBody {
         /// Who.
         actor: Actor,
     },
-    /// The self-check of an old hold asks what it should do; answered by a reply-like command to the participant.
+    /// The self-check of an old hold asks what it should do; answered by [`crate::InquiryAnswer`].
     Inquire {
         /// The hold's effect id.
         effect_id: crate::EffectId,

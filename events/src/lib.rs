@@ -31,7 +31,7 @@ pub use ids::{Direction, EffectId, IdError, SLOTS, SagaId, Slot};
 pub use input::{Actor, ForcedEnd, Input, InputBody, Link, Operation, Start};
 pub use lane::{Environment, Lane};
 pub use money::{MinorUnits, MoneyError};
-pub use reply::{Reply, Verdict};
+pub use reply::{InquiryAnswer, Reply, Verdict};
 pub use topics::{ReplyTo, Side, Topic};
 
 /// A JSON value; payloads of commands, replies, inputs and events.

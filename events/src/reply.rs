@@ -52,3 +52,12 @@ impl Verdict {
         }
     }
 }
+
+/// What a saga says to the self-check of an old hold ([`crate::InputBody::Inquire`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InquiryAnswer {
+    /// The hold's effect id.
+    pub effect_id: EffectId,
+    /// True: the saga needs it. False: the participant releases it by itself.
+    pub keep: bool,
+}

@@ -15,7 +15,7 @@ pub use advance::{Conditions, advance, step};
 pub use event::{ControlEvent, apply};
 pub use react::{Answer, ControlInput, Ignored, Reaction, Rejection, react};
 
-use crate::plan::{MAX_RUNS, MAX_STAGES, Plan, Refused, Step};
+use crate::plan::{MAX_RUNS, MAX_STAGES, Pivot, Plan, Refused, Step};
 use endstate_events::Direction;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -342,14 +342,16 @@ impl Control {
         }
     }
 
-    /// True when the pivot stage is complete (or was skipped). Without a pivot, never.
+    /// True when the saga is past its point of no return.
     #[must_use]
     pub fn is_pivot_passed(&self, plan: &Plan) -> bool {
-        let Some(pivot) = plan.pivot else { return false };
-        match usize::from(self.next).cmp(&(pivot + 1)) {
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Equal => self.is_stage_complete(plan, pivot),
-            std::cmp::Ordering::Greater => true,
+        match plan.pivot {
+            Pivot::Never => false,
+            Pivot::Start => true,
+            Pivot::Stage(pivot) => {
+                let next = usize::from(self.next);
+                next > pivot + 1 || (next == pivot + 1 && self.is_stage_complete(plan, pivot))
+            }
         }
     }
 

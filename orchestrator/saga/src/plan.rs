@@ -31,8 +31,8 @@ pub struct Plan {
     pub forward_stages: usize,
     /// All steps, ordered by stage; a stage names its part by range. At most 255.
     pub steps: Vec<Step>,
-    /// Index of the pivot stage; always a forward stage. Without one, everything is before the pivot.
-    pub pivot: Option<usize>,
+    /// Where the saga's point of no return lies.
+    pub pivot: Pivot,
     /// Every event that a wait or the `late` rules name.
     pub events: Vec<EventRule>,
     /// The `cancel` reasons.
@@ -65,6 +65,17 @@ impl Plan {
     pub fn is_reversal(&self, stage: usize) -> bool {
         stage >= self.forward_stages
     }
+}
+
+/// Where a saga's point of no return lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pivot {
+    /// Nowhere: until its end everything can be given back.
+    Never,
+    /// At the start (`pivot: start`): the saga only goes forward.
+    Start,
+    /// After this forward stage, complete or skipped.
+    Stage(usize),
 }
 
 /// One stage: steps that run in parallel, a wait, or steps and then a wait.
