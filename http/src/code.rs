@@ -1,0 +1,127 @@
+//! The codes of refused calls (E2). A code is never given another meaning; each has a page that the server itself serves.
+
+use axum::http::StatusCode;
+
+macro_rules! codes {
+    ($($name:ident $code:literal $status:ident $title:literal;)*) => {
+        /// Why a call was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The code as people quote it: `E2001`.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => $code),* }
+            }
+
+            /// The HTTP status it answers with.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status),* }
+            }
+
+            /// One line for people; the same for every occurrence (RFC 9457 section 3.1.3).
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$name => $title),* }
+            }
+
+            /// Its page: cause and cure, in Markdown. A code without a page does not compile.
+            #[must_use]
+            pub fn page(self) -> &'static str {
+                match self { $(Self::$name => include_str!(concat!("../../docs/errors/", $code, ".md"))),* }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedJson       "E2001" BAD_REQUEST            "The body is not JSON";
+    InvalidFields       "E2002" UNPROCESSABLE_ENTITY   "Fields of the body are wrong";
+    BodyTooLarge        "E2003" PAYLOAD_TOO_LARGE      "The body is too large";
+    UnsupportedMedia    "E2004" UNSUPPORTED_MEDIA_TYPE "The body's content type is not supported";
+    InvalidParameter    "E2005" BAD_REQUEST            "A parameter of the address is wrong";
+    InvalidCursor       "E2006" BAD_REQUEST            "The cursor does not fit this list";
+    InvalidHeader       "E2007" BAD_REQUEST            "A header is wrong";
+    NulCharacter        "E2008" UNPROCESSABLE_ENTITY   "A text holds a NUL character";
+    DuplicateKey        "E2009" BAD_REQUEST            "A JSON object names a member twice";
+    TooDeep             "E2010" BAD_REQUEST            "The JSON is nested too deep";
+    NumberOutOfRange    "E2011" UNPROCESSABLE_ENTITY   "A number is out of range";
+    TokenMissing        "E2101" UNAUTHORIZED           "The call needs a bearer token";
+    TokenInvalid        "E2102" UNAUTHORIZED           "The bearer token is unknown, expired or revoked";
+    ScopeMissing        "E2103" FORBIDDEN              "The token does not allow this";
+    LoopbackOnly        "E2104" FORBIDDEN              "Without tokens only this machine may call";
+    UnknownDefinition   "E2201" NOT_FOUND              "No such definition";
+    UnknownSaga         "E2202" NOT_FOUND              "No such saga";
+    UnknownRoute        "E2203" NOT_FOUND              "No such address";
+    MethodNotAllowed    "E2204" METHOD_NOT_ALLOWED     "The address does not know this method";
+    UnknownDeadLetter   "E2205" NOT_FOUND              "No such dead letter";
+    UnknownToken        "E2206" NOT_FOUND              "No such token";
+    UnknownStep         "E2207" NOT_FOUND              "No such step";
+    NumberTaken         "E2301" CONFLICT               "The number was used with another body";
+    InputRefused        "E2302" UNPROCESSABLE_ENTITY   "The input does not fit the definition";
+    KeyNotNumber        "E2303" UNPROCESSABLE_ENTITY   "The idempotency key is not the number";
+    SagaEnded           "E2304" CONFLICT               "The saga has ended";
+    UnknownReason       "E2305" UNPROCESSABLE_ENTITY   "The definition does not know this cancel reason";
+    ReasonNotAllowed    "E2306" FORBIDDEN              "This cancel reason belongs to another role";
+    UnknownEvent        "E2307" UNPROCESSABLE_ENTITY   "The definition does not know this event";
+    DefinitionRefused   "E2308" UNPROCESSABLE_ENTITY   "The definition was refused";
+    VersionTaken        "E2309" CONFLICT               "The version exists with another text";
+    OperationTaken      "E2310" CONFLICT               "The operation id was used with other content";
+    NothingStarts       "E2311" UNPROCESSABLE_ENTITY   "No definition waits for this event";
+    SignatureRefused    "E2401" UNAUTHORIZED           "The callback's signature is wrong";
+    CallbackStale       "E2402" UNAUTHORIZED           "The callback is outside its time window";
+    UnknownProvider     "E2403" NOT_FOUND              "No such provider";
+    CallbackUnreadable  "E2404" UNPROCESSABLE_ENTITY   "The callback cannot be read";
+    Busy                "E2501" SERVICE_UNAVAILABLE    "Too many calls at once";
+    Draining            "E2502" SERVICE_UNAVAILABLE    "The server is stopping";
+    TimedOut            "E2503" GATEWAY_TIMEOUT        "The call took too long";
+    Internal            "E2504" INTERNAL_SERVER_ERROR  "The server made a mistake";
+    StoreUnavailable    "E2505" SERVICE_UNAVAILABLE    "The store does not answer";
+}
+
+impl Code {
+    /// Finds a code by its label, upper or lower case.
+    #[must_use]
+    pub fn find(label: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.label().eq_ignore_ascii_case(label))
+    }
+
+    /// Seconds after which the same call may succeed, for codes that pass by themselves.
+    #[must_use]
+    pub fn retry_after_s(self) -> Option<u32> {
+        match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Some(1),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_page_names_its_code_a_cause_and_a_cure() {
+        for code in Code::ALL {
+            let page = code.page();
+            assert!(page.starts_with(&format!("# {}: {}\n", code.label(), code.title())), "{code:?}");
+            assert!(page.contains("\n## Cause\n") && page.contains("\n## Cure\n"), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_unique_and_belong_to_calls() {
+        let labels: HashSet<_> = Code::ALL.iter().map(|code| code.label()).collect();
+        assert_eq!(labels.len(), Code::ALL.len());
+        assert!(labels.iter().all(|label| label.starts_with("E2") && label.len() == 5));
+        assert_eq!(Code::find("e2001"), Some(Code::MalformedJson));
+    }
+}

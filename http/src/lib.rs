@@ -1,0 +1,29 @@
+//! What the HTTP routes of both sides share. Routes themselves live beside what they serve.
+//!
+//! Modules in the order in which a request meets them:
+//! - [`guard`]: limits, time, panics and metrics around every route
+//! - [`scope`], [`token`], [`auth`]: who calls and what they may do
+//! - [`query`], [`headers`], [`cursor`]: what surrounds a body
+//! - [`strict_json`], [`fields`]: a body, refused precisely
+//! - [`code`], [`problem`]: every refusal, with a code and a page
+
+pub mod guard;
+pub mod scope;
+pub mod token;
+pub mod auth;
+pub mod query;
+pub mod headers;
+pub mod cursor;
+pub mod strict_json;
+pub mod fields;
+pub mod code;
+pub mod problem;
+
+pub use auth::{Allowed, Caller};
+pub use code::Code;
+pub use cursor::Cursor;
+pub use fields::Fields;
+pub use problem::{FieldError, Problem};
+pub use query::Params;
+pub use scope::Scope;
+pub use token::{NewToken, Token, Tokens};

@@ -1,0 +1,221 @@
+//! Bearer tokens: `es_ID_SECRET`. The id finds the row, the secret is 256 random bits of which only the SHA-256 is kept
+//! (a slow hash guards guessable passwords; these cannot be guessed). A lost token is revoked, never shown again.
+
+use crate::scope::Scopes;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use endstate_outbox::{Commit, CommitError, Kind, Rows, Statement, Store, StoreError, Value, Write};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use subtle::ConstantTimeEq;
+
+/// Marks a token as ours, so that secret scanners can find it.
+const PREFIX: &str = "es_";
+
+/// Longest life of a token: one year.
+pub const MAX_LIFE_MS: i64 = 366 * 24 * 3600 * 1000;
+
+static INSERT: Statement = Statement {
+    name: "api.insert_token",
+    columns: &[Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Int, Kind::Int],
+    sql: "with r(id, secret_sha256, subject, scopes, created_ms, expires_ms) as ({rows}) \
+          insert into api_token (id, secret_sha256, subject, scopes, created_ms, expires_ms) \
+          select id, secret_sha256, subject, scopes, created_ms, expires_ms from r where true",
+};
+
+static REVOKE: Statement = Statement {
+    name: "api.revoke_token",
+    columns: &[Kind::Text, Kind::Int],
+    sql: "with r(id, now_ms) as ({rows}) update api_token set revoked_ms = r.now_ms from r \
+          where api_token.id = r.id and api_token.revoked_ms is null",
+};
+
+static LIST: Statement = Statement {
+    name: "api.list_tokens",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) select t.id, t.secret_sha256, t.subject, t.scopes, t.created_ms, t.expires_ms, \
+          t.revoked_ms from api_token t, r order by t.created_ms, t.id",
+};
+
+/// A token as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Public part.
+    pub id: String,
+    /// Whose it is; for customers, the owner of their orders.
+    pub subject: String,
+    /// What it allows.
+    pub scopes: Scopes,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// Milliseconds since 1970.
+    pub expires_ms: i64,
+    /// Milliseconds since 1970, if it was revoked.
+    pub revoked_ms: Option<i64>,
+    secret_sha256: String,
+}
+
+/// A token just made.
+#[derive(Debug)]
+pub struct NewToken {
+    /// What is kept.
+    pub token: Token,
+    /// What the bearer sends; shown this once.
+    pub secret: String,
+}
+
+/// Why a token was not made or revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Its fields are wrong.
+    #[error("{0}")]
+    Refused(String),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not take it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// What a presented token is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such token, or another secret.
+    Unknown,
+    /// Its time is over.
+    Expired,
+    /// Somebody revoked it.
+    Revoked,
+}
+
+/// All tokens: in the store, and in memory for checking each call without a query.
+pub struct Tokens {
+    store: Arc<dyn Store>,
+    known: RwLock<HashMap<String, Token>>,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    /// Reads the tokens of a store.
+    pub async fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let tokens = Self { store, known: RwLock::default() };
+        tokens.reload().await?;
+        Ok(tokens)
+    }
+
+    /// Reads them again, for changes made by another process.
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        let rows = self.store.read(&LIST, Rows::one([1.into()])).await?;
+        let known = rows.iter().filter_map(|row| read(row)).map(|token| (token.id.clone(), token)).collect();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(())
+    }
+
+    /// True while no token was ever made: then only this machine may call, and may do everything. Expired and revoked
+    /// tokens count, so that running out of tokens never opens the door.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// All tokens, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Token> {
+        let mut list: Vec<_> =
+            self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        list.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
+        list
+    }
+
+    /// Makes a token that lives for `life_ms` from `now_ms`.
+    pub async fn create(&self, subject: &str, scopes: Scopes, life_ms: i64, now_ms: i64) -> Result<NewToken, TokenError> {
+        if subject.is_empty() || subject.chars().count() > 200 || subject.chars().any(char::is_control) {
+            return Err(TokenError::Refused("subject: expected 1 to 200 visible characters".into()));
+        }
+        if scopes == Scopes::default() {
+            return Err(TokenError::Refused("scopes: expected at least one".into()));
+        }
+        if !(1..=MAX_LIFE_MS).contains(&life_ms) {
+            return Err(TokenError::Refused("a token lives for at most 366 days".into()));
+        }
+        let (id, secret) = (hex(&rand::random::<[u8; 8]>()), URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
+        let token = Token {
+            subject: subject.to_owned(),
+            scopes,
+            created_ms: now_ms,
+            expires_ms: now_ms + life_ms,
+            revoked_ms: None,
+            secret_sha256: hex(&Sha256::digest(secret.as_bytes())),
+            id,
+        };
+        let row = [
+            token.id.as_str().into(),
+            token.secret_sha256.as_str().into(),
+            subject.into(),
+            scopes.to_string().into(),
+            token.created_ms.into(),
+            token.expires_ms.into(),
+        ];
+        self.commit(Write::exact(&INSERT, Rows::one(row))).await?;
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(token.id.clone(), token.clone());
+        Ok(NewToken { secret: format!("{PREFIX}{}_{secret}", token.id), token })
+    }
+
+    /// Revokes a token; false when there is none that could be.
+    pub async fn revoke(&self, id: &str, now_ms: i64) -> Result<bool, TokenError> {
+        let hit = self.commit(Write::any(&REVOKE, Rows::one([id.into(), now_ms.into()]))).await?;
+        if let Some(token) = self.known.write().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
+            token.revoked_ms.get_or_insert(now_ms);
+        }
+        Ok(hit == 1)
+    }
+
+    async fn commit(&self, write: Write) -> Result<u64, CommitError> {
+        let hits = self.store.commit(Commit { writes: vec![write], ..Commit::default() }).await?;
+        Ok(hits.first().copied().unwrap_or_default())
+    }
+
+    /// Judges what a caller presents. The secret is compared in constant time.
+    pub fn check(&self, presented: &str, now_ms: i64) -> Result<Token, Refusal> {
+        let (id, secret) =
+            presented.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')).ok_or(Refusal::Unknown)?;
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let token = known.get(id).ok_or(Refusal::Unknown)?;
+        let digest = hex(&Sha256::digest(secret.as_bytes()));
+        if !bool::from(digest.as_bytes().ct_eq(token.secret_sha256.as_bytes())) {
+            return Err(Refusal::Unknown);
+        }
+        if token.revoked_ms.is_some() {
+            return Err(Refusal::Revoked);
+        }
+        if now_ms >= token.expires_ms {
+            return Err(Refusal::Expired);
+        }
+        Ok(token.clone())
+    }
+}
+
+fn read(row: &[Value]) -> Option<Token> {
+    let [id, hash, subject, scopes, created, expires, revoked] = row else { return None };
+    Some(Token {
+        id: id.text()?.to_owned(),
+        subject: subject.text()?.to_owned(),
+        // A scope of a newer program is dropped: the token allows less, never more.
+        scopes: scopes.text()?.split_whitespace().filter_map(crate::Scope::find).collect(),
+        created_ms: created.int()?,
+        expires_ms: expires.int()?,
+        revoked_ms: revoked.int(),
+        secret_sha256: hash.text()?.to_owned(),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,185 @@
+//! What routes answer with. Field names are the words of the engine; times are milliseconds since 1970.
+
+use endstate_events::{Json, Lane, SagaId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One saga.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(title = "Saga")]
+pub struct SagaBody {
+    /// Its id.
+    #[schema(value_type = String, format = "uuid", example = "0199c1a2-7c00-8abc-9def-0123456789ab")]
+    pub saga: SagaId,
+    /// Its definition.
+    #[schema(example = "flash_sale_order")]
+    pub definition: String,
+    /// The version it is pinned to.
+    #[schema(example = 1)]
+    pub definition_version: u32,
+    /// Its business number.
+    #[schema(example = "ORDER-20261122-000017")]
+    pub number: String,
+    /// Who may see and cancel it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// `live`, `test` or `load`.
+    #[schema(value_type = String, example = "live")]
+    pub lane: Lane,
+    /// What the customer sees; named by the definition.
+    #[schema(example = "awaiting_payment")]
+    pub status: String,
+    /// `running`, `waiting`, `compensating`, `reversing`, `parked` or `ended`.
+    #[schema(example = "waiting")]
+    pub phase: String,
+    /// `completed`, `cancelled`, `reversed` or `forced`, once ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Why it was cancelled or reversed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The definition's `view`; a member that has no value yet is absent.
+    #[serde(default)]
+    #[schema(value_type = Object, example = json!({"total_minor": 19900, "paid_minor": 17900}))]
+    pub view: Json,
+    /// How often its row was written.
+    #[schema(example = 4)]
+    pub version: i64,
+    /// When its start was queued.
+    #[schema(example = 1_763_774_400_000_i64)]
+    pub started_ms: i64,
+    /// When it last changed.
+    pub updated_ms: i64,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<i64>,
+}
+
+impl SagaBody {
+    /// True once it has ended.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+}
+
+/// A saga in detail: with its steps, and with the sagas that belong to it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(title = "SagaDetail")]
+pub struct SagaDetail {
+    /// The saga.
+    #[serde(flatten)]
+    pub saga: SagaBody,
+    /// The sagas that late events, refunds or other definitions started for it.
+    pub linked: Vec<Linked>,
+}
+
+/// A saga that belongs to another.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Linked {
+    /// Its id.
+    #[schema(value_type = String, format = "uuid")]
+    pub saga: SagaId,
+    /// Its definition.
+    #[schema(example = "refund_payment")]
+    pub definition: String,
+    /// Its number.
+    #[schema(example = "alipay/2026112222001")]
+    pub number: String,
+    /// Its status.
+    #[schema(example = "refunded")]
+    pub status: String,
+}
+
+/// The answer to a call that was queued but has not ended.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Queued {
+    /// The saga.
+    #[schema(value_type = String, format = "uuid")]
+    pub saga: SagaId,
+    /// Its definition.
+    #[schema(example = "flash_sale_order")]
+    pub definition: String,
+    /// Its number.
+    #[schema(example = "ORDER-20261122-000017")]
+    pub number: String,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Page<T: ToSchema> {
+    /// The entries.
+    pub items: Vec<T>,
+    /// Pass as `cursor` to get what follows; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// How far the list is behind the sagas themselves, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<i64>,
+}
+
+/// One event in the life of a saga.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TimelineEntry {
+    /// The saga's version after it; several events can share one.
+    #[schema(example = 2)]
+    pub version: i64,
+    /// When.
+    pub time_ms: i64,
+    /// What: the event as it is stored.
+    #[schema(value_type = Object)]
+    pub event: Json,
+}
+
+/// A status change, for other teams.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Change {
+    /// The saga.
+    #[schema(value_type = String, format = "uuid")]
+    pub saga: SagaId,
+    /// Its definition.
+    #[schema(example = "flash_sale_order")]
+    pub definition: String,
+    /// Its number.
+    pub number: String,
+    /// Its version; (saga, version) identifies the change.
+    pub version: i64,
+    /// The new status.
+    #[schema(example = "paid")]
+    pub status: String,
+    /// `completed`, `cancelled`, `reversed` or `forced`, once ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When.
+    pub time_ms: i64,
+}
+
+/// A loaded definition.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DefinitionBody {
+    /// Its name.
+    #[schema(example = "flash_sale_order")]
+    pub name: String,
+    /// Its version.
+    #[schema(example = 1)]
+    pub version: u32,
+    /// SHA-256 of its text.
+    pub sha256: String,
+    /// True for the version that new sagas get.
+    pub active: bool,
+    /// When it was loaded.
+    pub loaded_ms: i64,
+}
+
+/// What an operator gets back: the action is queued, and lands as an event of the saga.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Accepted {
+    /// Id of the input; a repeat with the same `Idempotency-Key` changes nothing.
+    pub input: String,
+    /// The saga.
+    #[schema(value_type = String, format = "uuid")]
+    pub saga: SagaId,
+}

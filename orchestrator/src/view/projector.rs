@@ -1,0 +1,188 @@
+//! The projector: reads which sagas changed, reads them as they are now, writes the view. A saga that changed ten times
+//! since the last look is written once, and a look is one transaction over all shards.
+
+use super::{ViewRow, search_text, sql};
+use endstate_events::SagaId;
+use endstate_outbox::{Clock, Commit, CommitError, Rows, Store, StoreError, Write};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Events per shard and look. Bounds the memory of a look after a long pause.
+const PAGE: i64 = 2_000;
+
+/// Pause between looks when there is nothing left: a list may be this much behind, and ten changes cost one write.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Turns a stored saga into its row of the view; knows the definitions.
+pub trait Render: Send + Sync + 'static {
+    /// The row, with `version` and `updated_ms` as given; `None` when the state cannot be read.
+    fn render(&self, state: &str, version: i64, updated_ms: i64) -> Option<ViewRow>;
+}
+
+/// Follows all shards' events.
+pub struct Projector {
+    store: Arc<dyn Store>,
+    render: Arc<dyn Render>,
+    clock: Arc<dyn Clock>,
+    positions: Vec<i64>,
+    lag_ms: Arc<AtomicI64>,
+}
+
+impl std::fmt::Debug for Projector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Projector").field("positions", &self.positions).finish_non_exhaustive()
+    }
+}
+
+/// Why a look failed; the next one tries again from the saved positions.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// Reading failed.
+    #[error(transparent)]
+    Read(#[from] StoreError),
+    /// Writing failed.
+    #[error(transparent)]
+    Write(#[from] CommitError),
+}
+
+impl Projector {
+    /// Goes on where the last projector stopped.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        render: Arc<dyn Render>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let mut shards = Rows::new();
+        (0..store.partitions()).for_each(|shard| shards.push([i64::from(shard).into()]));
+        let mut positions = vec![0; usize::from(store.partitions())];
+        for row in store.read(&sql::POSITIONS, shards).await? {
+            if let [Some(shard), Some(seq)] = [row[0].int(), row[1].int()] {
+                positions[shard as usize] = seq;
+            }
+        }
+        Ok(Self { store, render, clock, positions, lag_ms: Arc::default() })
+    }
+
+    /// How far the view is behind the sagas, in milliseconds; shared with whoever shows it.
+    #[must_use]
+    pub fn lag_ms(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.lag_ms)
+    }
+
+    /// Runs until cancelled. A failed look is logged and tried again.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let more = match self.look().await {
+                Ok(more) => more,
+                Err(error) => {
+                    tracing::warn!(%error, "the view could not be written; trying again");
+                    false
+                }
+            };
+            if more && !stop.is_cancelled() {
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// One look at all shards; true when there may be more to do at once.
+    pub async fn look(&mut self) -> Result<bool, ProjectError> {
+        let mut given = Rows::new();
+        for (shard, seq) in self.positions.iter().enumerate() {
+            given.push([(shard as i64).into(), (*seq).into(), PAGE.into()]);
+        }
+        let rows = self.store.read(&sql::CHANGED, given).await?;
+        let Some(last) = rows.last().and_then(|row| row[3].int()) else {
+            self.show_lag(0);
+            return Ok(false);
+        };
+        let mut changed = FxHashMap::<Uuid, i64>::default();
+        let mut positions = self.positions.clone();
+        let mut full = false;
+        for row in &rows {
+            if let [Some(shard), Some(seq)] = [row[0].int(), row[1].int()]
+                && let (Some(saga), Some(time_ms)) = (row[2].id(), row[3].int())
+            {
+                full |= seq == self.positions[shard as usize] + PAGE;
+                positions[shard as usize] = seq;
+                let updated = changed.entry(saga).or_default();
+                *updated = time_ms.max(*updated);
+            }
+        }
+        let mut writes = self.project(&changed).await?;
+        let mut saved = Rows::new();
+        for (shard, seq) in positions.iter().enumerate().filter(|(shard, seq)| self.positions[*shard] != **seq) {
+            saved.push([(shard as i64).into(), (*seq).into()]);
+        }
+        writes.push(Write::exact(&sql::SAVE, saved));
+        self.store.commit(Commit { writes, ..Commit::default() }).await?;
+        self.positions = positions;
+        self.show_lag(if full { self.clock.now_ms() - last } else { 0 });
+        Ok(full)
+    }
+
+    /// The writes that bring these sagas' rows up to date.
+    async fn project(&self, changed: &FxHashMap<Uuid, i64>) -> Result<Vec<Write>, StoreError> {
+        let mut ids = Rows::new();
+        changed.keys().for_each(|saga| ids.push([(*saga).into()]));
+        let (mut upserts, mut added, mut dropped) = (Rows::new(), Rows::new(), Rows::new());
+        for row in self.store.read(&sql::SAGAS, ids).await? {
+            let [id, version, state, shown, shown_search, shown_started] = row.as_slice() else { continue };
+            let (Some(id), Some(version), Some(state)) = (id.id(), version.int(), state.text()) else { continue };
+            if shown.int().is_some_and(|shown| shown >= version) {
+                continue;
+            }
+            let updated_ms = changed.get(&id).copied().unwrap_or_default();
+            let Some(view) = self.render.render(state, version, updated_ms) else {
+                tracing::error!(saga = %SagaId(id), "the saga's state cannot be shown");
+                continue;
+            };
+            let before = shown_search.text().unwrap_or("[]");
+            if before != search_text(&view.search) {
+                let before: Vec<(String, String)> = serde_json::from_str(before).unwrap_or_default();
+                let started = shown_started.int().unwrap_or(view.started_ms);
+                push_search(&mut dropped, before.iter().filter(|pair| !view.search.contains(pair)), started, id);
+                push_search(&mut added, view.search.iter().filter(|pair| !before.contains(pair)), view.started_ms, id);
+            }
+            upserts.push(view.cells());
+        }
+        let writes = [(&sql::UPSERT, upserts), (&sql::DROP_SEARCH, dropped), (&sql::ADD_SEARCH, added)];
+        Ok(writes.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(sql, rows)| Write::any(sql, rows)).collect())
+    }
+
+    /// Empties the view and makes it anew from the sagas. Run it instead of the loop, not beside it.
+    pub async fn rebuild(&mut self) -> Result<u64, ProjectError> {
+        let empty = || Rows::one([1.into()]);
+        let writes = vec![Write::any(&sql::EMPTY_VIEW, empty()), Write::any(&sql::EMPTY_SEARCH, empty())];
+        self.store.commit(Commit { writes, ..Commit::default() }).await?;
+        let (mut after, mut count) = (Uuid::nil(), 0);
+        loop {
+            let page = self.store.read(&sql::ALL_SAGAS, Rows::one([after.into(), PAGE.into()])).await?;
+            let Some(last) = page.last().and_then(|row| row[0].id()) else { return Ok(count) };
+            let sagas = page.iter().filter_map(|row| Some((row[0].id()?, row[1].int()?))).collect();
+            let writes = self.project(&sagas).await?;
+            self.store.commit(Commit { writes, ..Commit::default() }).await?;
+            count += page.len() as u64;
+            after = last;
+        }
+    }
+
+    fn show_lag(&self, lag_ms: i64) {
+        self.lag_ms.store(lag_ms, Ordering::Relaxed);
+        metrics::gauge!("view_lag_seconds").set(lag_ms as f64 / 1_000.0);
+    }
+}
+
+fn push_search<'a>(rows: &mut Rows, pairs: impl Iterator<Item = &'a (String, String)>, started_ms: i64, saga: Uuid) {
+    for (name, value) in pairs {
+        rows.push([name.as_str().into(), value.as_str().into(), started_ms.into(), saga.into()]);
+    }
+}

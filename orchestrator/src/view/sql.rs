@@ -1,0 +1,155 @@
+//! Statements of the view. Lists differ only in their leading filter, so that each is an index scan newest first;
+//! `cross join` keeps the given row outermost.
+
+use endstate_outbox::{Kind, Statement};
+
+macro_rules! columns {
+    () => {
+        "v.saga, v.version, v.definition, v.definition_version, v.number, v.owner, v.lane, v.status, v.phase, \
+         v.outcome, v.reason, v.view, v.search, v.order_saga, v.started_ms, v.updated_ms, v.ended_ms"
+    };
+}
+
+/// Follows the events of all shards: seq has no gaps, so a page is a range.
+pub(super) static CHANGED: Statement = Statement {
+    name: "view.read_changed",
+    columns: &[Kind::Int, Kind::Int, Kind::Int],
+    sql: "with r(shard, seq, page) as ({rows}) select e.shard, e.seq, e.saga, e.time_ms from r cross join event e \
+          where e.shard = r.shard and e.seq > r.seq and e.seq <= r.seq + r.page order by e.shard, e.seq",
+};
+
+/// Sagas as they are now, and what the view has of them.
+pub(super) static SAGAS: Statement = Statement {
+    name: "view.read_sagas",
+    columns: &[Kind::Id],
+    sql: "with r(id) as ({rows}) select s.id, s.version, s.state, v.version, v.search, v.started_ms from r \
+          cross join saga s on s.id = r.id left join saga_view v on v.saga = s.id",
+};
+
+/// A page of all sagas, for a rebuild, with the time of their last event.
+pub(super) static ALL_SAGAS: Statement = Statement {
+    name: "view.read_all_sagas",
+    columns: &[Kind::Id, Kind::Int],
+    sql: "with r(id, page) as ({rows}) \
+          select s.id, coalesce((select max(e.time_ms) from event e where e.saga = s.id), 0) \
+          from r cross join saga s where s.id > r.id order by s.id limit (select page from r)",
+};
+
+/// Writes rows; a newer version wins.
+pub(super) static UPSERT: Statement = Statement {
+    name: "view.upsert",
+    columns: &[
+        Kind::Id, Kind::Int, Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text,
+        Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Id, Kind::Int, Kind::Int, Kind::Int,
+    ],
+    sql: "with r(saga, version, definition, definition_version, number, owner, lane, status, phase, outcome, reason, \
+          view, search, order_saga, started_ms, updated_ms, ended_ms) as ({rows}) \
+          insert into saga_view (saga, version, definition, definition_version, number, owner, lane, status, phase, \
+          outcome, reason, view, search, order_saga, started_ms, updated_ms, ended_ms) \
+          select saga, version, definition, definition_version, number, owner, lane, status, phase, outcome, reason, \
+          view, search, order_saga, started_ms, updated_ms, ended_ms from r where true \
+          on conflict (saga) do update set version = excluded.version, status = excluded.status, \
+          phase = excluded.phase, outcome = excluded.outcome, reason = excluded.reason, view = excluded.view, \
+          search = excluded.search, updated_ms = excluded.updated_ms, ended_ms = excluded.ended_ms \
+          where excluded.version >= saga_view.version",
+};
+
+/// Adds search attributes.
+pub(super) static ADD_SEARCH: Statement = Statement {
+    name: "view.add_search",
+    columns: &[Kind::Text, Kind::Text, Kind::Int, Kind::Id],
+    sql: "with r(name, value, started_ms, saga) as ({rows}) insert into saga_search (name, value, started_ms, saga) \
+          select name, value, started_ms, saga from r where true on conflict do nothing",
+};
+
+/// Removes search attributes that no longer hold.
+pub(super) static DROP_SEARCH: Statement = Statement {
+    name: "view.drop_search",
+    columns: &[Kind::Text, Kind::Text, Kind::Int, Kind::Id],
+    sql: "with r(name, value, started_ms, saga) as ({rows}) delete from saga_search \
+          where (name, value, started_ms, saga) in (select name, value, started_ms, saga from r)",
+};
+
+/// Saves how far the projector is.
+pub(super) static SAVE: Statement = Statement {
+    name: "view.save_position",
+    columns: &[Kind::Int, Kind::Int],
+    sql: "with r(shard, seq) as ({rows}) insert into projection (shard, seq) select shard, seq from r where true \
+          on conflict (shard) do update set seq = excluded.seq",
+};
+
+/// Where the projector stopped, per shard given.
+pub(super) static POSITIONS: Statement = Statement {
+    name: "view.read_positions",
+    columns: &[Kind::Int],
+    sql: "with r(shard) as ({rows}) select r.shard, coalesce(p.seq, 0) from r left join projection p on p.shard = r.shard",
+};
+
+/// Empties the view before a rebuild; the given row only carries the statement.
+pub(super) static EMPTY_VIEW: Statement =
+    Statement { name: "view.empty", columns: &[Kind::Int], sql: "with r(one) as ({rows}) delete from saga_view where (select one from r) = 1" };
+
+/// Empties the search attributes before a rebuild.
+pub(super) static EMPTY_SEARCH: Statement = Statement {
+    name: "view.empty_search",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) delete from saga_search where (select one from r) = 1",
+};
+
+/// One row.
+pub(super) static ONE: Statement = Statement {
+    name: "view.read_one",
+    columns: &[Kind::Id],
+    sql: concat!("with r(saga) as ({rows}) select ", columns!(), " from r cross join saga_view v where v.saga = r.saga"),
+};
+
+/// The sagas that belong to one.
+pub(super) static OF_ORDER: Statement = Statement {
+    name: "view.read_linked",
+    columns: &[Kind::Id],
+    sql: concat!(
+        "with r(saga) as ({rows}) select ",
+        columns!(),
+        " from r cross join saga_view v where v.order_saga = r.saga order by v.started_ms, v.saga limit 100"
+    ),
+};
+
+macro_rules! lists {
+    ($($statement:ident $name:literal $from:literal $lead:literal;)*) => {
+        $(
+            pub(super) static $statement: Statement = Statement {
+                name: $name,
+                columns: &[
+                    Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text,
+                    Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Id, Kind::Int,
+                ],
+                sql: concat!(
+                    "with r(definition, status, phase, outcome, owner, number, number_end, search_name, search_value, ",
+                    "since_ms, until_ms, at_ms, at_id, page) as ({rows}) select ", columns!(),
+                    " from r cross join ", $from, " where ", $lead,
+                    " and v.started_ms >= r.since_ms and v.started_ms < r.until_ms",
+                    " and (v.started_ms, v.saga) < (r.at_ms, r.at_id)",
+                    " and (r.definition is null or v.definition = r.definition)",
+                    " and (r.status is null or v.status = r.status)",
+                    " and (r.phase is null or v.phase = r.phase)",
+                    " and (r.outcome is null or v.outcome = r.outcome)",
+                    " and (r.owner is null or v.owner = r.owner)",
+                    " and (r.number is null or (v.number >= r.number and v.number < r.number_end))",
+                    " and (r.search_name is null or exists (select 1 from saga_search x where x.name = r.search_name",
+                    " and x.value = r.search_value and x.started_ms = v.started_ms and x.saga = v.saga))",
+                    " order by v.started_ms desc, v.saga desc limit (select page from r)"
+                ),
+            };
+        )*
+    };
+}
+
+lists! {
+    BY_NOTHING    "view.list"               "saga_view v" "true";
+    BY_DEFINITION "view.list_by_definition" "saga_view v" "v.definition = r.definition";
+    BY_STATUS     "view.list_by_status"     "saga_view v" "v.status = r.status";
+    BY_OPEN_PHASE "view.list_by_phase"      "saga_view v" "v.phase = r.phase and v.phase <> 'ended'";
+    BY_OWNER      "view.list_by_owner"      "saga_view v" "v.owner = r.owner";
+    BY_NUMBER     "view.list_by_number"     "saga_view v" "v.number >= r.number and v.number < r.number_end";
+    BY_SEARCH     "view.list_by_search"     "saga_search k cross join saga_view v" "k.name = r.search_name and k.value = r.search_value and v.saga = k.saga";
+}
