@@ -1,1 +1,6 @@
-//! Consume, decide, persist, relay, timers, sweep and view of sagas.
+//! Sagas at work: consume, decide, persist, relay, timers and view.
+//!
+//! Modules in reading order:
+//! - [`view`]: what lists are read from
+
+pub mod view;

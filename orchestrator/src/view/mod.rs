@@ -113,3 +113,6 @@ fn search_text(search: &[(String, String)]) -> String {
 
 /// Sorts after every id.
 const LAST_ID: Uuid = Uuid::max();
+
+#[cfg(test)]
+mod tests;

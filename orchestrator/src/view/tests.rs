@@ -1,0 +1,151 @@
+//! The projector and the lists over an embedded store, with sagas written by hand.
+
+use super::*;
+use endstate_outbox::{Clock, Commit, Kind, Rows, SqliteStore, Statement, Store, SystemClock, Write};
+use serde_json::json;
+use std::sync::Arc;
+
+static SAGA: Statement = Statement {
+    name: "test.put_saga",
+    columns: &[Kind::Id, Kind::Int, Kind::Text],
+    sql: "with r(id, version, state) as ({rows}) insert into saga (id, shard, version, phase, state) \
+          select id, 0, version, 'running', state from r where true \
+          on conflict (id) do update set version = excluded.version, state = excluded.state",
+};
+
+static EVENT: Statement = Statement {
+    name: "test.put_event",
+    columns: &[Kind::Int, Kind::Int, Kind::Id],
+    sql: "with r(shard, seq, saga) as ({rows}) insert into event (shard, seq, saga, version, events, time_ms, body) \
+          select shard, seq, saga, seq, 1, 1000 + seq, '[]' from r where true",
+};
+
+fn id_of(number: &str) -> Uuid {
+    Uuid::from_u128(1 + number.bytes().fold(0, |sum, byte| sum * 256 + u128::from(byte)))
+}
+
+/// A saga's state in these tests: number, owner, status, search value.
+struct Plain;
+
+impl Render for Plain {
+    fn render(&self, state: &str, version: i64, updated_ms: i64) -> Option<ViewRow> {
+        let state: [String; 4] = serde_json::from_str(state).ok()?;
+        let [number, owner, status, goods] = state;
+        let saga = SagaId(id_of(&number));
+        let ended = status == "closed";
+        Some(ViewRow {
+            saga,
+            version,
+            definition: "flash_sale_order".into(),
+            definition_version: 1,
+            started_ms: number.trim_start_matches("N-").parse().ok()?,
+            number,
+            owner: Some(owner),
+            lane: Lane::Live,
+            phase: if ended { "ended" } else { "running" }.into(),
+            status,
+            outcome: ended.then(|| "cancelled".into()),
+            reason: None,
+            view: json!({"total_minor": 5}),
+            search: vec![("goods".into(), goods)],
+            order: None,
+            updated_ms,
+            ended_ms: ended.then_some(updated_ms),
+        })
+    }
+}
+
+struct World {
+    _folder: tempfile::TempDir,
+    store: Arc<SqliteStore>,
+    seq: i64,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        Self { _folder: folder, store, seq: 0 }
+    }
+
+    async fn put(&mut self, n: i64, version: i64, owner: &str, status: &str, goods: &str) {
+        self.seq += 1;
+        let number = format!("N-{n:04}");
+        let id = id_of(&number);
+        let state = json!([number, owner, status, goods]).to_string();
+        let writes = vec![
+            Write::exact(&SAGA, Rows::one([id.into(), version.into(), state.into()])),
+            Write::exact(&EVENT, Rows::one([0.into(), self.seq.into(), id.into()])),
+        ];
+        self.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    }
+
+    async fn projector(&self) -> Projector {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Projector::open(self.store.clone(), Arc::new(Plain), clock).await.unwrap()
+    }
+
+    async fn numbers(&self, filter: &Filter) -> Vec<String> {
+        let mut numbers = Vec::new();
+        let mut after = None;
+        loop {
+            let (rows, next) = list(&*self.store, filter, after, 2).await.unwrap();
+            numbers.extend(rows.into_iter().map(|row| row.number));
+            after = next;
+            if after.is_none() {
+                return numbers;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn lists_show_what_the_projector_has_met_newest_first() {
+    let mut world = World::new().await;
+    for n in 0..5 {
+        world.put(n, 1, if n % 2 == 0 { "ann" } else { "bob" }, "created", "tea").await;
+    }
+    let mut projector = world.projector().await;
+    assert!(!projector.look().await.unwrap());
+    let all = Filter::default();
+    assert_eq!(world.numbers(&all).await, ["N-0004", "N-0003", "N-0002", "N-0001", "N-0000"]);
+
+    world.put(2, 2, "ann", "closed", "coffee").await;
+    projector = world.projector().await;
+    projector.look().await.unwrap();
+    let by = |change: &dyn Fn(&mut Filter)| {
+        let mut filter = Filter::default();
+        change(&mut filter);
+        filter
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(world.numbers(&by(&|f| f.owner = text("ann"))).await, ["N-0004", "N-0002", "N-0000"]);
+    assert_eq!(world.numbers(&by(&|f| f.status = text("closed"))).await, ["N-0002"]);
+    assert_eq!(world.numbers(&by(&|f| f.phase = text("ended"))).await, ["N-0002"]);
+    assert_eq!(world.numbers(&by(&|f| f.phase = text("running"))).await.len(), 4);
+    assert_eq!(world.numbers(&by(&|f| f.number_prefix = text("N-000"))).await.len(), 5);
+    assert_eq!(world.numbers(&by(&|f| f.number_prefix = text("N-0003"))).await, ["N-0003"]);
+    assert_eq!(world.numbers(&by(&|f| f.definition = text("bench_saga"))).await, Vec::<String>::new());
+    let goods = |value: &str| Some(("goods".to_owned(), value.to_owned()));
+    assert_eq!(world.numbers(&by(&|f| f.search = goods("coffee"))).await, ["N-0002"]);
+    assert_eq!(world.numbers(&by(&|f| f.search = goods("tea"))).await.len(), 4);
+    assert_eq!(world.numbers(&by(&|f| (f.since_ms, f.until_ms) = (Some(1), Some(3)))).await, ["N-0002", "N-0001"]);
+    assert_eq!(world.numbers(&by(&|f| f.owner = text("' or 1=1 --"))).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_rebuilt_view_is_the_same_view() {
+    let mut world = World::new().await;
+    for n in 0..7 {
+        world.put(n, 1, "ann", "created", "tea").await;
+        world.put(n, 2, "ann", if n == 3 { "closed" } else { "paid" }, "coffee").await;
+    }
+    let mut projector = world.projector().await;
+    projector.look().await.unwrap();
+    let filter = Filter { search: Some(("goods".into(), "coffee".into())), ..Filter::default() };
+    let before = list(&*world.store, &filter, None, 100).await.unwrap();
+    assert_eq!(before.0.len(), 7);
+    assert_eq!(projector.rebuild().await.unwrap(), 7);
+    assert_eq!(list(&*world.store, &filter, None, 100).await.unwrap(), before);
+    assert!(!projector.look().await.unwrap());
+}
