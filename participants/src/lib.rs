@@ -1,1 +1,31 @@
 //! Ledger and tokens, the participants built on them, and the caller of outside parties.
+//!
+//! Modules in reading order:
+//! - [`ledger`]: accounts and immutable transfers, for what can be counted
+//! - [`token`]: things that exist once
+//! - [`effect`]: what was answered before, and is answered again
+//! - [`desk`], [`cells`]: working copies of one batch
+//! - [`decide`]: one command on the desk
+//! - `hold`, `stock`, `coupon`, `points`, [`payment`], `bench`: what the commands do
+//! - [`operation`]: operators' changes
+//! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds
+//! - `storage`: all SQL
+
+pub mod cells;
+pub mod ledger;
+pub mod token;
+pub mod effect;
+pub mod desk;
+pub mod decide;
+mod hold;
+mod stock;
+mod coupon;
+mod points;
+pub mod payment;
+mod bench;
+pub mod operation;
+pub mod handler;
+mod check;
+mod storage;
+
+pub use handler::{HandOver, Participants, Settings};

@@ -1,0 +1,64 @@
+//! The self-check of old holds (H3): a hold that outlived every payment limit asks its saga, and gives itself back when
+//! the saga has no use for it or is unknown. Too many such answers at once mean that the wrong one is asked (a strange
+//! environment, a lost table): then it halts and alerts instead of giving everything back (Z17).
+
+use crate::decide;
+use crate::desk::Desk;
+use crate::handler::Settings;
+use endstate_events::{Direction, EffectId, InquiryAnswer};
+use std::sync::Arc;
+
+/// Below this many releases a share says nothing.
+const FEW: i64 = 10;
+
+/// Where the self-check of one shard stands; forgotten with the assignment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SelfCheck {
+    next_ms: i64,
+    /// Open holds when the round began.
+    open: i64,
+    /// Given back in this round.
+    released: i64,
+    halted: bool,
+}
+
+impl SelfCheck {
+    /// Holds asked about per round at most.
+    pub(crate) const PAGE: i64 = 500;
+
+    pub(crate) fn due_ms(&self) -> Option<i64> {
+        (!self.halted).then_some(self.next_ms)
+    }
+
+    pub(crate) fn is_due(&self, now_ms: i64) -> bool {
+        !self.halted && now_ms >= self.next_ms
+    }
+
+    pub(crate) fn start_round(&mut self, open: i64, next_ms: i64) {
+        *self = Self { next_ms, open, released: 0, halted: self.halted };
+    }
+
+    /// Acts on a saga's answer about a hold.
+    pub(crate) fn answered(&mut self, desk: &mut Desk, answer: &InquiryAnswer, settings: &Settings) {
+        if answer.keep || self.halted {
+            return;
+        }
+        let most = (self.open * i64::from(settings.release_share_percent) / 100).max(FEW);
+        if self.released >= most {
+            self.halted = true;
+            tracing::error!(
+                released = self.released,
+                open = self.open,
+                "E5005: the self-check of holds has halted: it would give back more than its share; check that sagas \
+                 and participants belong to the same environment, then restart"
+            );
+            return;
+        }
+        let hold: Arc<str> = answer.effect_id.to_string().into();
+        let undo = EffectId { direction: Direction::Undo, ..answer.effect_id.clone() };
+        if decide::inquired(desk, &hold, &undo.to_string().into()) {
+            self.released += 1;
+            tracing::warn!(%hold, "an old hold was given back: its saga does not want it");
+        }
+    }
+}

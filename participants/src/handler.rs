@@ -1,0 +1,342 @@
+//! The participants' side of a shard: read what a batch touches, decide its commands in order, write each table once.
+
+use crate::check::SelfCheck;
+use crate::decide::{self, Answered};
+use crate::desk::{Call, Desk, Job, Operation};
+use crate::storage;
+use crate::{bench, operation};
+use endstate_events::{
+    Command, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SCHEMA_VERSION, Topic, Verdict,
+};
+use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Rows, Statement, Store, StoreError};
+use rustc_hash::FxHashSet;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Commands taken at once at most.
+const BATCH: usize = 512;
+
+/// Settings of the participants' side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Commands older than this are put aside unanswered, because what is known about them may be gone.
+    pub retention_ms: i64,
+    /// Age at which a hold asks its saga whether it is still wanted.
+    pub hold_limit_ms: i64,
+    /// Pause between two self-checks.
+    pub check_every_ms: i64,
+    /// Share of a shard's open holds that the self-check may give back per round before it halts, in per cent.
+    pub release_share_percent: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // Longer than any topic keeps and any saga lives.
+            retention_ms: 180 * 24 * 3_600_000,
+            // The longest payment limit plus slack (H3).
+            hold_limit_ms: 40 * 60_000,
+            check_every_ms: 60_000,
+            release_share_percent: 20,
+        }
+    }
+}
+
+/// Calls that were committed, on their way to the caller.
+#[derive(Clone, Debug)]
+pub struct HandOver {
+    /// The calls.
+    pub calls: Vec<Call>,
+    /// True after an assignment: the calls may have been made before, so the outside party is asked first.
+    pub resumed: bool,
+}
+
+/// All built-in participants of one shard.
+pub struct Participants {
+    store: Arc<dyn Store>,
+    caller: mpsc::UnboundedSender<HandOver>,
+    settings: Settings,
+    shard: u16,
+    partitions: u16,
+    check: SelfCheck,
+    /// Calls and checks of the batch that is being committed.
+    decided: Option<(Vec<Call>, SelfCheck)>,
+}
+
+impl Participants {
+    /// A handler; `caller` takes the calls that its batches decide on.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, caller: mpsc::UnboundedSender<HandOver>, settings: Settings) -> Self {
+        let partitions = store.partitions();
+        Self { store, caller, settings, shard: 0, partitions, check: SelfCheck::default(), decided: None }
+    }
+
+    fn hand_over(&self, calls: Vec<Call>, resumed: bool) {
+        if !calls.is_empty() && self.caller.send(HandOver { calls, resumed }).is_err() {
+            tracing::warn!("the caller has stopped; its calls are resumed at the next assignment");
+        }
+    }
+
+    /// Reads everything that the batch touches: effects first, because they name accounts, too.
+    async fn desk(&self, batch: &Batch) -> Result<Desk, StoreError> {
+        let mut desk = Desk { shard: self.shard, ..Desk::default() };
+        let mut named = Reads::default();
+        for (_, envelope) in &batch.messages {
+            named.effects_of(&envelope.message);
+        }
+        if named.effects.is_empty() {
+            return Ok(desk);
+        }
+        let mut reads = Reads::default();
+        for effect in self.read(&storage::READ_EFFECTS, &named.effects, storage::effect).await? {
+            reads.add_effect(&effect);
+            desk.effects.load(effect.id.clone(), effect);
+        }
+        for call in self.read(&storage::READ_CALLS, &named.answered, storage::call).await? {
+            desk.calls.load(call.id.clone(), call);
+        }
+        for (_, envelope) in &batch.messages {
+            if let Message::Command(command) = &envelope.message {
+                let id = "".into();
+                decide::reads(&self.job(command, &id, envelope.lane, batch.now_ms), &mut reads);
+            }
+        }
+        for account in self.read(&storage::READ_ACCOUNTS, &reads.accounts, storage::account).await? {
+            desk.ledger.load_account(account);
+        }
+        for transfer in self.read(&storage::READ_TRANSFERS, &reads.transfers, storage::transfer).await? {
+            desk.ledger.load_transfer(transfer);
+        }
+        for token in self.read(&storage::READ_TOKENS, &reads.tokens, storage::token).await? {
+            desk.tokens.load(token.id.clone(), token);
+        }
+        Ok(desk)
+    }
+
+    async fn read<T>(
+        &self,
+        statement: &'static Statement,
+        keys: &FxHashSet<Arc<str>>,
+        decode: impl Fn(&endstate_outbox::Row) -> Option<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let with_shard = statement.columns.len() > 1;
+        let mut rows = Rows::new();
+        for key in keys {
+            match with_shard {
+                true => rows.push([key.clone().into(), i64::from(self.shard).into()]),
+                false => rows.push([key.clone().into()]),
+            }
+        }
+        decode_all(statement, &self.store.read(statement, rows).await?, decode)
+    }
+
+    fn job<'a>(&self, command: &'a Command, id: &'a Arc<str>, lane: Lane, now_ms: i64) -> Job<'a> {
+        Job { command, id, lane, shard: self.shard, now_ms }
+    }
+
+    fn command(&self, desk: &mut Desk, command: &Command, lane: Lane, now_ms: i64, out: &mut Vec<Outgoing>) {
+        let id: Arc<str> = command.effect_id.to_string().into();
+        let known = operation::is_operation(&command.effect_id).then(|| desk.effects.get(&id).is_some());
+        let verdict = decide::decide(desk, &self.job(command, &id, lane, now_ms));
+        match (known, verdict) {
+            (None, Some(verdict)) => out.push(reply(command, verdict, lane, now_ms)),
+            (Some(true), _) | (_, None | Some(Verdict::Unknown { .. })) => {}
+            (Some(false), Some(verdict)) => desk.operations.push(Operation {
+                id: command.effect_id.item.as_str().into(),
+                action: format!("{}.{}", command.participant, command.action),
+                with: command.with.clone(),
+                verdict,
+            }),
+        }
+    }
+
+    /// Books what an outside party answered. An answer without an open call was booked before.
+    fn answer(&self, desk: &mut Desk, answer: &Reply, now_ms: i64, out: &mut Vec<Outgoing>) {
+        let id: Arc<str> = answer.effect_id.to_string().into();
+        let answered = decide::answered(desk, &id, answer.verdict.clone());
+        if let Some(Answered { call, verdict, captures }) = answered {
+            out.extend(captures.iter().map(|captured| captured.message(call.lane, self.partitions, now_ms)));
+            out.push(reply(&call.command, verdict, call.lane, now_ms));
+        }
+    }
+
+    /// Asks the sagas of old holds (H3), when it is time.
+    async fn check_holds(&self, batch: &Batch, check: &mut SelfCheck, outcome: &mut Outcome) -> Result<(), StoreError> {
+        if !batch.timers || !check.is_due(batch.now_ms) {
+            return Ok(());
+        }
+        let before_ms = batch.now_ms - self.settings.hold_limit_ms;
+        let rows = Rows::one([i64::from(self.shard).into(), before_ms.into(), SelfCheck::PAGE.into()]);
+        let rows = self.store.read(&storage::READ_OLD_HOLDS, rows).await?;
+        let old = decode_all(&storage::READ_OLD_HOLDS, &rows, storage::old_hold)?;
+        check.start_round(old.first().map_or(0, |(_, _, open)| *open), batch.now_ms + self.settings.check_every_ms);
+        let mut asked = Vec::with_capacity(old.len());
+        for (id, lane, _) in old {
+            let Ok(effect_id) = id.parse::<EffectId>() else { continue };
+            asked.push(id);
+            outcome.messages.push(inquiry(effect_id, lane, self.shard, self.partitions, batch.now_ms));
+        }
+        if !asked.is_empty() {
+            outcome.writes.push(storage::asked(&asked, batch.now_ms));
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Participants {
+    fn topics(&self) -> &'static [Topic] {
+        &[Topic::Commands]
+    }
+
+    fn room(&self, _topic: Topic) -> usize {
+        BATCH
+    }
+
+    async fn assigned(&mut self, assignment: &Assignment) -> Result<(), StoreError> {
+        self.shard = assignment.shard.index;
+        self.check = SelfCheck::default();
+        self.decided = None;
+        let rows = Rows::one([i64::from(self.shard).into()]);
+        let rows = self.store.read(&storage::READ_OPEN_CALLS, rows).await?;
+        self.hand_over(decode_all(&storage::READ_OPEN_CALLS, &rows, storage::call)?, true);
+        Ok(())
+    }
+
+    async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
+        let mut outcome = Outcome::default();
+        let mut check = self.check.clone();
+        let mut desk = self.desk(batch).await?;
+        for (topic, envelope) in &batch.messages {
+            match &envelope.message {
+                Message::Command(_) if envelope.time_ms < batch.now_ms - self.settings.retention_ms => {
+                    let reason = "E5003: older than anything that is remembered, so nobody can say what became of it";
+                    outcome.dead_letters.push((*topic, Arc::clone(envelope), reason.to_owned()));
+                }
+                Message::Command(command) => {
+                    self.command(&mut desk, command, envelope.lane, batch.now_ms, &mut outcome.messages);
+                }
+                Message::Answer(answer) => self.answer(&mut desk, answer, batch.now_ms, &mut outcome.messages),
+                Message::Inquired(answer) => check.answered(&mut desk, answer, &self.settings),
+                Message::Input(_) | Message::Domain(_) => {
+                    let reason = "E5004: no message for a participant".to_owned();
+                    outcome.dead_letters.push((*topic, Arc::clone(envelope), reason));
+                }
+            }
+        }
+        self.check_holds(batch, &mut check, &mut outcome).await?;
+        outcome.writes.extend(storage::writes(&desk, batch.now_ms));
+        let calls = desk.calls.changes().into_iter().filter_map(|change| change.now.cloned()).collect();
+        self.decided = Some((calls, check));
+        Ok(outcome)
+    }
+
+    fn committed(&mut self) {
+        if let Some((calls, check)) = self.decided.take() {
+            self.check = check;
+            self.hand_over(calls, false);
+        }
+    }
+
+    fn rolled_back(&mut self) {
+        self.decided = None;
+    }
+
+    fn due_ms(&self) -> Option<i64> {
+        self.check.due_ms()
+    }
+}
+
+/// Keys of what a batch reads.
+#[derive(Debug, Default)]
+pub struct Reads {
+    effects: FxHashSet<Arc<str>>,
+    answered: FxHashSet<Arc<str>>,
+    accounts: FxHashSet<Arc<str>>,
+    transfers: FxHashSet<Arc<str>>,
+    tokens: FxHashSet<Arc<str>>,
+}
+
+impl Reads {
+    pub(crate) fn account(&mut self, id: Arc<str>) {
+        self.accounts.insert(id);
+    }
+
+    pub(crate) fn transfer(&mut self, id: Arc<str>) {
+        self.transfers.insert(id);
+    }
+
+    pub(crate) fn token(&mut self, id: Arc<str>) {
+        self.tokens.insert(id);
+    }
+
+    fn effects_of(&mut self, message: &Message) {
+        match message {
+            Message::Command(command) if command.participant == bench::NAME => {}
+            Message::Command(command) => {
+                self.effects.insert(command.effect_id.to_string().into());
+                self.effects.extend(command.of.as_ref().map(|of| Arc::from(of.effect_id.to_string())));
+            }
+            Message::Answer(answer) => {
+                let id: Arc<str> = answer.effect_id.to_string().into();
+                self.answered.insert(id.clone());
+                self.effects.insert(id);
+            }
+            Message::Inquired(answer) => {
+                self.effects.insert(answer.effect_id.to_string().into());
+            }
+            Message::Input(_) | Message::Domain(_) => {}
+        }
+    }
+
+    fn add_effect(&mut self, effect: &crate::effect::Effect) {
+        if let Some(pledge) = &effect.pledge {
+            self.accounts.extend([pledge.debit.clone(), pledge.credit.clone()]);
+            self.transfers.extend(pledge.open.clone());
+        }
+        self.tokens.extend(effect.token.clone());
+    }
+}
+
+fn decode_all<T>(
+    statement: &'static Statement,
+    rows: &[endstate_outbox::Row],
+    decode: impl Fn(&endstate_outbox::Row) -> Option<T>,
+) -> Result<Vec<T>, StoreError> {
+    let unreadable = || StoreError::Failed {
+        statement: statement.name.to_owned(),
+        reason: "a row cannot be read: it was written by a newer program, or damaged".to_owned(),
+    };
+    rows.iter().map(|row| decode(row).ok_or_else(unreadable)).collect()
+}
+
+fn reply(command: &Command, verdict: Verdict, lane: Lane, now_ms: i64) -> Outgoing {
+    let saga = command.saga();
+    let reply = Reply { effect_id: command.effect_id.clone(), verdict };
+    let envelope = Envelope {
+        id: command.effect_id.to_string(),
+        schema: SCHEMA_VERSION,
+        time_ms: now_ms,
+        key: saga.to_string(),
+        lane,
+        message: Message::Input(Input { saga, body: InputBody::Reply(reply) }),
+    };
+    Outgoing { topic: command.reply_to.topic, partition: command.reply_to.partition, envelope: envelope.into() }
+}
+
+fn inquiry(effect_id: EffectId, lane: Lane, shard: u16, partitions: u16, now_ms: i64) -> Outgoing {
+    let saga = effect_id.saga;
+    let to = ReplyTo::progress(saga.slot(), partitions);
+    let reply_to = ReplyTo { topic: Topic::Commands, partition: shard };
+    let envelope = Envelope {
+        id: format!("{effect_id}/inquire/{now_ms}"),
+        schema: SCHEMA_VERSION,
+        time_ms: now_ms,
+        key: saga.to_string(),
+        lane,
+        message: Message::Input(Input { saga, body: InputBody::Inquire { effect_id, reply_to } }),
+    };
+    Outgoing { topic: to.topic, partition: to.partition, envelope: envelope.into() }
+}
