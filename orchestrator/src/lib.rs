@@ -2,5 +2,7 @@
 //!
 //! Modules in reading order:
 //! - [`view`]: what lists are read from
+//! - [`job`]: scheduled jobs: lease, record, clock
 
 pub mod view;
+pub mod job;

@@ -1,8 +1,9 @@
 //! Makes a sale file from a seed: the shipped one is `endstate demo --generate 11 > demo/sale.ndjson`.
 //!
-//! Everything is drawn from one splitmix64 stream, so a seed gives the same bytes on every machine and in every year.
+//! Everything is drawn from one stream of random numbers, so a seed gives the same bytes on every machine and in every year.
 
 use super::names::{FAMILY_NAMES, GIVEN_NAMES, GOODS, WORLD_NAMES};
+use super::random::Random;
 use super::sale::{Coupon, Customer, Goods, Header, Journey, Line, OrderLine, Promotion, StockStrategy, Story};
 use std::collections::BTreeMap;
 
@@ -43,33 +44,6 @@ const PROMOTIONS: [(&str, StockStrategy, i64, u64); 8] = [
 /// Goods that are meant to run out: (stock, standby). The first few carry standby stock.
 const SCARCE: [(i64, i64); 6] = [(12, 15), (10, 40), (8, 10), (10, 0), (15, 0), (12, 0)];
 
-/// A stream of random numbers that never changes between releases (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            items.swap(i, self.below(i + 1));
-        }
-    }
-}
-
 /// The lines of a sale, one JSON object each.
 pub(crate) fn generate(seed: u64) -> String {
     let mut maker = Maker::new(seed);
@@ -103,7 +77,7 @@ struct Maker {
 
 impl Maker {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let promotions = PROMOTIONS.iter().enumerate().map(|(i, (name, stock_strategy, pay_within_s, _))| Promotion {
             id: format!("P{:02}", i + 1),
             name: (*name).to_owned(),

@@ -1,14 +1,46 @@
 //! `endstate demo`: a whole sale over HTTP against a worker that is killed again and again, and the books afterwards.
+//!
+//! - [`sale`]: the file: goods, customers, journeys; [`generate`] makes one from a seed
+//! - [`process`]: the worker and the payment provider, processes of their own
+//! - [`shop`]: calls, repeated under the same key until answered
+//! - [`journey`]: one buyer; [`feed`] wakes buyers when their order changes
+//! - [`killer`]: SIGKILL, in the middle of things
+//! - [`journal`]: what the answers said; [`books`] compares it with the ledger and the provider's file
+//! - [`report`]: the table at the end
 
+mod books;
+mod feed;
 pub(crate) mod generate;
+mod journal;
+mod journey;
+mod killer;
 mod names;
+mod opening;
 mod process;
+mod progress;
+mod random;
+mod report;
 pub(crate) mod sale;
 mod shop;
 
 use crate::cli::args::DemoArgs;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use anyhow::Context;
+use feed::Feed;
+use journal::Told;
+use journey::Buyer;
+use killer::Kill;
+use process::{Process, free_port};
+use progress::Progress;
+use random::Random;
+use sale::Sale;
+use shop::Shop;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// The sale that comes with the program.
 pub(crate) const SHIPPED_SALE: &str = include_str!("../../demo/sale.ndjson");
@@ -17,9 +49,167 @@ pub(crate) const SHIPPED_SALE: &str = include_str!("../../demo/sale.ndjson");
 #[cfg(test)]
 pub(crate) const SHIPPED_SEED: u64 = 11;
 
+/// How long refunds and other linked sagas may take after the last order is final.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// What all parts of a run share.
+#[derive(Debug)]
+struct Run {
+    sale: Sale,
+    seed: u64,
+    shop: Shop,
+    feed: Feed,
+    progress: Progress,
+    /// When the sale opened.
+    opened: Instant,
+}
+
+/// Runs the demo; a failure when an order is not final or a book does not balance.
 pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
     if let Some(seed) = args.generate {
         return output.raw(&generate::generate(seed));
     }
-    Ok(())
+    let sale = read_sale(args.sale.as_deref())?;
+    let (folder, _temporary) = folder(args.keep)?;
+    let mut stage = Stage::start(&folder).await?;
+    let shop = Shop::new(stage.server.clone())?;
+    opening::open(&shop, &sale).await?;
+    let progress = Progress::new(sale.journeys.len());
+    progress.say(&format!(
+        "{}: {} orders, {} kills; worker at {}",
+        sale.header.name,
+        sale.journeys.len(),
+        args.kills,
+        stage.server
+    ));
+    let feed = Feed::new(&sale);
+    let run = Arc::new(Run { sale, seed: args.seed, shop, feed, progress, opened: Instant::now() });
+    let (told, kills) = act(&run, &mut stage.worker, args.kills).await?;
+    let seconds = run.opened.elapsed().as_secs_f64();
+    let open = settle(&run).await?;
+    run.progress.finish();
+    std::fs::write(folder.join("journal.ndjson"), report::journal(&told))?;
+    let books = books::compare(&run, &told, &stage.provider_file).await?;
+    let report = report::Report { run: &run, told: &told, kills: &kills, seconds, open: &open, books: &books };
+    output.print(&report.json(), |_| report.text(output))?;
+    report.verdict()
+}
+
+fn read_sale(file: Option<&Path>) -> Result<Sale, Failure> {
+    let parsed = match file {
+        None => Sale::parse(Path::new("demo/sale.ndjson"), SHIPPED_SALE),
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Failure::usage(format!("cannot read the sale file {}: {error}", file.display())))?;
+            Sale::parse(file, &text)
+        }
+    };
+    parsed.map_err(|error| Failure::usage(error.to_string()).hint("docs/sale-file.md describes the format"))
+}
+
+/// Where the run's files go: a folder to keep, or one that goes away with the run.
+fn folder(keep: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
+    match keep {
+        Some(folder) => {
+            let used = folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+            anyhow::ensure!(!used, "{} is not empty: a demo starts with a fresh store", folder.display());
+            std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            Ok((folder, None))
+        }
+        None => {
+            let temporary = tempfile::tempdir().context("cannot make a folder for the run")?;
+            Ok((temporary.path().to_owned(), Some(temporary)))
+        }
+    }
+}
+
+/// The processes of a run.
+struct Stage {
+    worker: Process,
+    _provider: Process,
+    server: String,
+    provider_file: PathBuf,
+}
+
+impl Stage {
+    async fn start(folder: &Path) -> anyhow::Result<Self> {
+        let (worker_port, provider_port) = (free_port()?, free_port()?);
+        let server = format!("http://127.0.0.1:{worker_port}");
+        let payments = format!("http://127.0.0.1:{provider_port}");
+        let provider_file = folder.join("provider.ndjson");
+        let secret = (
+            "ENDSTATE_PAYMENT_SECRET",
+            format!("demo-{}", uuid::Uuid::from_u64_pair(u64::from(worker_port), std::process::id().into())),
+        );
+        let arguments = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let mut provider = Process::new(
+            "provider",
+            arguments(&[
+                "provider",
+                "--listen",
+                &format!("127.0.0.1:{provider_port}"),
+                "--file",
+                &provider_file.to_string_lossy(),
+            ]),
+            vec![secret.clone()],
+            folder,
+            format!("{payments}/livez"),
+        )?;
+        provider.start().await?;
+        let mut worker = Process::new(
+            "worker",
+            arguments(&[
+                "dev",
+                "--listen",
+                &format!("127.0.0.1:{worker_port}"),
+                "--data",
+                &folder.join("data").to_string_lossy(),
+            ]),
+            vec![secret, ("ENDSTATE_PAYMENT_URL", payments), ("ENDSTATE_LOG_FILTER", "warn".to_owned())],
+            folder,
+            format!("{server}/readyz"),
+        )?;
+        worker.start().await?;
+        Ok(Self { worker, _provider: provider, server, provider_file })
+    }
+}
+
+/// Lets all buyers go and kills the worker meanwhile.
+async fn act(run: &Arc<Run>, worker: &mut Process, kills: u32) -> anyhow::Result<(Vec<Told>, Vec<Kill>)> {
+    let mut buyers = JoinSet::new();
+    for place in 0..run.sale.journeys.len() {
+        let run = run.clone();
+        buyers.spawn(async move {
+            let told = Buyer::new(&run, &run.sale.journeys[place]).go().await?;
+            run.progress.ended();
+            anyhow::Ok((place, told))
+        });
+    }
+    let all = async {
+        let mut told = Vec::with_capacity(buyers.len());
+        while let Some(buyer) = buyers.join_next().await {
+            told.push(buyer??);
+        }
+        told.sort_by_key(|(place, _)| *place);
+        anyhow::Ok(told.into_iter().map(|(_, told)| told).collect())
+    };
+    let killing = killer::run(run, worker, kills, Random::new(run.seed));
+    tokio::select! {
+        done = async { tokio::try_join!(all, killing) } => done,
+        // Following the stream only ends with an error; without it buyers would crawl, so it counts.
+        error = run.feed.run(&run.shop) => Err(error.err().unwrap_or_else(|| anyhow::anyhow!("the stream of changes ended"))),
+        () = run.progress.lines() => unreachable!("lines are written until dropped"),
+    }
+}
+
+/// Waits until nothing is open any more: refunds of late payments end after their orders. What is left is told.
+async fn settle(run: &Run) -> anyhow::Result<std::collections::BTreeMap<String, u64>> {
+    let started = Instant::now();
+    loop {
+        let open = killer::open_sagas(run).await?;
+        if open.is_empty() || started.elapsed() > SETTLE {
+            return Ok(open);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

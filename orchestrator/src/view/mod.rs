@@ -79,8 +79,25 @@ impl ViewRow {
     }
 
     fn read(row: &[Value]) -> Option<Self> {
-        let [saga, version, definition, pinned, number, owner, lane, status, phase, outcome, reason, view, search, order, started, updated, ended] =
-            row
+        let [
+            saga,
+            version,
+            definition,
+            pinned,
+            number,
+            owner,
+            lane,
+            status,
+            phase,
+            outcome,
+            reason,
+            view,
+            search,
+            order,
+            started,
+            updated,
+            ended,
+        ] = row
         else {
             return None;
         };

@@ -39,8 +39,23 @@ pub(super) static ALL_SAGAS: Statement = Statement {
 pub(super) static UPSERT: Statement = Statement {
     name: "view.upsert",
     columns: &[
-        Kind::Id, Kind::Int, Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text,
-        Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Id, Kind::Int, Kind::Int, Kind::Int,
+        Kind::Id,
+        Kind::Int,
+        Kind::Text,
+        Kind::Int,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Id,
+        Kind::Int,
+        Kind::Int,
+        Kind::Int,
     ],
     sql: "with r(saga, version, definition, definition_version, number, owner, lane, status, phase, outcome, reason, \
           view, search, order_saga, started_ms, updated_ms, ended_ms) as ({rows}) \
@@ -86,8 +101,11 @@ pub(super) static POSITIONS: Statement = Statement {
 };
 
 /// Empties the view before a rebuild; the given row only carries the statement.
-pub(super) static EMPTY_VIEW: Statement =
-    Statement { name: "view.empty", columns: &[Kind::Int], sql: "with r(one) as ({rows}) delete from saga_view where (select one from r) = 1" };
+pub(super) static EMPTY_VIEW: Statement = Statement {
+    name: "view.empty",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) delete from saga_view where (select one from r) = 1",
+};
 
 /// Empties the search attributes before a rebuild.
 pub(super) static EMPTY_SEARCH: Statement = Statement {
@@ -100,7 +118,11 @@ pub(super) static EMPTY_SEARCH: Statement = Statement {
 pub(super) static ONE: Statement = Statement {
     name: "view.read_one",
     columns: &[Kind::Id],
-    sql: concat!("with r(saga) as ({rows}) select ", columns!(), " from r cross join saga_view v where v.saga = r.saga"),
+    sql: concat!(
+        "with r(saga) as ({rows}) select ",
+        columns!(),
+        " from r cross join saga_view v where v.saga = r.saga"
+    ),
 };
 
 /// The sagas that belong to one.

@@ -23,8 +23,13 @@ macro_rules! migration {
 }
 
 /// All migrations of an embedded store, in order.
-pub(super) static ALL: [Migration; 4] =
-    [migration!("0001_shard"), migration!("0002_saga"), migration!("0003_participants"), migration!("0004_api")];
+pub(super) static ALL: [Migration; 5] = [
+    migration!("0001_shard"),
+    migration!("0002_saga"),
+    migration!("0003_participants"),
+    migration!("0004_api"),
+    migration!("0005_job"),
+];
 
 pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(), StoreError> {
     sqlx::query("create table if not exists migration (name text primary key, sql text not null) strict")
