@@ -45,6 +45,8 @@ impl Default for Settings {
 /// Calls that were committed, on their way to the caller.
 #[derive(Clone, Debug)]
 pub struct HandOver {
+    /// The shard that decided on them and books their answers.
+    pub shard: u16,
     /// The calls.
     pub calls: Vec<Call>,
     /// True after an assignment: the calls may have been made before, so the outside party is asked first.
@@ -72,7 +74,8 @@ impl Participants {
     }
 
     fn hand_over(&self, calls: Vec<Call>, resumed: bool) {
-        if !calls.is_empty() && self.caller.send(HandOver { calls, resumed }).is_err() {
+        let shard = self.shard;
+        if !calls.is_empty() && self.caller.send(HandOver { shard, calls, resumed }).is_err() {
             tracing::warn!("the caller has stopped; its calls are resumed at the next assignment");
         }
     }

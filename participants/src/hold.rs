@@ -110,12 +110,7 @@ fn unconfirm(desk: &mut Desk, job: &Job<'_>, confirm: &Effect) -> Result<Json, D
 }
 
 /// Posts or voids what the effect set aside.
-pub(crate) fn resolve(
-    desk: &mut Desk,
-    id: &Arc<str>,
-    effect: &mut Effect,
-    kind: TransferKind,
-) -> Result<(), Denial> {
+pub(crate) fn resolve(desk: &mut Desk, id: &Arc<str>, effect: &mut Effect, kind: TransferKind) -> Result<(), Denial> {
     let Some(pledge) = &mut effect.pledge else { return Ok(()) };
     let Some(open) = pledge.open.take() else { return Ok(()) };
     // An effect that resolves its own pledge (a refund) has given its first id to the pending transfer.

@@ -72,12 +72,7 @@ impl AccountKind {
     pub fn may_be_negative(self) -> bool {
         match self {
             Self::Origin | Self::Issuer | Self::PspClearing | Self::Debt => true,
-            Self::Available
-            | Self::Standby
-            | Self::Sold
-            | Self::Redeemed
-            | Self::Order
-            | Self::RefundClearing => false,
+            Self::Available | Self::Standby | Self::Sold | Self::Redeemed | Self::Order | Self::RefundClearing => false,
         }
     }
 

@@ -10,6 +10,9 @@
 //! - [`operation`]: operators' changes
 //! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds
 //! - `storage`: all SQL
+//! - [`caller`]: calls to outside parties; [`outside`]: participants over HTTP
+//! - [`provider`]: the payment provider as we see it; [`simulated`]: one to try everything with
+//! - [`notify`]: messages to people
 
 pub mod cells;
 pub mod ledger;
@@ -27,5 +30,10 @@ pub mod operation;
 pub mod handler;
 mod check;
 mod storage;
+pub mod caller;
+pub mod outside;
+pub mod provider;
+pub mod simulated;
+pub mod notify;
 
 pub use handler::{HandOver, Participants, Settings};

@@ -28,7 +28,9 @@ pub struct Line {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// No such change.
-    #[error("E5020: line {line}: there is no `{action}`; there are stock.open, stock.adjust, coupon.open, coupon.void and points.adjust")]
+    #[error(
+        "E5020: line {line}: there is no `{action}`; there are stock.open, stock.adjust, coupon.open, coupon.void and points.adjust"
+    )]
     Unknown {
         /// Counted from 1.
         line: usize,

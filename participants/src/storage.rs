@@ -82,8 +82,22 @@ static ASKED_HOLDS: Statement = Statement {
 static INSERT_EFFECTS: Statement = Statement {
     name: "participants.insert_effects",
     columns: &[
-        Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Text,
-        Kind::Text, Kind::Text, Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Int,
+        Kind::Text,
+        Kind::Int,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Int,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Int,
+        Kind::Text,
+        Kind::Text,
+        Kind::Int,
     ],
     sql: "with r(id, shard, lane, participant, action, body, state, code, data, of_id, debit, credit, amount, \
                  open_id, token, time_ms) as ({rows}) \
@@ -103,9 +117,7 @@ static CHANGE_EFFECTS: Statement = Statement {
 
 static INSERT_ACCOUNTS: Statement = Statement {
     name: "participants.insert_accounts",
-    columns: &[
-        Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Text, Kind::Int, Kind::Int, Kind::Int,
-    ],
+    columns: &[Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Text, Kind::Int, Kind::Int, Kind::Int],
     sql: "with r(id, shard, asset, owner, kind, may_be_negative, posted, pending) as ({rows}) \
           insert into account (id, shard, asset, owner, kind, may_be_negative, posted, pending) \
           select id, shard, asset, owner, kind, may_be_negative, posted, pending from r",
@@ -188,10 +200,8 @@ pub(crate) fn writes(desk: &Desk, now_ms: i64) -> Vec<Write> {
         let Some(now) = now else { continue };
         let (id, state, holder) = (now.id.clone(), now.state.label(), now.holder.clone());
         match before {
-            None => writes.add(
-                &INSERT_TOKENS,
-                [id.into(), shard.clone(), now.owner.clone().into(), state.into(), holder.into()],
-            ),
+            None => writes
+                .add(&INSERT_TOKENS, [id.into(), shard.clone(), now.owner.clone().into(), state.into(), holder.into()]),
             Some(before) => writes.add(
                 &CHANGE_TOKENS,
                 [id.into(), before.state.label().into(), before.holder.clone().into(), state.into(), holder.into()],

@@ -50,8 +50,11 @@ impl Token {
     /// Free -> held.
     #[must_use]
     pub fn held_by(&self, effect: &Arc<str>) -> Option<Self> {
-        (self.state == TokenState::Free)
-            .then(|| Self { state: TokenState::Held, holder: Some(effect.clone()), ..self.clone() })
+        (self.state == TokenState::Free).then(|| Self {
+            state: TokenState::Held,
+            holder: Some(effect.clone()),
+            ..self.clone()
+        })
     }
 
     /// Held by this effect -> used.

@@ -1,0 +1,176 @@
+//! The caller: outside parties are called here and never inside a batch (Z8), so that a slow one stalls nobody else.
+//!
+//! The batch has written its intent; the call carries the effect id as idempotency key; the answer goes back to the
+//! partition that decided, which books it and replies. A call that was open when the program died is asked about
+//! first, and repeated only if the outside party never saw it.
+
+use crate::desk::Call;
+use crate::handler::HandOver;
+use async_trait::async_trait;
+use endstate_events::{Command, CommandKind, Envelope, Lane, Message, Reply, SCHEMA_VERSION, Topic, Verdict};
+use endstate_outbox::{Bus, Clock, Outgoing};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Calls to one participant at a time; the others wait in its own queue.
+const AT_ONCE: usize = 32;
+
+/// Pause before an answer that the bus did not take is sent again.
+const SEND_AGAIN: Duration = Duration::from_millis(500);
+
+/// A party outside this program.
+#[async_trait]
+pub trait Outside: Send + Sync + 'static {
+    /// Makes or undoes the effect. Repeated under the same effect id, it must have the effect of one call.
+    async fn make(&self, command: &Command, lane: Lane) -> Verdict;
+
+    /// What became of the effect: done, refused, never seen, or unknown.
+    async fn ask(&self, command: &Command, lane: Lane) -> Verdict;
+}
+
+/// Finds who is called for a participant's name.
+pub trait Directory: Send + Sync + 'static {
+    /// The party behind the name, if it is known.
+    fn find(&self, participant: &str) -> Option<Arc<dyn Outside>>;
+}
+
+/// Runs calls, bounded per participant.
+pub struct Caller {
+    directory: Arc<dyn Directory>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    requests: mpsc::UnboundedReceiver<HandOver>,
+}
+
+struct Task {
+    call: Call,
+    shard: u16,
+    resumed: bool,
+}
+
+struct Finished {
+    participant: String,
+    id: Arc<str>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Task>,
+    running: usize,
+}
+
+/// Everything that waits or runs.
+#[derive(Default)]
+struct Work {
+    queues: FxHashMap<String, Queue>,
+    open: FxHashSet<Arc<str>>,
+}
+
+impl Caller {
+    /// A caller, and the way for handlers to give it calls.
+    #[must_use]
+    pub fn new(
+        directory: Arc<dyn Directory>,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, mpsc::UnboundedSender<HandOver>) {
+        let (sender, requests) = mpsc::unbounded_channel();
+        (Self { directory, bus, clock, requests }, sender)
+    }
+
+    /// Calls until it is stopped. Calls cut off here are resumed by the next owner of their shard.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut work = Work::default();
+        let mut running: JoinSet<Finished> = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(request) = self.requests.recv() => work.add(request),
+                Some(done) = running.join_next() => {
+                    if let Ok(done) = done {
+                        work.done(&done.participant, &done.id);
+                    }
+                }
+            }
+            while let Some(task) = work.next() {
+                running.spawn(self.perform(task));
+            }
+        }
+    }
+
+    fn perform(&self, task: Task) -> impl Future<Output = Finished> + Send + use<> {
+        let outside = self.directory.find(&task.call.command.participant);
+        let (bus, clock) = (Arc::clone(&self.bus), Arc::clone(&self.clock));
+        async move {
+            let Task { call, shard, resumed } = task;
+            let verdict = match outside {
+                Some(outside) => call_outside(&*outside, &call, resumed).await,
+                None => Verdict::Unknown {
+                    reason: format!("E5011: participant {} is not in the catalogue", call.command.participant),
+                },
+            };
+            let answer = answer(&call, shard, verdict, clock.now_ms());
+            while let Err(error) = bus.produce(vec![answer.clone()]).await {
+                tracing::warn!(call = %call.id, %error, "the answer of an outside party is not queued yet");
+                tokio::time::sleep(SEND_AGAIN).await;
+            }
+            Finished { participant: call.command.participant.clone(), id: call.id }
+        }
+    }
+}
+
+impl Work {
+    fn add(&mut self, request: HandOver) {
+        for call in request.calls {
+            // A new assignment hands over what it finds open; a call that still runs needs no second one.
+            if request.resumed && self.open.contains(&call.id) {
+                continue;
+            }
+            self.open.insert(call.id.clone());
+            let queue = self.queues.entry(call.command.participant.clone()).or_default();
+            queue.waiting.push_back(Task { call, shard: request.shard, resumed: request.resumed });
+        }
+    }
+
+    fn next(&mut self) -> Option<Task> {
+        let queue = self.queues.values_mut().find(|queue| queue.running < AT_ONCE && !queue.waiting.is_empty())?;
+        queue.running += 1;
+        queue.waiting.pop_front()
+    }
+
+    fn done(&mut self, participant: &str, id: &str) {
+        self.open.remove(id);
+        if let Some(queue) = self.queues.get_mut(participant) {
+            queue.running -= 1;
+        }
+    }
+}
+
+async fn call_outside(outside: &dyn Outside, call: &Call, resumed: bool) -> Verdict {
+    let (command, lane) = (&*call.command, call.lane);
+    match command.kind {
+        CommandKind::Ask => outside.ask(command, lane).await,
+        CommandKind::Do | CommandKind::Undo if resumed => match outside.ask(command, lane).await {
+            Verdict::NeverSeen => outside.make(command, lane).await,
+            known @ (Verdict::Done { .. } | Verdict::Refused { .. } | Verdict::Unknown { .. }) => known,
+        },
+        CommandKind::Do | CommandKind::Undo => outside.make(command, lane).await,
+    }
+}
+
+fn answer(call: &Call, shard: u16, verdict: Verdict, now_ms: i64) -> Outgoing {
+    let envelope = Envelope {
+        id: call.id.to_string(),
+        schema: SCHEMA_VERSION,
+        time_ms: now_ms,
+        key: call.command.key.clone(),
+        lane: call.lane,
+        message: Message::Answer(Reply { effect_id: call.command.effect_id.clone(), verdict }),
+    };
+    Outgoing { topic: Topic::Commands, partition: shard, envelope: envelope.into() }
+}

@@ -1,0 +1,166 @@
+//! Participants elsewhere, over HTTP: `POST {url}/{action}` with the command and `Idempotency-Key`, and
+//! `GET {url}/effects/{effect id}` to ask. docs/participants.md is the contract.
+
+use crate::caller::{Directory, Outside};
+use async_trait::async_trait;
+use endstate_events::{Catalogue, Command, EffectId, Json, Lane, Transport, Verdict};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use rustc_hash::FxHashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Bytes of an answer at most; more is nothing a saga could record.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// Header with the lane of a call that is no live one.
+const LANE: &str = "endstate-lane";
+
+/// A client for calls to outside parties: no redirects, because a call must reach whom the catalogue names.
+pub fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(timeout)
+        .connect_timeout(timeout.min(Duration::from_secs(3)))
+        .build()
+}
+
+/// Everybody that can be called: built-in parties by name, and the HTTP participants of the catalogue.
+pub struct Outsides {
+    builtin: FxHashMap<&'static str, Arc<dyn Outside>>,
+    http: RwLock<FxHashMap<String, Arc<dyn Outside>>>,
+}
+
+impl Outsides {
+    /// `payment` calls the payment provider, `notify` the channels to people.
+    #[must_use]
+    pub fn new(payment: Arc<dyn Outside>, notify: Arc<dyn Outside>) -> Self {
+        let builtin = [("payment", payment), ("notify", notify)].into_iter().collect();
+        Self { builtin, http: RwLock::default() }
+    }
+
+    /// Adds the HTTP participants of a catalogue; one of the same name is replaced.
+    pub fn learn(&self, catalogue: &Catalogue) -> Result<(), OutsideError> {
+        let mut learned: Vec<(String, Arc<dyn Outside>)> = Vec::new();
+        for (name, participant) in &catalogue.participants {
+            if let Transport::Http { url, timeout_ms } = &participant.transport {
+                learned.push((name.clone(), Arc::new(HttpParticipant::new(url, Duration::from_millis(*timeout_ms))?)));
+            }
+        }
+        self.http.write().unwrap_or_else(PoisonError::into_inner).extend(learned);
+        Ok(())
+    }
+}
+
+impl Directory for Outsides {
+    fn find(&self, participant: &str) -> Option<Arc<dyn Outside>> {
+        let http = self.http.read().unwrap_or_else(PoisonError::into_inner);
+        self.builtin.get(participant).or_else(|| http.get(participant)).cloned()
+    }
+}
+
+/// A participant that cannot be called as the catalogue describes it.
+#[derive(Debug, thiserror::Error)]
+pub enum OutsideError {
+    /// Not an address.
+    #[error("E5012: `{0}` is no address of a participant: expected http://HOST:PORT/PATH")]
+    Url(String),
+    /// The client cannot be made.
+    #[error("E5013: the HTTP client cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// One participant over HTTP.
+#[derive(Debug)]
+pub struct HttpParticipant {
+    client: Client,
+    base: Url,
+}
+
+impl HttpParticipant {
+    /// Checks the address.
+    pub fn new(url: &str, timeout: Duration) -> Result<Self, OutsideError> {
+        let base = Url::parse(url).ok().filter(|base| base.scheme() == "http" && base.host().is_some());
+        let base = base.ok_or_else(|| OutsideError::Url(url.chars().take(200).collect()))?;
+        Ok(Self { client: client(timeout)?, base })
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // An address with a host can always take path segments.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+}
+
+#[async_trait]
+impl Outside for HttpParticipant {
+    async fn make(&self, command: &Command, lane: Lane) -> Verdict {
+        let request = self.client.post(self.url(&[&command.action])).json(command);
+        settled(answer(request, &command.effect_id, lane).await)
+    }
+
+    async fn ask(&self, command: &Command, lane: Lane) -> Verdict {
+        let request = self.client.get(self.url(&["effects", &command.effect_id.to_string()]));
+        answer(request, &command.effect_id, lane).await
+    }
+}
+
+/// A participant that does not know the path of an action has not vouched for anything.
+fn settled(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::NeverSeen => Verdict::Unknown { reason: "404: the participant has no such action".to_owned() },
+        settled @ (Verdict::Done { .. } | Verdict::Refused { .. } | Verdict::Unknown { .. }) => settled,
+    }
+}
+
+async fn answer(request: RequestBuilder, effect: &EffectId, lane: Lane) -> Verdict {
+    let mut request = request.header("idempotency-key", effect.to_string());
+    if lane != Lane::Live {
+        request = request.header(LANE, lane.label());
+    }
+    match request.send().await {
+        Ok(response) => verdict(response).await,
+        Err(error) => Verdict::Unknown { reason: error.to_string() },
+    }
+}
+
+/// 2xx is done, 409 with a code is refused, 404 was never seen, all else nobody knows.
+pub(crate) async fn verdict(response: Response) -> Verdict {
+    let status = response.status();
+    let body = match body(response).await {
+        Ok(body) => body,
+        Err(reason) => return Verdict::Unknown { reason: format!("{status}: {reason}") },
+    };
+    match (status, body.get("code").and_then(Json::as_str)) {
+        (status, _) if status.is_success() => Verdict::Done { data: body },
+        (StatusCode::CONFLICT, Some(code)) => {
+            let detail = body.get("detail").and_then(Json::as_str).unwrap_or_default().to_owned();
+            Verdict::Refused { code: code.to_owned(), detail }
+        }
+        (StatusCode::NOT_FOUND, _) => Verdict::NeverSeen,
+        (status, _) => Verdict::Unknown { reason: format!("answered {status}") },
+    }
+}
+
+/// The body as JSON: null when empty; only a success must be JSON.
+async fn body(mut response: Response) -> Result<Json, String> {
+    let must_parse = response.status().is_success();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > ANSWER_BYTES {
+            return Err(format!("the answer is longer than {ANSWER_BYTES} bytes"));
+        }
+    }
+    if bytes.is_empty() {
+        return Ok(Json::Null);
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(body) => Ok(body),
+        Err(error) if must_parse => Err(format!("the answer is no JSON: {error}")),
+        Err(_) => Ok(Json::Null),
+    }
+}
