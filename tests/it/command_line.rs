@@ -1,0 +1,89 @@
+//! Help, exit codes, and what is said when something is wrong.
+
+use crate::program::{program, ran, run};
+
+#[test]
+fn help_shows_commands_examples_and_exit_codes() {
+    let help = run(&["--help"]);
+    assert_eq!(help.code, 0);
+    for word in ["demo", "saga", "order", "token", "completions", "Exit codes:", "3  the server cannot be reached"] {
+        assert!(help.out.contains(word), "{word} is missing in\n{}", help.out);
+    }
+    let force = run(&["saga", "force", "--help"]);
+    assert!(force.out.contains("Example:") && force.out.contains("--end cancelled"), "{}", force.out);
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_suggests() {
+    let wrong = run(&["ordr", "get", "1"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("order"), "{}", wrong.err);
+    assert!(wrong.out.is_empty());
+    assert_eq!(run(&["saga", "force", "d", "1", "--end", "maybe", "--reason", "x"]).code, 2);
+    assert_eq!(run(&["order", "cancel", "1"]).code, 2, "a cancel needs a reason");
+}
+
+#[test]
+fn no_server_ends_with_3_and_says_how_to_start_one() {
+    // Port 1 is nobody's.
+    let alone = run(&["order", "get", "FS1", "--server", "http://127.0.0.1:1"]);
+    assert_eq!((alone.code, alone.out.as_str()), (3, ""));
+    assert!(alone.err.contains("endstate dev"), "{}", alone.err);
+    let nonsense = run(&["books", "--server", "nowhere"]);
+    assert_eq!(nonsense.code, 2);
+    assert!(nonsense.err.contains("is no address"), "{}", nonsense.err);
+}
+
+#[test]
+fn configuration_is_shown_without_its_secrets() {
+    let shown = ran(program(&["config", "show"]).env("ENDSTATE_PAYMENT_SECRET", "hunter2").output().unwrap());
+    assert_eq!(shown.code, 0);
+    assert!(shown.out.contains("(redacted)") && !shown.out.contains("hunter2"), "{}", shown.out);
+    let unknown = ran(program(&["config", "show"]).env("ENDSTATE_HTTP_PORT", "1").output().unwrap());
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("ENDSTATE_HTTP_PORT"), "{}", unknown.err);
+    let default = run(&["config", "default"]);
+    assert!(default.out.contains("# ENDSTATE_HTTP_LISTEN"));
+}
+
+#[test]
+fn a_bad_sale_file_ends_with_2_and_names_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sale.ndjson");
+    std::fs::write(
+        &file,
+        "{\"sale\":{\"version\":1,\"name\":\"s\",\"currency\":\"CNY\"}}\n{\"goods\":{\"sku\":\"A\"}}\n",
+    )
+    .unwrap();
+    let bad = run(&["demo", "--sale", file.to_str().unwrap()]);
+    assert_eq!((bad.code, bad.out.as_str()), (2, ""));
+    assert!(bad.err.contains(":2:20: error[E2901]: missing field `name`"), "{}", bad.err);
+    let missing = run(&["demo", "--sale", "nowhere.ndjson"]);
+    assert_eq!(missing.code, 2);
+    assert!(missing.err.contains("cannot read the sale file"), "{}", missing.err);
+}
+
+#[test]
+fn a_seed_makes_the_same_sale_every_time() {
+    let sales =
+        [run(&["demo", "--generate", "3"]), run(&["demo", "--generate", "3"]), run(&["demo", "--generate", "4"])];
+    assert!(sales.iter().all(|sale| sale.code == 0 && sale.err.is_empty()));
+    assert_eq!(sales[0].out, sales[1].out);
+    assert_ne!(sales[0].out, sales[2].out);
+}
+
+#[test]
+fn completions_are_made_for_each_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let made = run(&["completions", shell]);
+        assert_eq!(made.code, 0, "{shell}");
+        assert!(made.out.contains("endstate"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut child = program(&["demo", "--generate", "1"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
