@@ -9,3 +9,6 @@
 pub mod plan;
 pub mod control;
 pub mod saga;
+pub mod expression;
+pub mod definition;
+pub mod check;

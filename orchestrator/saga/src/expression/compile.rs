@@ -63,36 +63,41 @@ pub(super) fn compile(text: &str, at: &Position) -> Result<Expression, CompileEr
         text: Arc::from(text),
         at: at.clone(),
         paths: paths.into(),
+        list: Findings::list_of(&program.expression().expr),
         fast,
         program: Arc::new(program),
         roots: findings.roots,
     })
 }
 
-/// How deep brackets and runs of prefix operators go, before a parser that recurses sees them.
+/// How deep brackets, prefix operators and conditionals go: an upper bound, before a parser that recurses sees them.
 fn nesting(text: &str) -> usize {
-    let (mut open, mut prefixes, mut deepest) = (0usize, 0usize, 0usize);
+    let (mut open, mut prefixes, mut conditionals, mut deepest) = (0usize, 0usize, 0usize, 0usize);
     let mut quote = None;
     let mut escaped = false;
     for c in text.chars() {
         if let Some(end) = quote {
-            if escaped {
-                escaped = false;
-            } else if c == '\\' {
-                escaped = true;
-            } else if c == end {
-                quote = None;
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                _ if c == end => quote = None,
+                _ => {}
             }
             continue;
+        }
+        match c {
+            '!' | '-' => prefixes += 1,
+            _ if c.is_whitespace() => {}
+            _ => prefixes = 0,
         }
         match c {
             '"' | '\'' => quote = Some(c),
             '(' | '[' | '{' => open += 1,
             ')' | ']' | '}' => open = open.saturating_sub(1),
-            '!' | '-' | '?' => prefixes += 1,
+            '?' => conditionals += 1,
             _ => {}
         }
-        deepest = deepest.max(open + prefixes);
+        deepest = deepest.max(open + prefixes + conditionals);
     }
     deepest
 }

@@ -30,6 +30,8 @@ pub struct Expression {
     pub at: Position,
     /// Every path that it reads, as far as it can be known without running it.
     pub paths: Arc<[Path]>,
+    /// The list that bounds how many elements its value has, if that can be told.
+    pub list: Option<Path>,
     fast: Option<Arc<fast::Fast>>,
     program: Arc<cel::Program>,
     roots: path::Roots,

@@ -225,6 +225,17 @@ impl Findings {
         }
     }
 
+    /// The list whose elements the expression's value has at most as many of: a path, or `map` and `filter` over one.
+    pub(super) fn list_of(expr: &Expr) -> Option<Path> {
+        match expr {
+            Expr::Comprehension(comprehension) => match &comprehension.accu_init.expr {
+                Expr::List(list) if list.elements.is_empty() => Self::list_of(&comprehension.iter_range.expr),
+                _ => None,
+            },
+            _ => Self::default().path_of(expr),
+        }
+    }
+
     fn note(&mut self, path: Path) {
         self.roots.add(path.root);
         self.paths.push(path);
