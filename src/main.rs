@@ -3,6 +3,8 @@
 mod cli;
 mod config;
 mod demo;
+mod provider;
+mod signal;
 
 use clap::Parser;
 use std::process::ExitCode;

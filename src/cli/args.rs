@@ -58,6 +58,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  endstate demo\n  endstate demo --kills 10 --seed 7\n  endstate demo --sale my-sale.ndjson --keep /tmp/sale -o json\n  endstate demo --generate 12 > my-sale.ndjson"
     )]
     Demo(DemoArgs),
+    /// Run the simulated payment provider as a process of its own
+    #[command(
+        after_help = "Example:\n  ENDSTATE_PAYMENT_SECRET=s3cret endstate provider --listen 127.0.0.1:7700 --file provider.ndjson"
+    )]
+    Provider(ProviderArgs),
     /// Work on definitions, and on single sagas
     #[command(subcommand)]
     Saga(SagaCommand),
@@ -113,6 +118,34 @@ pub(crate) struct DemoArgs {
     /// Make a sale file from a seed, print it, and stop.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["sale", "keep"])]
     pub(crate) generate: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProviderArgs {
+    /// Where it listens; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDRESS")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Where its callbacks go.
+    #[arg(long, default_value = "http://127.0.0.1:7600/v1/callbacks/simpay", value_name = "URL")]
+    pub(crate) callback_url: String,
+    /// Its own record of what it took and gave back.
+    #[arg(long, default_value = "provider.ndjson", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Secret that both sides sign with.
+    #[arg(long, env = "ENDSTATE_PAYMENT_SECRET", hide_env_values = true, value_name = "TEXT")]
+    pub(crate) secret: String,
+    /// Delivers each callback a random number of times, from 1 to this.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(crate) deliveries: u8,
+    /// Each delivery waits a random time up to this, so that callbacks arrive out of order.
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    pub(crate) delay_ms: u64,
+    /// It answers every call that much later.
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    pub(crate) latency_ms: u64,
+    /// Seed of its chances.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let client = || Client::new(&cli.global);
     match cli.command {
         Command::Demo(args) => crate::demo::run(args, output).await,
+        Command::Provider(args) => crate::provider::run(args).await,
         Command::Saga(command) => saga::run(command, output, client).await,
         Command::Order(command) => saga::run_order(command, output, &client()?).await,
         Command::Deadletters(command) => admin::dead_letters(command, output, &client()?).await,

@@ -152,12 +152,12 @@ fn ledger(books: &Value) -> Record {
 /// What the provider wrote down itself.
 fn provider(file: &str) -> anyhow::Result<Record> {
     let mut record = Record::new();
-    for (number, line) in (1..).zip(file.lines()) {
+    for (number, line) in (1..).zip(file.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let entry: Value =
             serde_json::from_str(line).with_context(|| format!("line {number} of the provider's file"))?;
         let amount = entry["amount_minor"].as_i64().unwrap_or(0);
         let asset = format!("money:{}", entry["currency"].as_str().unwrap_or_default());
-        let amounts = match entry["kind"].as_str() {
+        let amounts = match entry["entry"].as_str() {
             Some("captured") => {
                 Amounts { opened: Some(amount), returned: Some(0), left: Some(amount), ..Amounts::default() }
             }
@@ -226,8 +226,8 @@ mod tests {
 
     #[test]
     fn the_providers_file_is_summed_by_currency() {
-        let file = r#"{"kind":"captured","amount_minor":500,"currency":"CNY"}
-{"kind":"refunded","amount_minor":200,"currency":"CNY"}"#;
+        let file = r#"{"entry":"captured","amount_minor":500,"currency":"CNY"}
+{"entry":"refunded","amount_minor":200,"currency":"CNY"}"#;
         let found = provider(file).unwrap()["money:CNY"];
         assert_eq!((found.opened, found.returned, found.left), (Some(500), Some(200), Some(300)));
         assert!(provider("{").is_err());

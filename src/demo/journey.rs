@@ -16,6 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(45);
 /// How often a buyer looks again when nobody tells of a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Money for the provider.
+#[derive(Debug, Clone, Copy)]
+struct Payment {
+    amount_minor: i64,
+    /// How often the provider reports it.
+    deliveries: u8,
+    /// Whether the provider takes it although the payment is closed.
+    late: bool,
+}
+
 /// One buyer on the way.
 pub(super) struct Buyer<'a> {
     run: &'a Run,
@@ -65,7 +75,7 @@ impl<'a> Buyer<'a> {
                 let pay_url = self.payable().await?;
                 self.until("its end", ended).await?;
                 if let Some(pay_url) = pay_url {
-                    self.pay_at(&pay_url, due, 1).await?;
+                    self.pay_at(&pay_url, Payment { amount_minor: due, deliveries: 1, late: true }).await?;
                 }
             }
             Story::PayWrongAmount => {
@@ -74,8 +84,9 @@ impl<'a> Buyer<'a> {
             }
             Story::PayTwice => {
                 if let Some(pay_url) = self.payable().await? {
-                    self.pay_at(&pay_url, due, 1).await?;
-                    self.pay_at(&pay_url, due, 1).await?;
+                    let once = Payment { amount_minor: due, deliveries: 1, late: false };
+                    self.pay_at(&pay_url, once).await?;
+                    self.pay_at(&pay_url, Payment { late: !self.told.paid.is_empty(), ..once }).await?;
                 }
             }
             Story::PayRepeated => self.pay(due, 8).await?,
@@ -120,26 +131,37 @@ impl<'a> Buyer<'a> {
         Ok(if ended(&view) { None } else { view["view"]["pay_url"].as_str().map(str::to_owned) })
     }
 
-    async fn pay(&mut self, amount_minor: i64, deliveries: u32) -> anyhow::Result<()> {
+    async fn pay(&mut self, amount_minor: i64, deliveries: u8) -> anyhow::Result<()> {
         match self.payable().await? {
-            Some(pay_url) => self.pay_at(&pay_url, amount_minor, deliveries).await,
+            Some(pay_url) => self.pay_at(&pay_url, Payment { amount_minor, deliveries, late: false }).await,
             None => Ok(()),
         }
     }
 
-    /// Gives the provider money, and says how often and how late it shall report it.
-    async fn pay_at(&mut self, pay_url: &str, amount_minor: i64, deliveries: u32) -> anyhow::Result<()> {
-        let mut delays_ms: Vec<u64> = (0..deliveries).map(|_| self.random.below(600) as u64).collect();
-        delays_ms[0] = self.random.below(60) as u64;
-        self.random.shuffle(&mut delays_ms);
-        let body = json!({ "amount_minor": amount_minor, "currency": self.run.sale.header.currency, "deliver_after_ms": delays_ms });
-        let key = format!("{}-{}", self.journey.order, self.told.paid.len() + 1);
-        let answer = self.run.shop.call(reqwest::Method::POST, pay_url, Some(&key), Some(&body)).await?;
-        match answer.body["provider_no"].as_str() {
-            Some(number) if answer.status.is_success() => self.told.paid.push((number.to_owned(), amount_minor)),
+    /// Gives the provider money, and says how often and how late it shall report it. A buyer who comes after the limit
+    /// is turned away, unless the story wants the provider to take it.
+    async fn pay_at(&mut self, pay_url: &str, how: Payment) -> anyhow::Result<()> {
+        let Payment { amount_minor, deliveries, late } = how;
+        // Several deliveries come late and out of order; a single one soon.
+        let delay_ms = if deliveries > 1 { 700 } else { 60 };
+        let body = json!({
+            "amount_minor": amount_minor,
+            "currency": self.run.sale.header.currency,
+            "deliveries": deliveries,
+            "delay_ms": self.random.below(delay_ms),
+            "again": true,
+            "late": late,
+        });
+        let answer = self.run.shop.call(reqwest::Method::POST, pay_url, None, Some(&body)).await?;
+        match answer.body["payments"].as_array() {
+            Some(payments) if answer.status.is_success() => {
+                let number = |payment: &Value| payment["provider_no"].as_str().unwrap_or_default().to_owned();
+                self.told.paid.extend(payments.iter().map(|payment| (number(payment), amount_minor)));
+                Ok(())
+            }
+            _ if answer.status.as_u16() == 409 => Ok(()),
             _ => bail!("the provider did not take the money ({}): {}", answer.status, answer.body),
         }
-        Ok(())
     }
 
     /// Risk control cancels: at once, or while the money is on its way.

@@ -49,6 +49,9 @@ pub(crate) const SHIPPED_SALE: &str = include_str!("../../demo/sale.ndjson");
 #[cfg(test)]
 pub(crate) const SHIPPED_SEED: u64 = 11;
 
+/// Where the worker takes the provider's callbacks.
+const CALLBACKS: &str = "/v1/callbacks/simpay";
+
 /// How long refunds and other linked sagas may take after the last order is final.
 const SETTLE: Duration = Duration::from_secs(20);
 
@@ -141,21 +144,16 @@ impl Stage {
             "ENDSTATE_PAYMENT_SECRET",
             format!("demo-{}", uuid::Uuid::from_u64_pair(u64::from(worker_port), std::process::id().into())),
         );
-        let arguments = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let mut provider = Process::new(
-            "provider",
-            arguments(&[
-                "provider",
-                "--listen",
-                &format!("127.0.0.1:{provider_port}"),
-                "--file",
-                &provider_file.to_string_lossy(),
-            ]),
-            vec![secret.clone()],
-            folder,
-            format!("{payments}/livez"),
-        )?;
+        let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (listen, file) = (format!("127.0.0.1:{provider_port}"), provider_file.to_string_lossy().into_owned());
+        let callback_url = format!("{server}{CALLBACKS}");
+        let mut arguments = text(&["provider", "--listen", &listen, "--file", &file, "--callback-url", &callback_url]);
+        // As slow as a provider across the street; a kill then finds calls in flight.
+        arguments.extend(text(&["--latency-ms", "15", "--seed", "1"]));
+        let mut provider =
+            Process::new("provider", arguments, vec![secret.clone()], folder, format!("{payments}/payments/ready"))?;
         provider.start().await?;
+        let data = folder.join("data").to_string_lossy().into_owned();
         let mut worker = Process::new(
             "worker",
             arguments(&[

@@ -22,7 +22,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// A process that runs this program with `arguments`, logs to `folder/NAME.log`, and is up once `ready` answers 200.
+    /// A process that runs this program with `arguments`, logs to `folder/NAME.log`, and is up once `ready` gives any answer but `not now`.
     pub(super) fn new(
         name: &'static str,
         arguments: Vec<String>,
@@ -65,7 +65,7 @@ impl Process {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().transpose()).transpose()? {
                 bail!("the {} ended at once ({status}):\n{}", self.name, self.last_words());
             }
-            if self.http.get(&self.ready).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            if self.http.get(&self.ready).send().await.is_ok_and(|answer| !answer.status().is_server_error()) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
