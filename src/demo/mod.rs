@@ -156,7 +156,7 @@ impl Stage {
         let data = folder.join("data").to_string_lossy().into_owned();
         let mut worker = Process::new(
             "worker",
-            arguments(&[
+            text(&[
                 "dev",
                 "--listen",
                 &format!("127.0.0.1:{worker_port}"),
