@@ -34,7 +34,7 @@ const EVENT_ONLY: &[Root] = &[Root::Event];
 const FACTS: [&str; 7] = ["id", "definition", "version", "number", "key", "owner", "started_ms"];
 
 /// Fields of `order`.
-const ORDER: [&str; 3] = ["input", "steps", "waits"];
+const ORDER: [&str; 6] = ["id", "number", "input", "values", "steps", "waits"];
 
 /// Checks every expression of a definition.
 pub(crate) fn check(definition: &Definition, complaints: &Complaints) {

@@ -2,6 +2,7 @@
 //! its action's schema, every step answered with its example.
 
 use crate::definition::{Code, Complaints, Definition, Diagnostic, Position, Sample, Shape};
+use crate::control::Control;
 use crate::plan::{EvalError, Item, Items, Program};
 use crate::saga::{Data, RunData, Saga};
 use endstate_events::{Json, Lane, SagaId, Slot};
@@ -107,14 +108,19 @@ pub(crate) fn saga_of(definition: &Definition, sample: &Sample) -> Result<Saga, 
         key: key.into(),
         owner: identity.owner.map(Arc::from),
         lane: Lane::Test,
+        version: 0,
         started_ms: 0,
+        changed_ms: 0,
+        status: Arc::from(""),
+        reason: None,
+        control: Control::default(),
         data: Data {
             input: Arc::new(sample.input.clone()),
-            values: Arc::new(Json::Null),
             order: Arc::new(sample.order.clone()),
-            runs: Vec::new(),
             waits: vec![Arc::new(Json::Null); definition.stages.len()],
+            ..Data::default()
         },
+        link: None,
     })
 }
 
@@ -223,7 +229,8 @@ impl<'a> DryRun<'a> {
             item: item.map_or_else(|| Arc::new(Json::Null), |item| Arc::clone(&item.value)),
             with: Arc::new(payload.with),
             reply: Arc::new(self.definition.example_reply(self.sample, step, index)),
-            key: payload.key.unwrap_or_else(|| Arc::clone(&self.saga.key)),
+            key: payload.key,
+            ..RunData::default()
         })
     }
 

@@ -14,7 +14,7 @@ use super::source::Source;
 use super::{Definition, EventRules, LateRule, OrderRule, StageRules, StartsOn, StepRules, WaitRules};
 use crate::expression::{Expression, Path, Root, Template};
 use crate::plan::{
-    AtDeadline, Call, Ends, EventRule, MAX_RUNS, MAX_STAGES, Mismatch, Plan, Reason, Refused, Retry, Stage, Step, Wait,
+    AtDeadline, Call, Ends, EventRule, MAX_RUNS, MAX_STAGES, Mismatch, Pivot, Plan, Reason, Refused, Retry, Stage, Step, Wait,
 };
 use endstate_events::{Action, Catalogue, EventKind, Json};
 use sha2::{Digest, Sha256};
@@ -22,9 +22,6 @@ use std::sync::Arc;
 
 /// Most steps: their index is a byte in a saga's row.
 const MAX_STEPS: usize = 255;
-
-/// Name of the stage that `pivot: start` stands for; it has no steps.
-const PIVOT_AT_START: &str = "start";
 
 pub(super) fn load(source: &Source) -> Result<Definition, Vec<Diagnostic>> {
     let file: Arc<str> = Arc::from(source.file.as_str());
@@ -143,18 +140,6 @@ impl Linker<'_> {
             starts_on: self.link_starts_on(),
             events,
         };
-        if let Some(at) = &self.draft.pivot_at_start {
-            let status = self.draft.stages.first().and_then(|stage| stage.status.clone());
-            linked.plan.stages.push(Stage {
-                name: Arc::from(PIVOT_AT_START),
-                status,
-                steps: 0..0,
-                wait: None,
-                conditional: false,
-            });
-            linked.stages.push(StageRules { at: at.clone(), when: None, wait: None });
-            linked.plan.pivot = Some(0);
-        }
         for stage in &self.draft.stages {
             self.link_stage(stage, &mut linked);
         }
@@ -176,7 +161,7 @@ impl Linker<'_> {
             stages: Vec::new(),
             forward_stages: 0,
             steps: Vec::new(),
-            pivot: None,
+            pivot: if self.draft.pivot_at_start.is_some() { Pivot::Start } else { Pivot::Never },
             events: self
                 .event_names()
                 .iter()
@@ -294,10 +279,10 @@ impl Linker<'_> {
             self.link_step(step, index, linked);
         }
         if let Some(at) = &draft.pivot {
-            if linked.plan.pivot.is_some() || linked.plan.forward_stages > 0 {
+            if linked.plan.pivot != Pivot::Never || linked.plan.forward_stages > 0 {
                 self.complaints.add(Code::PivotMisplaced, at, "there is one pivot, and it is a forward stage");
             } else {
-                linked.plan.pivot = Some(index);
+                linked.plan.pivot = Pivot::Stage(index);
             }
         }
         linked.plan.stages.push(Stage {

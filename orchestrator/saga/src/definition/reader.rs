@@ -142,7 +142,7 @@ impl<'a> Fields<'a> {
 
 /// Something and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Placed<T> {
+pub(super) struct Placed<T> {
     /// What.
     pub value: T,
     /// Where.

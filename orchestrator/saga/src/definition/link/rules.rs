@@ -1,19 +1,21 @@
 //! Rules over the laid-out plan that need no sample.
 
-use super::{Linked, Linker, MAX_RUNS, MAX_STAGES, MAX_STEPS, PIVOT_AT_START};
+use super::{Linked, Linker, MAX_RUNS, MAX_STAGES, MAX_STEPS};
 use crate::definition::diagnostic::{Code, Diagnostic};
 use crate::definition::draft::{StageDraft, StepDraft};
-use crate::plan::{AfterPivot, AtDeadline, Refused};
+use crate::plan::{AfterPivot, AtDeadline, Pivot, Refused};
 
 impl Linker<'_> {
     /// Checks everything that `link` leaves open.
     pub(super) fn check_rules(&self, linked: &Linked) {
         self.check_limits(linked);
         let plan = &linked.plan;
-        // The hidden stage of `pivot: start` has no draft.
-        let hidden = usize::from(self.draft.pivot_at_start.is_some());
         for (index, stage) in self.draft.stages.iter().enumerate() {
-            let before = plan.pivot.is_none_or(|pivot| index + hidden <= pivot);
+            let before = match plan.pivot {
+                Pivot::Never => true,
+                Pivot::Start => false,
+                Pivot::Stage(pivot) => index <= pivot,
+            };
             stage.steps.iter().for_each(|step| self.check_step(step, before));
             if before {
                 self.check_deadline_before(stage);
@@ -43,11 +45,6 @@ impl Linker<'_> {
         }
         if self.draft.stages.is_empty() {
             self.complaints.add(Code::MissingKey, &self.draft.at, "a definition needs at least one stage");
-        }
-        let reserved = self.draft.stages.iter().find(|stage| &*stage.name.value == PIVOT_AT_START);
-        if let (Some(stage), Some(_)) = (reserved, &self.draft.pivot_at_start) {
-            let reason = format!("with `pivot: start`, no stage can be named `{PIVOT_AT_START}`");
-            self.complaints.add(Code::BadName, &stage.name.at, reason);
         }
     }
 
@@ -119,7 +116,7 @@ impl Linker<'_> {
     fn check_ends(&self, linked: &Linked) {
         let plan = &linked.plan;
         let ends = &self.draft.ends;
-        let pivot = plan.pivot.is_some();
+        let pivot = plan.pivot != Pivot::Never;
         let needed = [
             ("completed", ends.completed.is_none(), "every definition can complete"),
             ("forced", ends.forced.is_none(), "an operator can force every saga to an end"),
