@@ -17,8 +17,10 @@ pub use react::{Answer, ControlInput, Ignored, Reaction, Rejection, react};
 
 use crate::plan::{MAX_RUNS, MAX_STAGES, Pivot, Plan, Refused, Step};
 use endstate_events::Direction;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// The control state of one saga.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,8 @@ pub enum Course {
 }
 
 /// How a saga ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Every stage passed.
     Completed,
@@ -388,6 +391,17 @@ impl Control {
         !plan.is_reversal(step.stage) && step.undo.is_some() && run.is_done_or_unknown()
     }
 
+    /// True when a hold made by this run must be kept by its participant.
+    #[must_use]
+    pub fn needs_effect(&self, run: &Run) -> bool {
+        match run.undo {
+            Undo::None if self.is_ended() => run.forward == Forward::Done,
+            Undo::None => run.is_done_or_unknown(),
+            Undo::InFlight | Undo::Refused => !self.is_ended(),
+            Undo::Done | Undo::Abandoned => false,
+        }
+    }
+
     /// True when the undo of a run that needs one is behind the saga.
     #[must_use]
     pub fn is_undo_settled(&self, run: &Run) -> bool {
@@ -397,6 +411,31 @@ impl Control {
             Undo::Refused => self.forced,
         }
     }
+}
+
+/// What the customer sees, given what was seen before.
+#[must_use]
+pub fn status(plan: &Plan, control: &Control, before: &Arc<str>) -> Arc<str> {
+    if let Some(outcome) = control.outcome() {
+        return match outcome {
+            Outcome::Completed => &plan.ends.completed,
+            Outcome::Cancelled => &plan.ends.cancelled,
+            Outcome::Reversed => &plan.ends.reversed,
+            Outcome::Forced => &plan.ends.forced,
+        }
+        .clone();
+    }
+    let parked = (0..control.runs().len()).filter(|run| control.is_run_parked(plan, *run));
+    let shown = |run: usize| plan.steps[usize::from(control.runs()[run].step)].parked_status.as_ref();
+    if let Some(status) = parked.filter_map(shown).next() {
+        return status.clone();
+    }
+    let begin = match control.course {
+        Course::Reversing | Course::Returning => plan.forward_stages,
+        Course::Forward | Course::Compensating | Course::Settling | Course::Ended(_) => 0,
+    };
+    let entered = (begin..usize::from(control.next)).rev().filter(|stage| control.wait(*stage) != WaitState::Skipped);
+    entered.filter_map(|stage| plan.stages[stage].status.as_ref()).next().unwrap_or(before).clone()
 }
 
 /// True when a refusal of the step is skipped.

@@ -4,14 +4,31 @@
 //! - [`plan`]: the control shape of a definition, and how `decide` asks it to evaluate expressions
 //! - [`control`]: the small state and its total transition
 //! - [`saga`]: a saga's data and row
+//! - [`event`], [`fold`]: facts about a saga, and what it becomes by them
+//! - [`effect`]: what is to be done because of them
+//! - [`decide`]: an input, or a timer, to events and effects
 //! - [`expression`]: CEL over a saga's data
 //! - [`definition`]: from YAML to a plan with compiled expressions
 //! - [`check`]: a definition run dry on its samples
-#![deny(clippy::wildcard_enum_match_arm)]
+//!
+//! What decides is total: a wildcard arm over states, events or inputs does not compile there.
 
+#[deny(clippy::wildcard_enum_match_arm)]
 pub mod plan;
+#[deny(clippy::wildcard_enum_match_arm)]
 pub mod control;
+#[deny(clippy::wildcard_enum_match_arm)]
 pub mod saga;
+#[deny(clippy::wildcard_enum_match_arm)]
+pub mod event;
+#[deny(clippy::wildcard_enum_match_arm)]
+pub mod fold;
+#[deny(clippy::wildcard_enum_match_arm)]
+pub mod effect;
+#[deny(clippy::wildcard_enum_match_arm)]
+pub mod decide;
 pub mod expression;
 pub mod definition;
 pub mod check;
+#[cfg(test)]
+pub(crate) mod toy;

@@ -135,6 +135,17 @@ pub enum AtDeadline {
     Park,
 }
 
+impl AtDeadline {
+    /// The cancel reason it names, if it does.
+    #[must_use]
+    pub fn reason(self) -> Option<usize> {
+        match self {
+            Self::Cancel { reason } => Some(reason),
+            Self::Next | Self::Reverse | Self::Park => None,
+        }
+    }
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -203,6 +214,32 @@ pub struct Retry {
     /// Waits before each further attempt, written out (`1s x 5` is five entries). Must not be empty for a step with an
     /// undo: the last one is the interval at which an exhausted undo goes on.
     pub waits_ms: Arc<[u64]>,
+}
+
+impl Retry {
+    /// Time from sending a command to its first timer: the ask.
+    #[must_use]
+    pub fn first_timer_ms(&self) -> u64 {
+        self.ask_after_ms
+    }
+
+    /// Time from the ask, or from sending for the `attempt`th time again, to the next timer.
+    #[must_use]
+    pub fn next_timer_ms(&self, attempt: u16) -> u64 {
+        self.timeout_ms + self.wait_ms(attempt).unwrap_or(0)
+    }
+
+    /// The wait before the attempt after the `attempt`th; none when the ladder is used up.
+    #[must_use]
+    pub fn wait_ms(&self, attempt: u16) -> Option<u64> {
+        self.waits_ms.get(usize::from(attempt)).copied()
+    }
+
+    /// The interval at which what must not give up goes on.
+    #[must_use]
+    pub fn last_interval_ms(&self) -> u64 {
+        self.timeout_ms + self.waits_ms.last().copied().unwrap_or(self.ask_after_ms)
+    }
 }
 
 /// An event known to the definition.

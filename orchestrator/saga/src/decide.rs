@@ -1,0 +1,276 @@
+//! Deciding: an input, or a timer, to events and effects. Pure: time, ids and randomness come in with the input.
+//!
+//! Each input becomes one [`ControlInput`]; control reacts, the facts are recorded with their data, and the saga goes on
+//! by itself until it must wait.
+
+mod ending;
+mod stage;
+mod timer;
+mod turn;
+mod wait;
+#[cfg(test)]
+mod tests;
+
+pub use timer::decide_due;
+
+use crate::control::{Answer, ControlInput, Ignored, Reaction, Rejection};
+use crate::effect::{ASK_PREFIX, Effect};
+use crate::event::{Event, Fact, Started};
+use crate::fold;
+use crate::plan::{EvalError, Program};
+use crate::saga::{Belongs, Saga};
+use endstate_events::{
+    Actor, Direction, EffectId, ForcedEnd, Input, InputBody, InquiryAnswer, Json, Lane, Operation, Reply, ReplyTo,
+    Start, Verdict,
+};
+use std::sync::Arc;
+use turn::{Carried, Turn};
+
+/// An input and what surrounds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// Its identity: the envelope's id.
+    pub id: &'a str,
+    /// When it was made, by its maker's clock.
+    pub time_ms: i64,
+    /// Kind of traffic; counts for a start.
+    pub lane: Lane,
+    /// The input.
+    pub input: &'a Input,
+}
+
+/// What a decision happens in.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The time by the store's clock, milliseconds since 1970.
+    pub now_ms: i64,
+    /// Number of partitions, for reply addresses.
+    pub partitions: u16,
+}
+
+/// What follows from an input or a timer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// The saga after it; none only when there was none and the input began none.
+    pub saga: Option<Saga>,
+    /// What happened, in order; the saga's version counts them.
+    pub events: Vec<Event>,
+    /// What is to be done.
+    pub effects: Vec<Effect>,
+    /// Why the asker is turned down, if it is.
+    pub denied: Option<Denied>,
+}
+
+/// Why an input is turned down. Nothing happened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// There is no such saga (yet).
+    #[error("there is no such saga")]
+    NoSaga,
+    /// Its values cannot be computed from its input.
+    #[error("the saga cannot start: {0}")]
+    BadInput(EvalError),
+    /// It has ended.
+    #[error("the saga has ended as {0}")]
+    Ended(&'static str),
+    /// The reason does not hold after the pivot.
+    #[error("too late: this reason does not hold after the point of no return")]
+    AfterPivot,
+    /// It is giving back already.
+    #[error("the saga is giving back already")]
+    TurnedBack,
+    /// Nothing is parked there, and nothing is silent.
+    #[error("nothing is parked or silent there")]
+    NotParked,
+    /// It is being forced already.
+    #[error("the saga is being forced already")]
+    Forced,
+    /// Retried 255 times.
+    #[error("retried too often: this step has no rounds left")]
+    RoundsUsedUp,
+    /// The definition has no such cancel reason.
+    #[error("the definition knows no cancel reason `{0}`")]
+    UnknownReason(String),
+    /// The actor's role may not use this reason.
+    #[error("role `{role}` may not cancel with reason `{reason}`")]
+    WrongRole {
+        /// The role.
+        role: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The definition has no such step.
+    #[error("the definition knows no step `{0}`")]
+    UnknownStep(String),
+    /// The definition has no such event.
+    #[error("the definition knows no event `{0}`")]
+    UnknownEvent(String),
+}
+
+impl Denied {
+    /// The spelling used in problems and labels.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoSaga => "no_saga",
+            Self::BadInput(_) => "bad_input",
+            Self::Ended(_) => "ended",
+            Self::AfterPivot => "after_pivot",
+            Self::TurnedBack => "turned_back",
+            Self::NotParked => "not_parked",
+            Self::Forced => "forced",
+            Self::RoundsUsedUp => "rounds_used_up",
+            Self::UnknownReason(_) => "unknown_reason",
+            Self::WrongRole { .. } => "wrong_role",
+            Self::UnknownStep(_) => "unknown_step",
+            Self::UnknownEvent(_) => "unknown_event",
+        }
+    }
+}
+
+impl From<Rejection> for Denied {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Ended(outcome) => Self::Ended(outcome.label()),
+            Rejection::AfterPivot => Self::AfterPivot,
+            Rejection::TurnedBack => Self::TurnedBack,
+            Rejection::NotParked => Self::NotParked,
+            Rejection::Forced => Self::Forced,
+            Rejection::RoundsUsedUp => Self::RoundsUsedUp,
+        }
+    }
+}
+
+/// What follows from one input. The saga is taken and given back, so nothing is copied.
+#[must_use]
+pub fn decide<P: Program + ?Sized>(
+    program: &P,
+    saga: Option<Saga>,
+    arrival: Arrival<'_>,
+    setting: Setting,
+) -> Decision {
+    match (&arrival.input.body, saga) {
+        (InputBody::Start(start), None) => begin(program, start, arrival, setting),
+        (InputBody::Inquire { effect_id, reply_to }, saga) => inquired(program, saga, effect_id, *reply_to),
+        (
+            InputBody::Reply(_) | InputBody::Event { .. } | InputBody::Cancel { .. } | InputBody::Operate { .. },
+            None,
+        ) => Decision { denied: Some(Denied::NoSaga), ..Decision::default() },
+        (body, Some(saga)) => {
+            let mut turn = Turn::new(program, saga, setting);
+            match body {
+                InputBody::Start(_) => turn.answer_caller(),
+                InputBody::Reply(reply) => replied(&mut turn, reply),
+                InputBody::Event { name, data } => turn.occurred(name, arrival.id, arrival.time_ms, data),
+                InputBody::Cancel { reason, actor } => cancelled(&mut turn, reason, actor),
+                InputBody::Operate { operation, reason, actor } => operated(&mut turn, operation, reason, actor),
+                // The arm above takes every inquiry.
+                InputBody::Inquire { .. } => {}
+            }
+            turn.finish()
+        }
+    }
+}
+
+fn begin<P: Program + ?Sized>(program: &P, start: &Start, arrival: Arrival<'_>, setting: Setting) -> Decision {
+    let order = start.link.as_ref().map(|link| link.snapshot.clone()).unwrap_or_default();
+    let mut started = Started {
+        id: arrival.input.saga,
+        definition: start.definition.as_str().into(),
+        definition_version: start.version,
+        stages: program.plan().stages.len() as u8,
+        number: start.number.as_str().into(),
+        key: start.key.as_str().into(),
+        owner: start.owner.as_deref().map(Arc::from),
+        lane: arrival.lane,
+        started_ms: arrival.time_ms,
+        input: Arc::new(start.input.clone()),
+        values: Arc::new(Json::Null),
+        order: Arc::new(order),
+        link: start.link.as_ref().map(|link| Box::new(Belongs { order: link.order, caller: link.caller.clone() })),
+    };
+    let event = |started| Event { at_ms: setting.now_ms, fact: Fact::Started(Box::new(started)) };
+    let unvalued = event(started.clone());
+    let values = fold::begin(&unvalued).map(|saga| program.values(&saga));
+    match values {
+        Some(Ok(values)) => started.values = Arc::new(values),
+        Some(Err(error)) => return Decision { denied: Some(Denied::BadInput(error)), ..Decision::default() },
+        None => return Decision::default(),
+    }
+    let first = event(started);
+    let Some(saga) = fold::begin(&first) else { return Decision::default() };
+    let mut turn = Turn::new(program, saga, setting);
+    turn.events.push(first);
+    turn.follow();
+    turn.finish()
+}
+
+fn replied<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reply: &Reply) {
+    let plan = turn.program.plan();
+    if let Some(stage) = reply.effect_id.step.strip_prefix(ASK_PREFIX) {
+        let stage = plan.stages.iter().position(|candidate| *candidate.name == *stage);
+        return turn.ask_answered(stage, reply);
+    }
+    let Some(run) = turn.saga.run(plan, &reply.effect_id) else { return };
+    let EffectId { direction, round, .. } = reply.effect_id;
+    let answer = match &reply.verdict {
+        Verdict::Done { .. } => Answer::Done,
+        Verdict::Refused { .. } => Answer::Refused,
+        Verdict::Unknown { .. } => Answer::Unknown,
+        Verdict::NeverSeen => Answer::NeverSeen,
+    };
+    let input = ControlInput::Reply { run: run as u8, direction, round, answer };
+    match turn.react(input, Carried::Reply(&reply.verdict)) {
+        Reaction::Ignored(Ignored::Inconclusive) => turn.inconclusive(run, direction, answer),
+        Reaction::Discrepant => turn.contradicted(reply),
+        Reaction::Events(_) | Reaction::Ignored(_) | Reaction::Rejected(_) => {}
+    }
+}
+
+fn cancelled<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reason: &str, actor: &Actor) {
+    let plan = turn.program.plan();
+    let Some(index) = plan.reason(reason) else { return turn.deny(Denied::UnknownReason(reason.to_owned())) };
+    if *plan.reasons[index].role != *actor.role {
+        return turn.deny(Denied::WrongRole { role: actor.role.clone(), reason: reason.to_owned() });
+    }
+    let reason = plan.reasons[index].name.clone();
+    let request = Fact::CancelRequested { reason: reason.clone(), actor: actor.clone() };
+    turn.react(ControlInput::Cancel { reason: index as u8 }, Carried::Request { request, reason });
+}
+
+fn operated<P: Program + ?Sized>(turn: &mut Turn<'_, P>, operation: &Operation, reason: &str, actor: &Actor) {
+    let input = match operation {
+        Operation::Retry => ControlInput::Retry,
+        Operation::Compensate => ControlInput::Compensate,
+        Operation::Force { end: ForcedEnd::Completed } => ControlInput::ForceCompleted,
+        Operation::Force { end: ForcedEnd::Cancelled } => ControlInput::ForceCancelled,
+        Operation::Wake { step } => match turn.program.plan().step(step) {
+            Some(step) => ControlInput::Wake { step: step as u8 },
+            None => return turn.deny(Denied::UnknownStep(step.clone())),
+        },
+    };
+    let reason: Arc<str> = reason.into();
+    let request = Fact::Operated { operation: operation.clone(), reason: reason.clone(), actor: actor.clone() };
+    match operation {
+        Operation::Retry if turn.saga.control.is_in_motion() && !turn.saga.control.is_parked(turn.program.plan()) => {
+            turn.record(request);
+            turn.send_again();
+        }
+        Operation::Retry | Operation::Compensate | Operation::Force { .. } | Operation::Wake { .. } => {
+            turn.react(input, Carried::Request { request, reason });
+        }
+    }
+}
+
+/// H3: a hold is kept while its saga needs it, and released when the saga is unknown or done with it.
+fn inquired<P: Program + ?Sized>(program: &P, saga: Option<Saga>, effect_id: &EffectId, to: ReplyTo) -> Decision {
+    let keep = saga.as_ref().is_some_and(|saga| {
+        saga.run(program.plan(), effect_id).is_some_and(|run| {
+            let state = &saga.control.runs()[run];
+            let present = effect_id.direction == Direction::Do && effect_id.round == state.round;
+            present && saga.control.needs_effect(state)
+        })
+    });
+    let answer = InquiryAnswer { effect_id: effect_id.clone(), keep };
+    Decision { saga, effects: vec![Effect::Answer { to, answer }], ..Decision::default() }
+}

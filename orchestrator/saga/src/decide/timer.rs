@@ -1,0 +1,142 @@
+//! Timers: silence of a participant, and the deadline of a wait.
+//!
+//! A command without a reply is asked about once, then sent again at growing intervals; used up, control decides. What
+//! must not give up (an undo, a called saga) goes on at the last interval.
+
+use super::turn::{Carried, Turn, kind_of};
+use super::{Decision, Setting};
+use crate::control::{Answer, ControlInput, WaitState};
+use crate::effect::{self, AlertKind, Effect};
+use crate::event::Fact;
+use crate::plan::Program;
+use crate::saga::Saga;
+use endstate_events::{CommandKind, Direction};
+
+/// What follows when time has passed. Does nothing when nothing is due, so an early call is harmless.
+#[must_use]
+pub fn decide_due<P: Program + ?Sized>(program: &P, saga: Saga, setting: Setting) -> Decision {
+    let mut turn = Turn::new(program, saga, setting);
+    for run in 0..turn.saga.data.runs.len() {
+        if turn.saga.data.runs[run].due_ms <= setting.now_ms
+            && let Some(direction) = turn.saga.control.awaits(run)
+        {
+            turn.silent(run, direction);
+        }
+    }
+    turn.wait_due();
+    turn.finish()
+}
+
+impl<P: Program + ?Sized> Turn<'_, P> {
+    /// The command that a run awaits was not answered in time.
+    fn silent(&mut self, run: usize, direction: Direction) {
+        let step = self.step_of(run as u8);
+        let (asked, attempt) = (self.saga.data.runs[run].asked, self.saga.data.runs[run].attempt);
+        if !asked && attempt == 0 {
+            self.record(Fact::RunAsked { run: run as u8, in_ms: step.retry.next_timer_ms(0) });
+            return self.send(run, direction, CommandKind::Ask);
+        }
+        if step.retry.wait_ms(attempt).is_some() {
+            return self.resend(run, direction, attempt + 1, step.retry.next_timer_ms(attempt + 1));
+        }
+        let call = match direction {
+            Direction::Do => &step.call,
+            Direction::Undo => step.undo.as_ref().unwrap_or(&step.call),
+        };
+        let patient = direction == Direction::Undo || call.is_saga();
+        if patient && !self.saga.control.forced {
+            return self.persist(run, direction, attempt);
+        }
+        self.react(ControlInput::Exhausted { run: run as u8 }, Carried::Nothing);
+    }
+
+    /// Never gives up: people are told once, and it goes on.
+    fn persist(&mut self, run: usize, direction: Direction, attempt: u16) {
+        let step = self.step_of(run as u8);
+        let used_up = step.retry.waits_ms.len() as u16;
+        if direction == Direction::Undo && attempt == used_up {
+            let text = format!("{} {}: undo of {} is not answered", self.saga.definition, self.saga.number, step.name);
+            self.effects.push(Effect::Alert { kind: AlertKind::UndoStuck, step: Some(step.name.clone()), text });
+        }
+        self.resend(run, direction, used_up + 1, step.retry.last_interval_ms());
+    }
+
+    fn resend(&mut self, run: usize, direction: Direction, attempt: u16, in_ms: u64) {
+        self.record(Fact::RunResent { run: run as u8, attempt, in_ms });
+        self.send(run, direction, kind_of(direction));
+    }
+
+    /// A reply that decides nothing. Never seen: the command was lost, so it is sent again. Unknown: the next try comes
+    /// as soon as the ladder allows.
+    pub(super) fn inconclusive(&mut self, run: usize, direction: Direction, answer: Answer) {
+        if self.saga.control.awaits(run) != Some(direction) {
+            return;
+        }
+        let step = self.step_of(run as u8);
+        let (attempt, due_ms) = (self.saga.data.runs[run].attempt, self.saga.data.runs[run].due_ms);
+        match answer {
+            Answer::NeverSeen => {
+                // Counts as an attempt, so that a participant that forgets everything is not flooded.
+                let attempt = attempt.saturating_add(1).min(step.retry.waits_ms.len() as u16);
+                self.resend(run, direction, attempt, step.retry.next_timer_ms(attempt));
+            }
+            Answer::Unknown => {
+                let in_ms = step.retry.wait_ms(attempt).unwrap_or(0);
+                let patient = direction == Direction::Undo || step.call.is_saga();
+                let sooner = self.setting.now_ms.saturating_add_unsigned(in_ms) < due_ms;
+                let used_up = step.retry.wait_ms(attempt).is_none();
+                if sooner && !(patient && used_up) {
+                    self.record(Fact::RunDelayed { run: run as u8, in_ms });
+                }
+            }
+            Answer::Done | Answer::Refused => {}
+        }
+    }
+
+    /// An operator's retry of what is silent: everything awaited, with a fresh ladder.
+    pub(super) fn send_again(&mut self) {
+        for run in 0..self.saga.data.runs.len() {
+            if let Some(direction) = self.saga.control.awaits(run) {
+                let in_ms = self.step_of(run as u8).retry.first_timer_ms();
+                self.resend(run, direction, 0, in_ms);
+            }
+        }
+    }
+
+    fn wait_due(&mut self) {
+        let plan = self.plan();
+        let Some(stage) = self.saga.control.open_wait().filter(|_| !self.saga.control.is_parked(plan)) else { return };
+        let now_ms = self.setting.now_ms;
+        let reached = |due_ms: Option<i64>| due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+        let ask = self.saga.data.ask.as_ref().map(|ask| (ask.attempt, ask.due_ms));
+        match (self.saga.control.wait(stage), ask) {
+            (WaitState::Open, _) if reached(self.saga.data.deadline_ms) => {
+                self.react(ControlInput::Deadline { stage: stage as u8 }, Carried::Nothing);
+            }
+            (WaitState::Asked, Some((attempt, due_ms))) if reached(Some(due_ms)) => self.ask_silent(stage, attempt),
+            (
+                WaitState::Open
+                | WaitState::Asked
+                | WaitState::NotOpen
+                | WaitState::Kept
+                | WaitState::Taken
+                | WaitState::Passed
+                | WaitState::Skipped
+                | WaitState::ParkedDeadline
+                | WaitState::ParkedMismatch,
+                _,
+            ) => {}
+        }
+    }
+
+    fn ask_silent(&mut self, stage: usize, attempt: u16) {
+        let Some(wait) = &self.plan().stages[stage].wait else { return };
+        if wait.retry.wait_ms(attempt).is_none() {
+            self.react(ControlInput::Unanswered { stage: stage as u8 }, Carried::Nothing);
+            return;
+        }
+        let attempt = attempt + 1;
+        self.record(Fact::WaitAskedAgain { attempt, in_ms: wait.retry.next_timer_ms(attempt) });
+        self.effects.extend(effect::asking(self.plan(), &self.saga, self.setting.partitions));
+    }
+}
