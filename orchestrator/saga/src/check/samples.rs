@@ -3,6 +3,7 @@
 
 use crate::definition::{Code, Complaints, Definition, Diagnostic, Position, Sample, Shape};
 use crate::control::Control;
+use crate::expression::Scope;
 use crate::plan::{EvalError, Item, Items, Program};
 use crate::saga::{Data, RunData, Saga};
 use endstate_events::{Json, Lane, SagaId, Slot};
@@ -77,7 +78,8 @@ fn report_coverage(definition: &Definition, coverage: &Coverage, complaints: &Co
 fn report_ways(coverage: &Coverage, condition: Condition, at: &Position, text: &str, complaints: &Complaints) {
     let ways = coverage.ways.get(&condition).copied().unwrap_or_default();
     // A stage whose condition never holds is unreachable, and said so.
-    if ways.yes && ways.no || matches!(condition, Condition::Stage(_)) && !ways.yes {
+    let covered = ways.yes && ways.no;
+    if covered || (matches!(condition, Condition::Stage(_)) && !ways.yes) {
         return;
     }
     let missing = if ways.yes { "false" } else { "true" };
@@ -117,7 +119,7 @@ pub(crate) fn saga_of(definition: &Definition, sample: &Sample) -> Result<Saga, 
         data: Data {
             input: Arc::new(sample.input.clone()),
             order: Arc::new(sample.order.clone()),
-            waits: vec![Arc::new(Json::Null); definition.stages.len()],
+            waits: std::iter::repeat_with(Arc::default).take(definition.stages.len()).collect(),
             ..Data::default()
         },
         link: None,
@@ -137,7 +139,7 @@ impl<'a> DryRun<'a> {
         for (what, name) in strangers.chain(sample.events.keys().filter(|name| !stage(name)).map(|name| ("stage", name))) {
             complaints.add(Code::BadSample, &at, format!("there is no {what} `{name}`"));
         }
-        if definition.order.is_some() != !sample.order.is_null() {
+        if definition.order.is_some() == sample.order.is_null() {
             let reason = "a sample has `order` exactly when the definition declares `order`";
             complaints.add(Code::BadSample, &at, reason);
             return None;
@@ -159,6 +161,22 @@ impl<'a> DryRun<'a> {
             self.stage(stage, coverage);
         }
         self.late();
+        self.starts_on();
+    }
+
+    /// Events that start sagas, on their examples: what they start must fit the input schema.
+    fn starts_on(&self) {
+        for rule in &self.definition.starts_on {
+            match self.definition.start_input(&rule.event, &rule.kind.example) {
+                Err(error) => self.fail(&rule.at, &error),
+                Ok(input) => {
+                    for misfit in input.map(|input| self.definition.misfits(&input)).unwrap_or_default() {
+                        let reason = format!("what `{}` starts does not fit the input schema: {misfit}", rule.event);
+                        self.complaints.add(Code::PayloadBreaksSchema, &rule.at, reason);
+                    }
+                }
+            }
+        }
     }
 
     fn fail(&self, at: &Position, error: &EvalError) {
@@ -193,8 +211,10 @@ impl<'a> DryRun<'a> {
                 return Vec::new();
             }
         };
-        if rules.when.is_some() {
-            coverage.take(Condition::Step(step), items != Items::None);
+        // An empty list skips the step too, which says nothing about its condition.
+        let way = rules.when.as_ref().and_then(|when| when.condition(&Scope::of(&self.definition.plan, &self.saga)).ok());
+        if let Some(way) = way {
+            coverage.take(Condition::Step(step), way);
         }
         let items: Vec<Option<Item>> = match (items, self.definition.plan.steps[step].of) {
             (Items::None, _) => Vec::new(),

@@ -18,6 +18,8 @@ mod sample;
 pub(crate) mod schema;
 mod shipped;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use catalogue::{BUILTIN, BUILTIN_NAME, load_catalogue};
 pub use diagnostic::{Code, Diagnostic};
@@ -29,7 +31,6 @@ pub use schema::{Misfit, Shape};
 pub use shipped::shipped;
 pub use source::Source;
 pub(crate) use draft::Within;
-pub(crate) use source::paths_of;
 
 use crate::expression::{Expression, Template};
 use crate::plan::Plan;
@@ -187,6 +188,12 @@ impl Definition {
     #[must_use]
     pub fn samples(&self) -> &[Sample] {
         &self.samples
+    }
+
+    /// Why nothing undoes a step, in its author's words.
+    #[must_use]
+    pub fn no_undo(&self, step: usize) -> Option<&str> {
+        self.steps[step].no_undo.as_deref()
     }
 
     /// Example data of a step's reply: the sample's, or else the catalogue's. Under `each` a sample may give a list, one

@@ -40,7 +40,7 @@ mod tests {
     fn what_is_inside_the_program_is_what_lies_in_the_folder() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sagas");
         let inside = shipped();
-        let paths = super::super::paths_of(&folder, "yaml");
+        let paths = super::super::source::paths_of(&folder, "yaml");
         assert_eq!(paths.len(), inside.len());
         for path in paths {
             let read = Source::read(&path).unwrap();
