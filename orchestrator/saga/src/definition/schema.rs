@@ -88,7 +88,7 @@ fn resolve_from<'s>(root: &'s Json, schema: &'s Json, segments: &[Segment]) -> F
     for alternative in alternatives {
         match resolve_from(root, alternative, segments) {
             Found::Missing { field, known } => last = Found::Missing { field, known },
-            found => return found,
+            found @ (Found::Schema(_) | Found::Open) => return found,
         }
     }
     last

@@ -100,7 +100,7 @@ fn the_form_is_checked() {
     refused("      tell:", "      hold_stock:", Code::BadName, "hold_stock: { call: notify");
     refused("  - stage: confirm", "  - stage: pay", Code::BadName, "- stage: pay");
     refused("within: 20m", "within: 20 minutes", Code::BadDuration, "20 minutes");
-    refused("stages:", "stages: [", Code::NotYaml, "stages");
+    refused("stages:", "stages: [", Code::NotYaml, "- stage: hold");
 }
 
 #[test]
