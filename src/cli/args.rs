@@ -150,6 +150,21 @@ pub(crate) struct ProviderArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SagaCommand {
+    /// Check a definition: load it, run its samples, explore every interleaving
+    #[command(after_help = "Example:\n  endstate saga check orchestrator/sagas/flash_sale_order.yaml")]
+    Check {
+        #[command(flatten)]
+        file: DefinitionFile,
+    },
+    /// Send a definition to the server; new sagas start with it once it is activated
+    #[command(after_help = "Example:\n  endstate saga load order.yaml --activate")]
+    Load {
+        /// The definition.
+        file: PathBuf,
+        /// Activate it at once.
+        #[arg(long)]
+        activate: bool,
+    },
     /// Let new sagas start with a version
     #[command(after_help = "Example:\n  endstate saga activate flash_sale_order 2")]
     Activate {
@@ -231,6 +246,12 @@ pub(crate) enum End {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DefinitionFile {
+    /// The definition. Schemas, samples, cases and catalogue are looked for beside it.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SagaName {
     /// Name of the definition.
     pub(crate) definition: String,
@@ -256,9 +277,9 @@ pub(crate) struct ListArgs {
     /// Only sagas in this phase: running, waiting, compensating, reversing, parked, ended.
     #[arg(long)]
     pub(crate) phase: Option<String>,
-    /// Only sagas of this user.
+    /// Only sagas of this owner.
     #[arg(long)]
-    pub(crate) user: Option<String>,
+    pub(crate) owner: Option<String>,
     /// How many.
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: u32,
@@ -273,7 +294,7 @@ pub(crate) enum OrderCommand {
     #[command(after_help = "Example:\n  endstate order get FS1")]
     Get { number: String },
     /// List orders
-    #[command(after_help = "Example:\n  endstate order list --status paid --user u1")]
+    #[command(after_help = "Example:\n  endstate order list --status paid --owner u1")]
     List(ListArgs),
     /// Show what happened to an order, event by event
     Timeline { number: String },

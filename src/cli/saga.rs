@@ -2,6 +2,7 @@
 
 use super::args::{End, ListArgs, OrderAct, OrderCommand, SagaAct, SagaCommand, SagaName};
 use super::client::{Client, segment};
+use super::definition;
 use super::failure::Failure;
 use super::output::{Output, cell, items, members, table};
 use reqwest::Method;
@@ -16,13 +17,15 @@ pub(super) async fn run(
     client: impl Fn() -> Result<Client, Failure>,
 ) -> Result<(), Failure> {
     match command {
+        SagaCommand::Check { file } => definition::check(&file.file, output),
+        SagaCommand::Load { file, activate } => definition::load(&file, activate, output, &client()?).await,
         SagaCommand::Activate { definition, version } => {
             let path = format!("/v1/definitions/{}/activate", segment(&definition));
-            output.print(&client()?.post(&path, &json!({ "version": version })).await?, members)
+            output.print(&client()?.post(&path, &json!({ "version": version })).await?, versions)
         }
         SagaCommand::Rollback { definition } => {
             let path = format!("/v1/definitions/{}/rollback", segment(&definition));
-            output.print(&client()?.post(&path, &json!({})).await?, members)
+            output.print(&client()?.post(&path, &json!({})).await?, versions)
         }
         SagaCommand::Start { definition, input, wait } => start(&definition, &input, wait, output, &client()?).await,
         SagaCommand::Get(name) => get(&name, output, &client()?).await,
@@ -35,10 +38,14 @@ pub(super) async fn run(
         SagaCommand::Compensate(args) => operate(&args, "compensate", output, &client()?).await,
         SagaCommand::Force { act: args, end } => force(&args, end, output, &client()?).await,
         SagaCommand::Wake { definition, step, reason } => {
-            let path = format!("/v1/sagas/{}/wake", segment(&definition));
-            output.print(&client()?.post(&path, &json!({ "step": step, "reason": reason })).await?, members)
+            let path = format!("/v1/definitions/{}/steps/{}/wake", segment(&definition), segment(&step));
+            output.print(&client()?.post(&path, &json!({ "reason": reason })).await?, members)
         }
     }
+}
+
+fn versions(found: &Value) -> String {
+    items(found, &["name", "version", "active", "sha256"])
 }
 
 /// `endstate order ...`.
@@ -89,7 +96,7 @@ async fn list(definition: Option<&str>, filter: &ListArgs, output: Output, clien
         ("definition", definition),
         ("status", filter.status.as_deref()),
         ("phase", filter.phase.as_deref()),
-        ("user", filter.user.as_deref()),
+        ("owner", filter.owner.as_deref()),
         ("cursor", filter.cursor.as_deref()),
     ];
     query.extend(named.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))));

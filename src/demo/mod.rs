@@ -140,10 +140,8 @@ impl Stage {
         let server = format!("http://127.0.0.1:{worker_port}");
         let payments = format!("http://127.0.0.1:{provider_port}");
         let provider_file = folder.join("provider.ndjson");
-        let secret = (
-            "ENDSTATE_PAYMENT_SECRET",
-            format!("demo-{}", uuid::Uuid::from_u64_pair(u64::from(worker_port), std::process::id().into())),
-        );
+        // Guards nothing but this run.
+        let secret = ("ENDSTATE_PAYMENT_SECRET", uuid::Uuid::new_v4().to_string());
         let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let (listen, file) = (format!("127.0.0.1:{provider_port}"), provider_file.to_string_lossy().into_owned());
         let callback_url = format!("{server}{CALLBACKS}");
@@ -153,16 +151,10 @@ impl Stage {
         let mut provider =
             Process::new("provider", arguments, vec![secret.clone()], folder, format!("{payments}/payments/ready"))?;
         provider.start().await?;
-        let data = folder.join("data").to_string_lossy().into_owned();
+        let (listen, data) = (format!("127.0.0.1:{worker_port}"), folder.join("data").to_string_lossy().into_owned());
         let mut worker = Process::new(
             "worker",
-            text(&[
-                "dev",
-                "--listen",
-                &format!("127.0.0.1:{worker_port}"),
-                "--data",
-                &folder.join("data").to_string_lossy(),
-            ]),
+            text(&["dev", "--listen", &listen, "--data", &data]),
             vec![secret, ("ENDSTATE_PAYMENT_URL", payments), ("ENDSTATE_LOG_FILTER", "warn".to_owned())],
             folder,
             format!("{server}/readyz"),
