@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// A caller that has scope `S`. Put it first among a handler's arguments: nothing else is read before it agrees.
+/// A caller that has one of the scopes of `S`. Put it first among a handler's arguments: nothing else is read before it agrees.
 #[derive(Debug)]
 pub struct Allowed<S>(pub Caller, PhantomData<S>);
 
@@ -59,7 +59,7 @@ impl<S: Needs, T: Send + Sync> FromRequestParts<T> for Allowed<S> {
 
     async fn from_request_parts(parts: &mut Parts, state: &T) -> Result<Self, Problem> {
         let caller = Caller::from_request_parts(parts, state).await?;
-        caller.need_any(&[S::SCOPE])?;
+        caller.need_any(S::ANY)?;
         Ok(Self(caller, PhantomData))
     }
 }

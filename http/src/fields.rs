@@ -93,6 +93,11 @@ impl Fields {
         found
     }
 
+    /// Lets unknown members pass, for bodies that others extend (CloudEvents' extension attributes).
+    pub fn ignore_rest(&mut self) {
+        self.members.clear();
+    }
+
     /// Refuses what was wrong, and members that nobody took.
     pub fn finish(mut self) -> Result<(), Problem> {
         for name in std::mem::take(&mut self.members).keys().take(8) {

@@ -2,6 +2,7 @@
 
 use crate::{Code, Problem};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use endstate_events::Lane;
 use std::time::Duration;
 
 /// Name of the header that answers `Prefer`.
@@ -52,6 +53,28 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Err(wrong("expected 1 to 200 characters"));
     }
     Ok(Some(key.to_owned()))
+}
+
+/// Kind of traffic, from the header `Endstate-Lane`.
+pub fn lane(headers: &HeaderMap) -> Result<Lane, Problem> {
+    let Some(value) = headers.get("endstate-lane") else { return Ok(Lane::default()) };
+    let lanes = [Lane::Live, Lane::Test, Lane::Load];
+    let found = lanes.into_iter().find(|lane| value.as_bytes() == lane.label().as_bytes());
+    found.ok_or_else(|| Problem::new(Code::InvalidHeader, "Endstate-Lane: expected live, test or load"))
+}
+
+/// One path segment, so that a number may hold anything: all but unreserved characters (RFC 3986) is percent-encoded.
+#[must_use]
+pub fn segment(text: &str) -> String {
+    let mut spelled = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            spelled.push(char::from(byte));
+        } else {
+            spelled.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    spelled
 }
 
 #[cfg(test)]

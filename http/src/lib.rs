@@ -3,7 +3,7 @@
 //! Modules in the order in which a request meets them:
 //! - [`guard`]: limits, time, panics and metrics around every route
 //! - [`scope`], [`token`], [`auth`]: who calls and what they may do
-//! - [`query`], [`headers`], [`cursor`]: what surrounds a body
+//! - [`query`], [`headers`], [`cursor`], [`time`]: what surrounds a body
 //! - [`strict_json`], [`fields`]: a body, refused precisely
 //! - [`code`], [`problem`]: every refusal, with a code and a page
 
@@ -14,6 +14,7 @@ pub mod auth;
 pub mod query;
 pub mod headers;
 pub mod cursor;
+pub mod time;
 pub mod strict_json;
 pub mod fields;
 pub mod code;
@@ -26,4 +27,5 @@ pub use fields::Fields;
 pub use problem::{FieldError, Problem};
 pub use query::Params;
 pub use scope::Scope;
+pub use time::Timestamp;
 pub use token::{NewToken, Token, Tokens};

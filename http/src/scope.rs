@@ -2,8 +2,8 @@
 
 /// A scope that a handler names in its signature.
 pub trait Needs: Send + 'static {
-    /// The scope.
-    const SCOPE: Scope;
+    /// Any one of these is enough.
+    const ANY: &'static [Scope];
 }
 
 macro_rules! scopes {
@@ -36,7 +36,7 @@ macro_rules! scopes {
             #[derive(Debug)]
             pub struct $name;
             impl Needs for $name {
-                const SCOPE: Scope = Scope::$name;
+                const ANY: &'static [Scope] = &[Scope::$name];
             }
         )*
     };
@@ -59,6 +59,26 @@ scopes! {
     RoleRisk         "role:risk"         "Cancel with reasons of the role risk.";
     RoleWarehouse    "role:warehouse"    "Cancel with reasons of the role warehouse.";
     RoleOperator     "role:operator"     "Cancel with reasons of the role operator.";
+}
+
+macro_rules! either {
+    ($($name:ident = $($scope:ident)|+, $doc:literal;)*) => {
+        $(
+            #[doc = $doc]
+            #[derive(Debug)]
+            pub struct $name;
+            impl Needs for $name {
+                const ANY: &'static [Scope] = &[$(Scope::$scope),+];
+            }
+        )*
+    };
+}
+
+either! {
+    StartAny = OrdersWrite | OrdersOwn, "Starts and cancels sagas; with `orders:own` only one's own.";
+    SeeAny = SagasRead | OrdersRead | OrdersOwn, "Sees sagas; with `orders:own` only one's own.";
+    SeeOthers = SagasRead | OrdersRead, "Sees everybody's sagas.";
+    CancelAny = OrdersWrite | OrdersOwn | RoleRisk | RoleWarehouse | RoleOperator, "Cancels with reasons of one's role.";
 }
 
 impl Scope {

@@ -13,6 +13,8 @@
 //! - [`caller`]: calls to outside parties; [`outside`]: participants over HTTP
 //! - [`provider`]: the payment provider as we see it; [`simulated`]: one to try everything with
 //! - [`notify`]: messages to people
+//! - [`books`]: what all accounts and tokens add up to
+//! - [`http`]: callbacks, operations, books
 
 pub mod cells;
 pub mod ledger;
@@ -35,5 +37,7 @@ pub mod outside;
 pub mod provider;
 pub mod simulated;
 pub mod notify;
+pub mod books;
+pub mod http;
 
 pub use handler::{HandOver, Participants, Settings};

@@ -4,7 +4,7 @@
 use super::{ViewRow, search_text, sql};
 use endstate_events::SagaId;
 use endstate_outbox::{Clock, Commit, CommitError, Rows, Store, StoreError, Write};
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,8 +19,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// Turns a stored saga into its row of the view; knows the definitions.
 pub trait Render: Send + Sync + 'static {
-    /// The row, with `version` and `updated_ms` as given; `None` when the state cannot be read.
-    fn render(&self, state: &str, version: i64, updated_ms: i64) -> Option<ViewRow>;
+    /// The row; `None` when the state cannot be read.
+    fn render(&self, state: &str) -> Option<ViewRow>;
 }
 
 /// Follows all shards' events.
@@ -104,17 +104,16 @@ impl Projector {
             self.show_lag(0);
             return Ok(false);
         };
-        let mut changed = FxHashMap::<Uuid, i64>::default();
+        let mut changed = FxHashSet::<Uuid>::default();
         let mut positions = self.positions.clone();
         let mut full = false;
         for row in &rows {
             if let [Some(shard), Some(seq)] = [row[0].int(), row[1].int()]
-                && let (Some(saga), Some(time_ms)) = (row[2].id(), row[3].int())
+                && let Some(saga) = row[2].id()
             {
                 full |= seq == self.positions[shard as usize] + PAGE;
                 positions[shard as usize] = seq;
-                let updated = changed.entry(saga).or_default();
-                *updated = time_ms.max(*updated);
+                changed.insert(saga);
             }
         }
         let mut writes = self.project(&changed).await?;
@@ -130,9 +129,9 @@ impl Projector {
     }
 
     /// The writes that bring these sagas' rows up to date.
-    async fn project(&self, changed: &FxHashMap<Uuid, i64>) -> Result<Vec<Write>, StoreError> {
+    async fn project(&self, changed: &FxHashSet<Uuid>) -> Result<Vec<Write>, StoreError> {
         let mut ids = Rows::new();
-        changed.keys().for_each(|saga| ids.push([(*saga).into()]));
+        changed.iter().for_each(|saga| ids.push([(*saga).into()]));
         let (mut upserts, mut added, mut dropped) = (Rows::new(), Rows::new(), Rows::new());
         for row in self.store.read(&sql::SAGAS, ids).await? {
             let [id, version, state, shown, shown_search, shown_started] = row.as_slice() else { continue };
@@ -140,8 +139,7 @@ impl Projector {
             if shown.int().is_some_and(|shown| shown >= version) {
                 continue;
             }
-            let updated_ms = changed.get(&id).copied().unwrap_or_default();
-            let Some(view) = self.render.render(state, version, updated_ms) else {
+            let Some(view) = self.render.render(state) else {
                 tracing::error!(saga = %SagaId(id), "the saga's state cannot be shown");
                 continue;
             };
@@ -167,7 +165,7 @@ impl Projector {
         loop {
             let page = self.store.read(&sql::ALL_SAGAS, Rows::one([after.into(), PAGE.into()])).await?;
             let Some(last) = page.last().and_then(|row| row[0].id()) else { return Ok(count) };
-            let sagas = page.iter().filter_map(|row| Some((row[0].id()?, row[1].int()?))).collect();
+            let sagas = page.iter().filter_map(|row| row[0].id()).collect();
             let writes = self.project(&sagas).await?;
             self.store.commit(Commit { writes, ..Commit::default() }).await?;
             count += page.len() as u64;

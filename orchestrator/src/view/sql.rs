@@ -26,13 +26,12 @@ pub(super) static SAGAS: Statement = Statement {
           cross join saga s on s.id = r.id left join saga_view v on v.saga = s.id",
 };
 
-/// A page of all sagas, for a rebuild, with the time of their last event.
+/// A page of all sagas, for a rebuild.
 pub(super) static ALL_SAGAS: Statement = Statement {
     name: "view.read_all_sagas",
     columns: &[Kind::Id, Kind::Int],
-    sql: "with r(id, page) as ({rows}) \
-          select s.id, coalesce((select max(e.time_ms) from event e where e.saga = s.id), 0) \
-          from r cross join saga s where s.id > r.id order by s.id limit (select page from r)",
+    sql: "with r(id, page) as ({rows}) select s.id from r cross join saga s where s.id > r.id order by s.id \
+          limit (select page from r)",
 };
 
 /// Writes rows; a newer version wins.

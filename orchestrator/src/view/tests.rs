@@ -28,9 +28,9 @@ fn id_of(number: &str) -> Uuid {
 struct Plain;
 
 impl Render for Plain {
-    fn render(&self, state: &str, version: i64, updated_ms: i64) -> Option<ViewRow> {
-        let state: [String; 4] = serde_json::from_str(state).ok()?;
-        let [number, owner, status, goods] = state;
+    fn render(&self, state: &str) -> Option<ViewRow> {
+        let (version, [number, owner, status, goods]): (i64, [String; 4]) = serde_json::from_str(state).ok()?;
+        let updated_ms = 1_000 + version;
         let saga = SagaId(id_of(&number));
         let ended = status == "closed";
         Some(ViewRow {
@@ -72,7 +72,7 @@ impl World {
         self.seq += 1;
         let number = format!("N-{n:04}");
         let id = id_of(&number);
-        let state = json!([number, owner, status, goods]).to_string();
+        let state = json!([version, [number, owner, status, goods]]).to_string();
         let writes = vec![
             Write::exact(&SAGA, Rows::one([id.into(), version.into(), state.into()])),
             Write::exact(&EVENT, Rows::one([0.into(), self.seq.into(), id.into()])),
