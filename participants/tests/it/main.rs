@@ -1,0 +1,6 @@
+//! Everything about the participants, from single commands to a whole shard on a real file.
+
+mod world;
+mod holds;
+mod model;
+mod hazards;
