@@ -10,6 +10,7 @@
 //! - [`expression`]: CEL over a saga's data
 //! - [`definition`]: from YAML to a plan with compiled expressions
 //! - [`check`]: a definition run dry on its samples
+//! - [`cases`]: given / when / then stories played on `decide`
 //!
 //! What decides is total: a wildcard arm over states, events or inputs does not compile there.
 
@@ -30,5 +31,6 @@ pub mod decide;
 pub mod expression;
 pub mod definition;
 pub mod check;
+pub mod cases;
 #[cfg(test)]
 pub(crate) mod toy;

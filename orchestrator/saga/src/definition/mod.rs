@@ -31,6 +31,9 @@ pub use schema::{Misfit, Shape};
 pub use shipped::shipped;
 pub use source::Source;
 pub(crate) use draft::Within;
+pub(crate) use duration::parse as parse_duration;
+pub(crate) use reader::Fields;
+pub(crate) use source::paths_of;
 
 use crate::expression::{Expression, Template};
 use crate::plan::Plan;
@@ -207,6 +210,12 @@ impl Definition {
             None => self.steps[step].action.as_ref().map(|action| action.example.clone()),
         }
         .unwrap_or_else(|| serde_json::json!({}))
+    }
+
+    /// The example of an event's declaration; an index of the plan's events.
+    #[must_use]
+    pub fn example_event(&self, event: usize) -> Json {
+        self.events[event].kind.example.clone()
     }
 
     /// Example events of a stage's wait: the sample's, or else the example of the event's declaration.

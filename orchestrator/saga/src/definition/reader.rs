@@ -41,15 +41,15 @@ impl Complaints {
 }
 
 /// A mapping being read.
-pub(super) struct Fields<'a> {
-    pub(super) node: &'a Node,
+pub(crate) struct Fields<'a> {
+    pub(crate) node: &'a Node,
     what: &'static str,
     complaints: &'a Complaints,
 }
 
 impl<'a> Fields<'a> {
     /// Checks that the node is a mapping with known keys only.
-    pub(super) fn of(node: &'a Node, what: &'static str, known: &[&str], complaints: &'a Complaints) -> Option<Self> {
+    pub(crate) fn of(node: &'a Node, what: &'static str, known: &[&str], complaints: &'a Complaints) -> Option<Self> {
         let Kind::Map(entries) = &node.kind else {
             complaints.add(Code::WrongValue, &node.at, format!("{what} is a mapping, this is {}", node.describe()));
             return None;
@@ -65,11 +65,11 @@ impl<'a> Fields<'a> {
         Some(Self { node, what, complaints })
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Node> {
         self.node.get(key).filter(|node| node.kind != Kind::Null)
     }
 
-    pub(super) fn require(&self, key: &str) -> Option<&'a Node> {
+    pub(crate) fn require(&self, key: &str) -> Option<&'a Node> {
         let found = self.get(key);
         if found.is_none() {
             self.complaints.add(Code::MissingKey, &self.node.at, format!("{} needs `{key}`", self.what));
@@ -77,11 +77,11 @@ impl<'a> Fields<'a> {
         found
     }
 
-    pub(super) fn text(&self, key: &str) -> Option<Arc<str>> {
+    pub(crate) fn text(&self, key: &str) -> Option<Arc<str>> {
         self.get(key).and_then(|node| text(node, key, self.complaints))
     }
 
-    pub(super) fn flag(&self, key: &str) -> bool {
+    pub(crate) fn flag(&self, key: &str) -> bool {
         match self.get(key).map(|node| (&node.kind, node)) {
             None => false,
             Some((Kind::Bool(flag), _)) => *flag,
@@ -94,40 +94,40 @@ impl<'a> Fields<'a> {
     }
 
     /// One of some words.
-    pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<T> {
         self.get(key).and_then(|node| word(node, key, words, self.complaints))
     }
 
-    pub(super) fn expression(&self, key: &str) -> Option<Expression> {
+    pub(crate) fn expression(&self, key: &str) -> Option<Expression> {
         self.get(key).and_then(|node| expression(node, key, self.complaints))
     }
 
-    pub(super) fn template(&self, key: &str) -> Option<Template> {
+    pub(crate) fn template(&self, key: &str) -> Option<Template> {
         self.get(key).and_then(|node| template(node, self.complaints))
     }
 
-    pub(super) fn call(&self, key: &str) -> Option<Placed<Call>> {
+    pub(crate) fn call(&self, key: &str) -> Option<Placed<Call>> {
         self.get(key).and_then(|node| call(node, key, self.complaints))
     }
 
-    pub(super) fn duration(&self, key: &str) -> Option<u64> {
+    pub(crate) fn duration(&self, key: &str) -> Option<u64> {
         let node = self.get(key)?;
         let written = text(node, key, self.complaints)?;
         placed_duration(&written, node, self.complaints)
     }
 
     /// The entries of a mapping of names, in order; names are checked.
-    pub(super) fn named(&self, key: &str) -> Vec<(Placed<Arc<str>>, &'a Node)> {
+    pub(crate) fn named(&self, key: &str) -> Vec<(Placed<Arc<str>>, &'a Node)> {
         self.get(key).map(|node| entries(node, key, true, self.complaints)).unwrap_or_default()
     }
 
     /// The entries of a mapping with free keys.
-    pub(super) fn entries(&self, key: &str) -> Vec<(Placed<Arc<str>>, &'a Node)> {
+    pub(crate) fn entries(&self, key: &str) -> Vec<(Placed<Arc<str>>, &'a Node)> {
         self.get(key).map(|node| entries(node, key, false, self.complaints)).unwrap_or_default()
     }
 
     /// The items of a list.
-    pub(super) fn list(&self, key: &str) -> &'a [Node] {
+    pub(crate) fn list(&self, key: &str) -> &'a [Node] {
         match self.get(key).map(|node| (&node.kind, node)) {
             None => &[],
             Some((Kind::List(items), _)) => items,
@@ -142,7 +142,7 @@ impl<'a> Fields<'a> {
 
 /// Something and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Placed<T> {
+pub(crate) struct Placed<T> {
     /// What.
     pub value: T,
     /// Where.
