@@ -11,6 +11,7 @@
 //! - [`definition`]: from YAML to a plan with compiled expressions
 //! - [`check`]: a definition run dry on its samples
 //! - [`cases`]: given / when / then stories played on `decide`
+//! - [`diagram`]: pictures of a definition
 //!
 //! What decides is total: a wildcard arm over states, events or inputs does not compile there.
 
@@ -32,5 +33,6 @@ pub mod expression;
 pub mod definition;
 pub mod check;
 pub mod cases;
+pub mod diagram;
 #[cfg(test)]
 pub(crate) mod toy;

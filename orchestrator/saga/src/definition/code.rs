@@ -56,9 +56,7 @@ codes! {
     UnknownPath = "E1013", "A path that its schema does not have",
         "The expression reads a field that the schema of its source does not declare: the input schema for `input`, the action's reply for `steps.NAME`, the event's schema for `event` and `waits.STAGE`. There is no run-time default for a missing field; the saga would park. Correct the name, or declare the field.";
     SampleFails = "E1014", "An expression fails on a sample",
-        "The expression compiles, but evaluating it on one of the definition's samples is an error: a missing optional field (guard it with `has(...)`), a division by zero, an index out of bounds, text where a number is needed.";
-    WrongResult = "E1015", "An expression yields the wrong kind of value",
-        "A condition must yield true or false, `each` a list, `number`, `key`, `owner` and `item_key` text or a whole number, `within` a duration or seconds. The message shows what a sample gave.";
+        "The expression compiles, but evaluating it on one of the definition's samples is an error: a missing optional field (guard it with `has(...)`), a division by zero, an index out of bounds, text where a number is needed; or its value is of the wrong kind: a condition must yield true or false, `each` a list, `number`, `key`, `owner` and `item_key` text or a whole number, `within` seconds or a duration.";
     UnknownParticipant = "E1020", "No such participant",
         "`call`, `undo` and `ask` name `PARTICIPANT.ACTION`; the participant must be in a catalogue file in the `catalogue/` folder beside the definition, or built in.";
     UnknownAction = "E1021", "The participant has no such action",
