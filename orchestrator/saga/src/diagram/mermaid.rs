@@ -15,7 +15,7 @@ pub fn mermaid(definition: &Definition) -> String {
 }
 
 fn draw(sketch: &Sketch, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "  start([{}])", quote(&[sketch.title.clone()]))?;
+    writeln!(out, "  start([{}])", quote(std::slice::from_ref(&sketch.title)))?;
     for (prefix, boxes) in [("s", &sketch.forward), ("r", &sketch.reverse)] {
         for (index, stage) in boxes.iter().enumerate() {
             draw_stage(&format!("{prefix}{index}"), stage, out)?;
