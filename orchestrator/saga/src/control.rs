@@ -12,7 +12,7 @@ pub mod advance;
 mod wire;
 
 pub use advance::{Conditions, advance, step};
-pub use event::{ControlEvent, apply};
+pub use event::{ControlEvent, apply, apply_to};
 pub use react::{Answer, ControlInput, Ignored, Reaction, Rejection, react};
 
 use crate::plan::{MAX_RUNS, MAX_STAGES, Pivot, Plan, Refused, Step};

@@ -17,7 +17,7 @@ use crate::control::{Answer, ControlInput, Ignored, Reaction, Rejection};
 use crate::effect::{ASK_PREFIX, Effect};
 use crate::event::{Event, Fact, Started};
 use crate::fold;
-use crate::plan::{EvalError, Program};
+use crate::plan::{DEADLINE_ROLE, EvalError, Program};
 use crate::saga::{Belongs, Saga};
 use endstate_events::{
     Actor, Direction, EffectId, ForcedEnd, Input, InputBody, InquiryAnswer, Json, Lane, Operation, Reply, ReplyTo,
@@ -230,7 +230,8 @@ fn replied<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reply: &Reply) {
 fn cancelled<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reason: &str, actor: &Actor) {
     let plan = turn.program.plan();
     let Some(index) = plan.reason(reason) else { return turn.deny(Denied::UnknownReason(reason.to_owned())) };
-    if *plan.reasons[index].role != *actor.role {
+    // Nobody acts as the deadline.
+    if *plan.reasons[index].role != *actor.role || actor.role == DEADLINE_ROLE {
         return turn.deny(Denied::WrongRole { role: actor.role.clone(), reason: reason.to_owned() });
     }
     let reason = plan.reasons[index].name.clone();
@@ -249,15 +250,14 @@ fn operated<P: Program + ?Sized>(turn: &mut Turn<'_, P>, operation: &Operation, 
             None => return turn.deny(Denied::UnknownStep(step.clone())),
         },
     };
-    let reason: Arc<str> = reason.into();
-    let request = Fact::Operated { operation: operation.clone(), reason: reason.clone(), actor: actor.clone() };
+    let request = Fact::Operated { operation: operation.clone(), reason: reason.to_owned(), actor: actor.clone() };
     match operation {
         Operation::Retry if turn.saga.control.is_in_motion() && !turn.saga.control.is_parked(turn.program.plan()) => {
             turn.record(request);
             turn.send_again();
         }
         Operation::Retry | Operation::Compensate | Operation::Force { .. } | Operation::Wake { .. } => {
-            turn.react(input, Carried::Request { request, reason });
+            turn.react(input, Carried::Request { request, reason: "operator".into() });
         }
     }
 }

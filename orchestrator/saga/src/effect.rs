@@ -72,8 +72,8 @@ pub struct LinkedStart {
 pub enum AlertKind {
     /// A saga waits for a person.
     Parked,
-    /// An undo is not answered after all its retries; it goes on at the last interval.
-    UndoStuck,
+    /// An undo or a called saga is not answered after all its retries; it goes on at the last interval.
+    Silent,
     /// Two books differ.
     Discrepancy,
 }
@@ -84,7 +84,7 @@ impl AlertKind {
     pub fn label(self) -> &'static str {
         match self {
             Self::Parked => "parked",
-            Self::UndoStuck => "undo_stuck",
+            Self::Silent => "silent",
             Self::Discrepancy => "discrepancy",
         }
     }

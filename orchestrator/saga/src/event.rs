@@ -240,7 +240,7 @@ pub enum Fact {
         /// What.
         operation: Operation,
         /// Why.
-        reason: Arc<str>,
+        reason: String,
         /// Who.
         actor: Actor,
     },

@@ -52,7 +52,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
     saga.changed_ms = event.at_ms;
     record(saga, event.at_ms, &event.fact);
     if let Some(fact) = event.fact.control() {
-        saga.control = control::apply(saga.control, &fact);
+        control::apply_to(&mut saga.control, &fact);
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`event`], [`fold`]: facts about a saga, and what it becomes by them
 //! - [`effect`]: what is to be done because of them
 //! - [`decide`]: an input, or a timer, to events and effects
+//! - [`invariant`]: what must hold of every saga
 //! - [`expression`]: CEL over a saga's data
 //! - [`definition`]: from YAML to a plan with compiled expressions
 //! - [`check`]: a definition run dry on its samples
@@ -29,6 +30,8 @@ pub mod fold;
 pub mod effect;
 #[deny(clippy::wildcard_enum_match_arm)]
 pub mod decide;
+#[deny(clippy::wildcard_enum_match_arm)]
+pub mod invariant;
 pub mod expression;
 pub mod definition;
 pub mod check;
@@ -36,3 +39,5 @@ pub mod cases;
 pub mod diagram;
 #[cfg(test)]
 pub(crate) mod toy;
+#[cfg(test)]
+mod properties;

@@ -18,6 +18,9 @@ pub const MAX_STAGES: usize = 24;
 /// The participant name under which a step calls another saga: `call: saga.NAME`.
 pub const SAGA_PARTICIPANT: &str = "saga";
 
+/// The role of cancel reasons that only a wait's deadline uses.
+pub const DEADLINE_ROLE: &str = "deadline";
+
 /// The control shape of one version of a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

@@ -33,7 +33,7 @@ pub struct Saga {
     pub changed_ms: i64,
     /// What the customer sees.
     pub status: Arc<str>,
-    /// Why it turned back: a cancel reason, a refusal's code, `exhausted`, `deadline`, or the operator's words.
+    /// Why it turned back: a cancel reason, a refusal's code, `exhausted`, `deadline` or `operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
     /// Where it stands.
@@ -152,6 +152,17 @@ pub struct Ask {
     pub due_ms: i64,
 }
 
+/// What a saga is parked on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParkedOn {
+    /// A step (the first of several).
+    Step(Arc<str>),
+    /// An expression that failed.
+    Expression,
+    /// A wait, by its deadline or an event that does not match.
+    Wait,
+}
+
 impl Data {
     /// The runs of one step, in item order.
     pub fn runs_of(&self, step: usize) -> impl Iterator<Item = &RunData> {
@@ -181,6 +192,21 @@ impl Saga {
     pub fn run(&self, plan: &Plan, effect_id: &EffectId) -> Option<usize> {
         let step = plan.step(&effect_id.step)?;
         self.data.runs.iter().position(|run| usize::from(run.step) == step && *run.item_key == *effect_id.item)
+    }
+
+    /// What it is parked on, if it is.
+    #[must_use]
+    pub fn parked_on(&self, plan: &Plan) -> Option<ParkedOn> {
+        let control = &self.control;
+        if !control.is_parked(plan) {
+            return None;
+        }
+        let run = (0..control.runs().len()).find(|run| control.is_run_parked(plan, *run));
+        Some(match run {
+            Some(run) => ParkedOn::Step(plan.steps[usize::from(control.runs()[run].step)].name.clone()),
+            None if control.faulted => ParkedOn::Expression,
+            None => ParkedOn::Wait,
+        })
     }
 
     /// When its earliest timer fires; none for a saga that only an input can move.

@@ -155,6 +155,12 @@ pub enum ControlEvent {
 /// others are not expected here.
 #[must_use]
 pub fn apply(mut control: Control, event: &ControlEvent) -> Control {
+    apply_to(&mut control, event);
+    control
+}
+
+/// [`apply`] in place.
+pub fn apply_to(control: &mut Control, event: &ControlEvent) {
     match event {
         ControlEvent::StageEntered { stage, counts } => {
             control.next = stage + 1;
@@ -208,7 +214,7 @@ pub fn apply(mut control: Control, event: &ControlEvent) -> Control {
         ControlEvent::DeadlinePassed { stage } => control.set_wait(*stage, WaitState::Passed),
         ControlEvent::DeadlineParked { stage } => control.set_wait(*stage, WaitState::ParkedDeadline),
         ControlEvent::WaitReset { stage } => control.set_wait(*stage, WaitState::NotOpen),
-        ControlEvent::TurnedBack { reversal } => turn_back(&mut control, *reversal),
+        ControlEvent::TurnedBack { reversal } => turn_back(control, *reversal),
         ControlEvent::ReversalBegan { stage } => {
             control.course = Course::Reversing;
             control.next = *stage;
@@ -224,7 +230,6 @@ pub fn apply(mut control: Control, event: &ControlEvent) -> Control {
         // The linked saga lives elsewhere.
         ControlEvent::EventLate { .. } => {}
     }
-    control
 }
 
 /// An id that was refused is refused for ever, so it needs a new round; one that is unknown is sent again as it was.

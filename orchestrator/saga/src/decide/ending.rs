@@ -6,6 +6,7 @@ use crate::control::{self, Forward, Outcome, Undo};
 use crate::effect::{AlertKind, DiscrepancyKind, Effect};
 use crate::event::Fact;
 use crate::plan::Program;
+use crate::saga::ParkedOn;
 use endstate_events::{Direction, DomainEvent, EffectId, Reply, Verdict};
 
 impl<P: Program + ?Sized> Turn<'_, P> {
@@ -34,10 +35,8 @@ impl<P: Program + ?Sized> Turn<'_, P> {
     pub(super) fn finish(mut self) -> Decision {
         if !self.events.is_empty() {
             self.publish();
-            let parked = self.saga.control.is_parked(self.plan());
-            if parked && !self.was_parked {
-                let alert = self.parked_alert();
-                self.effects.push(alert);
+            if !self.was_parked {
+                self.effects.extend(self.parked_alert());
             }
         }
         Decision { saga: Some(self.saga), events: self.events, effects: self.effects, denied: self.denied }
@@ -45,11 +44,14 @@ impl<P: Program + ?Sized> Turn<'_, P> {
 
     fn publish(&mut self) {
         let status = control::status(self.plan(), &self.saga.control, &self.saga.status);
-        if *status == *self.saga.status {
+        let ended = self.events.last().is_some_and(|event| matches!(event.fact, Fact::Ended { .. }));
+        if *status == *self.saga.status && !ended {
             return;
         }
         let before = self.saga.status.to_string();
-        self.record(Fact::StatusChanged { status: status.clone() });
+        if *status != *before {
+            self.record(Fact::StatusChanged { status: status.clone() });
+        }
         let saga = &self.saga;
         self.effects.push(Effect::Publish(Box::new(DomainEvent {
             saga: saga.id,
@@ -103,17 +105,13 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         self.effects.push(Effect::Reply { to, reply: Reply { effect_id, verdict } });
     }
 
-    fn parked_alert(&self) -> Effect {
-        let plan = self.plan();
-        let control = &self.saga.control;
-        let run = (0..control.runs().len()).find(|run| control.is_run_parked(plan, *run));
-        let step = run.map(|run| plan.steps[usize::from(control.runs()[run].step)].name.clone());
-        let at = match &step {
-            Some(step) => format!("on step {step}"),
-            None if control.faulted => "because an expression failed".to_owned(),
-            None => "on a wait".to_owned(),
+    fn parked_alert(&self) -> Option<Effect> {
+        let (step, at) = match self.saga.parked_on(self.plan())? {
+            ParkedOn::Step(step) => (Some(step.clone()), format!("on step {step}")),
+            ParkedOn::Expression => (None, "because an expression failed".to_owned()),
+            ParkedOn::Wait => (None, "on a wait".to_owned()),
         };
         let text = format!("{} {} is parked {at}", self.saga.definition, self.saga.number);
-        Effect::Alert { kind: AlertKind::Parked, step, text }
+        Some(Effect::Alert { kind: AlertKind::Parked, step, text })
     }
 }

@@ -31,18 +31,23 @@ impl<P: Program + ?Sized> Turn<'_, P> {
     /// The command that a run awaits was not answered in time.
     fn silent(&mut self, run: usize, direction: Direction) {
         let step = self.step_of(run as u8);
-        let (asked, attempt) = (self.saga.data.runs[run].asked, self.saga.data.runs[run].attempt);
-        if !asked && attempt == 0 {
-            self.record(Fact::RunAsked { run: run as u8, in_ms: step.retry.next_timer_ms(0) });
-            return self.send(run, direction, CommandKind::Ask);
-        }
-        if step.retry.wait_ms(attempt).is_some() {
-            return self.resend(run, direction, attempt + 1, step.retry.next_timer_ms(attempt + 1));
-        }
         let call = match direction {
             Direction::Do => &step.call,
             Direction::Undo => step.undo.as_ref().unwrap_or(&step.call),
         };
+        let (asked, attempt) = (self.saga.data.runs[run].asked, self.saga.data.runs[run].attempt);
+        if !asked && attempt == 0 {
+            self.record(Fact::RunAsked { run: run as u8, in_ms: step.retry.next_timer_ms(0) });
+            // One ask for the oldest effect of each silent participant; the others take the ladder.
+            if !self.asked.contains(&call.participant) {
+                self.asked.push(call.participant.clone());
+                self.send(run, direction, CommandKind::Ask);
+            }
+            return;
+        }
+        if step.retry.wait_ms(attempt).is_some() {
+            return self.resend(run, direction, attempt + 1, step.retry.next_timer_ms(attempt + 1));
+        }
         let patient = direction == Direction::Undo || call.is_saga();
         if patient && !self.saga.control.forced {
             return self.persist(run, direction, attempt);
@@ -54,9 +59,10 @@ impl<P: Program + ?Sized> Turn<'_, P> {
     fn persist(&mut self, run: usize, direction: Direction, attempt: u16) {
         let step = self.step_of(run as u8);
         let used_up = step.retry.waits_ms.len() as u16;
-        if direction == Direction::Undo && attempt == used_up {
-            let text = format!("{} {}: undo of {} is not answered", self.saga.definition, self.saga.number, step.name);
-            self.effects.push(Effect::Alert { kind: AlertKind::UndoStuck, step: Some(step.name.clone()), text });
+        if attempt == used_up {
+            let (definition, number, kind) = (&self.saga.definition, &self.saga.number, direction.label());
+            let text = format!("{definition} {number}: {kind} of {} is not answered", step.name);
+            self.effects.push(Effect::Alert { kind: AlertKind::Silent, step: Some(step.name.clone()), text });
         }
         self.resend(run, direction, used_up + 1, step.retry.last_interval_ms());
     }

@@ -21,6 +21,8 @@ pub(super) struct Turn<'a, P: ?Sized> {
     pub(super) effects: Vec<Effect>,
     pub(super) denied: Option<Denied>,
     pub(super) was_parked: bool,
+    /// Participants asked in this turn.
+    pub(super) asked: Vec<Arc<str>>,
     /// Why the saga would turn back now.
     reason: Option<Arc<str>>,
 }
@@ -36,7 +38,17 @@ pub(super) enum Carried<'a> {
 impl<'a, P: Program + ?Sized> Turn<'a, P> {
     pub(super) fn new(program: &'a P, saga: Saga, setting: Setting) -> Self {
         let was_parked = saga.control.is_parked(program.plan());
-        Self { program, saga, setting, events: Vec::new(), effects: Vec::new(), denied: None, was_parked, reason: None }
+        Self {
+            program,
+            saga,
+            setting,
+            events: Vec::new(),
+            effects: Vec::new(),
+            denied: None,
+            was_parked,
+            asked: Vec::new(),
+            reason: None,
+        }
     }
 
     pub(super) fn plan(&self) -> &'a Plan {
@@ -210,6 +222,8 @@ pub(super) fn kind_of(direction: Direction) -> CommandKind {
 
 fn done_data(carried: &Carried<'_>) -> Arc<Json> {
     Arc::new(match carried {
+        // Null is "not done yet" to expressions.
+        Carried::Reply(Verdict::Done { data: Json::Null }) => Json::Object(serde_json::Map::new()),
         Carried::Reply(Verdict::Done { data }) => data.clone(),
         Carried::Reply(Verdict::Refused { .. } | Verdict::Unknown { .. } | Verdict::NeverSeen)
         | Carried::Nothing
