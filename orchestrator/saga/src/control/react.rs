@@ -142,6 +142,9 @@ pub fn react(plan: &Plan, control: &Control, input: ControlInput) -> Reaction {
         },
         ControlInput::Exhausted { run } => exhausted(control, run),
         ControlInput::Event { event, matches } => arrived(plan, control, event, matches),
+        ControlInput::Deadline { .. } | ControlInput::Unanswered { .. } if control.is_ended() => {
+            Reaction::Ignored(Ignored::Ended)
+        }
         ControlInput::Deadline { stage } => deadline(plan, control, stage),
         ControlInput::Unanswered { stage } => match control.wait(usize::from(stage)) {
             WaitState::Asked if control.is_parked(plan) => Reaction::Ignored(Ignored::Parked),
