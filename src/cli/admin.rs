@@ -1,6 +1,6 @@
-//! Commands about the whole system: dead letters, bulk operations, tokens, the books.
+//! Commands about the whole system: dead letters, tokens, the books.
 
-use super::args::{BulkArgs, BulkCommand, DeadlettersCommand, TokenCommand};
+use super::args::{DeadlettersCommand, TokenCommand};
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Output, items, members};
@@ -19,29 +19,6 @@ pub(super) async fn dead_letters(command: DeadlettersCommand, output: Output, cl
             output.print(&client.post(&path, &json!({ "reason": reason })).await?, members)
         }
     }
-}
-
-/// `endstate stock|points|coupons open|adjust`: the file's lines go to the server as one operation.
-pub(super) async fn bulk(what: &str, command: BulkCommand, output: Output, client: &Client) -> Result<(), Failure> {
-    let (operation, BulkArgs { file, operation: id }) = match command {
-        BulkCommand::Open(args) => ("open", args),
-        BulkCommand::Adjust(args) => ("adjust", args),
-    };
-    let text = super::definition::read(&file)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let entries: Vec<Value> = lines
-        .map(|(number, line)| {
-            serde_json::from_str(line).map_err(|error| {
-                let place = format!("{}:{}:{}", file.display(), number + 1, error.column());
-                Failure::usage(format!("{place}: error[E2901]: not a JSON object: {error}"))
-            })
-        })
-        .collect::<Result<_, _>>()?;
-    let request = client
-        .request(Method::POST, &format!("/v1/{what}/{operation}"))
-        .header("idempotency-key", &id)
-        .json(&json!({ "operation": id, "entries": entries }));
-    output.print(&client.send(request).await?, members)
 }
 
 /// `endstate token ...`.
@@ -72,5 +49,7 @@ pub(super) async fn tokens(command: TokenCommand, output: Output, client: &Clien
 /// `endstate books`.
 pub(super) async fn books(output: Output, client: &Client) -> Result<(), Failure> {
     let books = client.get("/v1/books", &[]).await?;
-    output.print(&books, |books| items(books, &["asset", "opened", "held", "used", "returned", "left"]))
+    output.print(&books, |books| {
+        items(books, &["asset", "opened", "held", "used", "returned", "left", "owed", "balanced"])
+    })
 }

@@ -73,17 +73,14 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Deadletters(DeadlettersCommand),
     /// Open or adjust stock in bulk
-    #[command(
-        subcommand,
-        after_help = "A FILE has one JSON object a line:\n  {\"unit\":\"SKU-1\",\"quantity\":100,\"standby\":10}"
-    )]
-    Stock(BulkCommand),
-    /// Open or adjust points in bulk
-    #[command(subcommand, after_help = "A FILE has one JSON object a line:\n  {\"user\":\"u1\",\"points\":100}")]
-    Points(BulkCommand),
-    /// Open coupons in bulk
-    #[command(subcommand, after_help = "A FILE has one JSON object a line:\n  {\"coupon\":\"CP1\",\"user\":\"u1\"}")]
-    Coupons(BulkCommand),
+    #[command(subcommand)]
+    Stock(StockCommand),
+    /// Give or take points in bulk
+    #[command(subcommand)]
+    Points(PointsCommand),
+    /// Open or void coupons in bulk
+    #[command(subcommand)]
+    Coupons(CouponsCommand),
     /// Tokens that may call the API
     #[command(subcommand)]
     Token(TokenCommand),
@@ -346,18 +343,35 @@ pub(crate) enum DeadlettersCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum BulkCommand {
-    /// Open accounts; the same operation id again changes nothing
+pub(crate) enum StockCommand {
+    /// Open units, or add to them; lines: {"unit":"SKU-1","quantity":100,"standby":false}
+    #[command(after_help = "Example:\n  endstate stock open stock.ndjson --operation opening-2026-11-22")]
     Open(BulkArgs),
-    /// Add to (or, negative, take from) accounts; the same operation id again changes nothing
+    /// Add to units, or take from them; lines: {"unit":"SKU-1","delta":-3}
     Adjust(BulkArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PointsCommand {
+    /// Give points, or take them; lines: {"user":"u1","delta":100}
+    #[command(after_help = "Example:\n  endstate points adjust points.ndjson --operation birthday-2026-11-22")]
+    Adjust(BulkArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CouponsCommand {
+    /// Open coupons; lines: {"coupon":"CP1","user":"u1"}
+    #[command(after_help = "Example:\n  endstate coupons open coupons.ndjson --operation autumn-coupons")]
+    Open(BulkArgs),
+    /// Void coupons that nobody holds or has used; lines: {"coupon":"CP1","user":"u1"}
+    Void(BulkArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BulkArgs {
-    /// File with one JSON object a line.
+    /// File with one JSON object a line; `-` reads standard input.
     pub(crate) file: PathBuf,
-    /// Id under which the operation is logged; repeating it is safe.
+    /// Id under which the operation is logged; sent again, it changes nothing.
     #[arg(long, value_name = "ID")]
     pub(crate) operation: String,
 }

@@ -3,7 +3,8 @@
 //! - [`args`]: what can be typed
 //! - [`definition`]: definition files: check, test, diagram, schema
 //! - [`saga`]: single sagas and orders on a server
-//! - [`admin`]: dead letters, bulk operations, tokens, books
+//! - [`bulk`]: stock, points and coupons from a file
+//! - [`admin`]: dead letters, tokens, books
 //! - [`client`], [`output`], [`failure`]: calls, printing, exit codes
 
 pub(crate) mod args;
@@ -11,11 +12,12 @@ pub(crate) mod client;
 pub(crate) mod failure;
 pub(crate) mod output;
 mod admin;
+mod bulk;
 mod definition;
 mod saga;
 
 use crate::config::Config;
-use args::{Cli, Command, ConfigCommand};
+use args::{Cli, Command, ConfigCommand, CouponsCommand, PointsCommand, StockCommand};
 use clap::CommandFactory;
 use client::Client;
 use failure::Failure;
@@ -31,9 +33,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Saga(command) => saga::run(command, output, client).await,
         Command::Order(command) => saga::run_order(command, output, &client()?).await,
         Command::Deadletters(command) => admin::dead_letters(command, output, &client()?).await,
-        Command::Stock(command) => admin::bulk("stock", command, output, &client()?).await,
-        Command::Points(command) => admin::bulk("points", command, output, &client()?).await,
-        Command::Coupons(command) => admin::bulk("coupons", command, output, &client()?).await,
+        Command::Stock(StockCommand::Open(args)) => bulk::send("stock", "open", &args, output, &client()?).await,
+        Command::Stock(StockCommand::Adjust(args)) => bulk::send("stock", "adjust", &args, output, &client()?).await,
+        Command::Points(PointsCommand::Adjust(args)) => bulk::send("points", "adjust", &args, output, &client()?).await,
+        Command::Coupons(CouponsCommand::Open(args)) => bulk::send("coupon", "open", &args, output, &client()?).await,
+        Command::Coupons(CouponsCommand::Void(args)) => bulk::send("coupon", "void", &args, output, &client()?).await,
         Command::Token(command) => admin::tokens(command, output, &client()?).await,
         Command::Books => admin::books(output, &client()?).await,
         Command::Config(command) => config(command, output),

@@ -61,19 +61,19 @@ pub(super) struct Books {
 
 /// Reads the three records and compares them.
 pub(super) async fn compare(run: &Run, told: &[Told], provider_file: &Path) -> anyhow::Result<Books> {
-    let ledger = ledger(&run.shop.must(Method::GET, "/v1/books", None, None).await?);
+    let answer = run.shop.must(Method::GET, "/v1/books", None, None).await?;
+    let ledger = ledger(&answer);
     let journal = journal(&run.sale, told);
     let file = std::fs::read_to_string(provider_file)
         .with_context(|| format!("cannot read the provider's file {}", provider_file.display()))?;
     let provider = provider(&file)?;
     let mut differences = differences("journal", &journal, &ledger);
     differences.extend(self::differences("provider's file", &provider, &ledger));
-    differences.extend(
-        ledger
-            .keys()
-            .filter(|asset| !journal.contains_key(*asset))
-            .map(|asset| format!("the ledger has {asset}, which nobody opened")),
-    );
+    let unopened = ledger.keys().filter(|asset| !journal.contains_key(*asset));
+    differences.extend(unopened.map(|asset| format!("{asset}: the ledger has it, but nobody opened it")));
+    let items = answer["items"].as_array().into_iter().flatten();
+    let unbalanced = items.filter(|item| item["balanced"] == false);
+    differences.extend(unbalanced.map(|item| format!("{}: its accounts do not sum to zero", item["asset"])));
     Ok(Books { ledger, journal, provider, differences })
 }
 
