@@ -13,6 +13,7 @@
 //! - [`check`]: a definition run dry on its samples
 //! - [`cases`]: given / when / then stories played on `decide`
 //! - [`diagram`]: pictures of a definition
+//! - [`schema`]: JSON Schemas of the files, for editors
 //!
 //! What decides is total: a wildcard arm over states, events or inputs does not compile there.
 
@@ -37,6 +38,7 @@ pub mod definition;
 pub mod check;
 pub mod cases;
 pub mod diagram;
+pub mod schema;
 #[cfg(test)]
 pub(crate) mod toy;
 #[cfg(test)]

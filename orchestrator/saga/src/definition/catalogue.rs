@@ -1,6 +1,7 @@
 //! Catalogue files: which participants there are and what they accept, read strictly and checked against themselves.
 
 use super::diagnostic::{Code, Diagnostic};
+use super::keys::{ACTION, EVENT, PARTICIPANT};
 use super::node::Node;
 use super::reader::{Complaints, Fields, Placed};
 use super::schema::Shape;
@@ -12,10 +13,6 @@ pub const BUILTIN: &str = include_str!("../../../sagas/catalogue/builtin.yaml");
 
 /// The name of the built-in catalogue among a source's files.
 pub const BUILTIN_NAME: &str = "catalogue/builtin.yaml";
-
-const PARTICIPANT: [&str; 4] = ["description", "transport", "actions", "events"];
-const ACTION: [&str; 7] = ["description", "with", "reply", "example", "key", "undo", "refusals"];
-const EVENT: [&str; 3] = ["description", "schema", "example"];
 
 /// Reads catalogue files, `(name, text)`; a participant of a later file replaces one of an earlier file.
 ///

@@ -2,6 +2,7 @@
 
 use super::diagnostic::{Code, Diagnostic};
 use super::duration;
+use super::keys::{DEFINITION, STAGE, STEP, WAIT};
 use super::node::{Kind, Node, Position};
 use super::reader::{self, Complaints, Fields, Placed};
 use crate::expression::{Expression, Template};
@@ -136,18 +137,6 @@ pub(super) struct EndsDraft {
     pub(super) reversed: Option<Arc<str>>,
     pub(super) forced: Option<Arc<str>>,
 }
-
-/// Keys of a definition.
-const DEFINITION: [&str; 20] = [
-    "saga", "version", "description", "input", "number", "key", "owner", "search", "view", "values", "retry", "pivot",
-    "stages", "reverse", "cancel", "late", "starts_on", "order", "events", "ends",
-];
-const STAGE: [&str; 6] = ["stage", "status", "when", "steps", "wait", "pivot"];
-const STEP: [&str; 12] = [
-    "call", "each", "item_key", "when", "with", "undo", "no_undo", "of", "refused", "best_effort", "parked_status",
-    "retry",
-];
-const WAIT: [&str; 8] = ["event", "where", "mismatch", "within", "ask", "ask_with", "at_deadline", "description"];
 
 impl Draft {
     /// Reads the whole; `None` when it is not even a mapping with a name.

@@ -10,6 +10,7 @@ mod diagnostic;
 mod draft;
 mod duration;
 mod gateway;
+pub(crate) mod keys;
 mod link;
 mod node;
 mod program;

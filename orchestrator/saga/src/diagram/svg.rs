@@ -102,7 +102,7 @@ impl Canvas {
 
     fn end(&mut self, centre: usize, y: usize, text: &str, class: &str) {
         self.arrow(centre, y, y + GAP, "arrow");
-        let width = text.chars().count() * CHAR + PAD * 2;
+        let width = text.chars().count() * (CHAR + 1) + PAD * 2;
         let x = centre.saturating_sub(width / 2).max(PAD);
         let (y, height) = (y + GAP, LINE + PAD);
         let _ = write!(self.0, r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="13" class="{class}"/>"#);
