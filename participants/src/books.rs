@@ -55,7 +55,9 @@ pub async fn read(store: &dyn Store) -> Result<Vec<Book>, StoreError> {
     for row in store.read(&ACCOUNTS, Rows::one([1.into()])).await? {
         let [asset, kind, posted, pending] = row.as_slice() else { continue };
         let (Some(asset), Some(posted), Some(pending)) = (asset.text(), posted.int(), pending.int()) else { continue };
-        let Some(kind) = AccountKind::ALL.into_iter().find(|known| kind.text() == Some(known.label())) else { continue };
+        let Some(kind) = AccountKind::ALL.into_iter().find(|known| kind.text() == Some(known.label())) else {
+            continue;
+        };
         let (book, sum) = books.entry(asset.to_owned()).or_default();
         *sum += posted;
         enter(book, kind, posted, pending);

@@ -72,15 +72,15 @@ struct Work {
 }
 
 impl Caller {
-    /// A caller, and the way for handlers to give it calls.
+    /// A caller of what handlers put into the other end of `requests`.
     #[must_use]
     pub fn new(
         directory: Arc<dyn Directory>,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
-    ) -> (Self, mpsc::UnboundedSender<HandOver>) {
-        let (sender, requests) = mpsc::unbounded_channel();
-        (Self { directory, bus, clock, requests }, sender)
+        requests: mpsc::UnboundedReceiver<HandOver>,
+    ) -> Self {
+        Self { directory, bus, clock, requests }
     }
 
     /// Calls until it is stopped. Calls cut off here are resumed by the next owner of their shard.

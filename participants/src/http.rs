@@ -337,9 +337,6 @@ pub struct Books {
     responses((status = 200, description = "All assets", body = Books)),
     security(("token" = ["ledger:read"]))
 )]
-pub async fn read_books(
-    State(api): State<Api>,
-    _allowed: Allowed<scope::LedgerRead>,
-) -> Result<Body<Books>, Problem> {
+pub async fn read_books(State(api): State<Api>, _allowed: Allowed<scope::LedgerRead>) -> Result<Body<Books>, Problem> {
     Ok(Body(Books { items: books::read(&*api.store).await.map_err(store)? }))
 }

@@ -7,6 +7,7 @@ use crate::ledger::{Account, AccountKind, Transfer, TransferKind};
 use crate::token::{Token, TokenState};
 use endstate_events::Lane;
 use endstate_outbox::{Kind, Row, Rows, Statement, Value, Write};
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 /// The effects named, and those that they confirm or undo.
@@ -180,9 +181,12 @@ static INSERT_OPERATIONS: Statement = Statement {
 pub(crate) fn writes(desk: &Desk, now_ms: i64) -> Vec<Write> {
     let shard = Value::Int(desk.shard.into());
     let mut writes = Writes::default();
+    let transfers = desk.ledger.new_transfers();
+    let used: FxHashSet<&str> = transfers.iter().flat_map(|t| [&*t.debit, &*t.credit]).collect();
     for Change { before, now } in desk.ledger.changed_accounts() {
         match (before, now) {
-            (None, Some(account)) if account.posted != 0 || account.pending != 0 => {
+            // Refused commands leave no empty accounts behind.
+            (None, Some(account)) if used.contains(&*account.id) => {
                 writes.add(&INSERT_ACCOUNTS, new_account(account, &shard));
             }
             (Some(before), Some(now)) => {
@@ -193,7 +197,7 @@ pub(crate) fn writes(desk: &Desk, now_ms: i64) -> Vec<Write> {
             (None | Some(_), _) => {}
         }
     }
-    for transfer in desk.ledger.new_transfers() {
+    for transfer in transfers {
         writes.add(&INSERT_TRANSFERS, new_transfer(transfer, &shard, now_ms));
     }
     for Change { before, now } in desk.tokens.changes() {

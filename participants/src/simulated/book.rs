@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// One line of the file.
@@ -63,20 +63,18 @@ pub enum Entry {
     },
 }
 
-/// Reads a provider's file, for comparing books. A last line that was cut off by a crash was never answered.
+/// Reads a provider's file, for comparing books.
 pub fn read_file(path: &Path) -> Result<Vec<Line>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let lines: Vec<String> = BufReader::new(file).lines().collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    let last = lines.len();
-    let mut read = Vec::with_capacity(last);
-    for (index, line) in lines.iter().enumerate() {
-        match serde_json::from_str(line) {
-            Ok(line) => read.push(line),
-            Err(_) if index + 1 == last => {}
-            Err(error) => return Err(format!("line {}: {error}", index + 1)),
-        }
-    }
-    Ok(read)
+    read(&std::fs::read_to_string(path).map_err(|error| error.to_string())?)
+}
+
+/// Reads whole lines. What a crash cut off has no line end, and was never answered.
+fn read(text: &str) -> Result<Vec<Line>, String> {
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let line = |(number, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))
+    };
+    whole.lines().enumerate().map(line).collect()
 }
 
 /// The provider's books in memory, and the file behind them.
@@ -115,8 +113,10 @@ pub(super) enum No {
 
 impl Book {
     pub(super) fn open(name: &str, path: &Path) -> Result<Self, String> {
-        let lines = if path.exists() { read_file(path)? } else { Vec::new() };
-        let file = File::options().create(true).append(true).open(path).map_err(|error| error.to_string())?;
+        let file = File::options().create(true).append(true).read(true).open(path).map_err(|e| e.to_string())?;
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64).map_err(|error| error.to_string())?;
         let mut book = Self {
             name: name.to_owned(),
             file,
@@ -128,11 +128,9 @@ impl Book {
             refunds: Vec::new(),
             answers: FxHashMap::default(),
         };
-        for line in lines {
+        for line in read(&text)? {
             book.apply(line);
         }
-        // A line that a crash cut off must not swallow the next one.
-        book.file.write_all(b"\n").map_err(|error| error.to_string())?;
         Ok(book)
     }
 

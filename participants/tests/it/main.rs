@@ -4,3 +4,6 @@ mod world;
 mod holds;
 mod model;
 mod hazards;
+mod store;
+mod outside;
+mod provider;

@@ -1,0 +1,378 @@
+//! A whole shard on a real file: what is decided is what is stored, also twice, after a restart, and on four shards.
+
+use crate::world::*;
+use endstate_events::*;
+use endstate_outbox::*;
+use endstate_participants::{HandOver, Participants, Settings, books, operation};
+use operation::Line;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+pub(crate) const MINUTE_MS: i64 = 60_000;
+
+/// A store, its participants' shards, and what they want called.
+pub(crate) struct System {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) shards: Vec<Shard<Participants>>,
+    pub(crate) calls: mpsc::UnboundedReceiver<HandOver>,
+}
+
+impl System {
+    pub(crate) async fn open(folder: &Path) -> Self {
+        let store = SqliteStore::open(folder).await.unwrap();
+        let clock = Arc::new(ManualClock::new(NOW_MS));
+        let (caller, calls) = mpsc::unbounded_channel();
+        let shard = |index| {
+            let handler = Participants::new(store.clone(), caller.clone(), Settings::default());
+            let id = ShardId { side: Side::Participants, index };
+            Shard::new(id, store.clone(), store.bus(), clock.clone(), handler)
+        };
+        let shards = (0..store.partitions()).map(shard).collect();
+        Self { store, clock, shards, calls }
+    }
+
+    /// Runs all shards at once until none has work.
+    pub(crate) async fn settle(&mut self) {
+        let mut tasks = tokio::task::JoinSet::new();
+        for mut shard in self.shards.drain(..) {
+            tasks.spawn(async move {
+                while shard.turn().await != Turn::Idle {}
+                shard
+            });
+        }
+        self.shards = tasks.join_all().await;
+    }
+
+    pub(crate) async fn send(&self, commands: &[Command]) {
+        let messages = commands.iter().map(|command| sent(command, NOW_MS)).collect();
+        self.store.bus().produce(messages).await.unwrap();
+    }
+
+    pub(crate) async fn operate(&mut self, id: &str, lines: &[Line]) {
+        let messages = operation::messages(id, lines, Lane::Live, self.store.partitions(), NOW_MS).unwrap();
+        self.store.bus().produce(messages).await.unwrap();
+        self.settle().await;
+    }
+
+    /// All messages to sagas so far, by the partition's order.
+    pub(crate) async fn inputs(&self) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for partition in 0..self.store.partitions() {
+            let mut consumer = self.store.bus().consumer(Topic::Progress, partition, 0);
+            loop {
+                let taken = consumer.take(1000).await.unwrap();
+                if taken.is_empty() {
+                    break;
+                }
+                for delivered in taken {
+                    let Message::Input(input) = delivered.envelope.unwrap().message.clone() else { panic!() };
+                    inputs.push(input);
+                }
+            }
+        }
+        inputs
+    }
+
+    /// The answers so far, by effect, in short.
+    pub(crate) async fn replies(&self) -> BTreeMap<String, Vec<String>> {
+        let mut replies: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for input in self.inputs().await {
+            if let InputBody::Reply(Reply { effect_id, verdict }) = input.body {
+                let short = match verdict {
+                    Verdict::Refused { code, .. } => code,
+                    verdict => verdict.label().to_owned(),
+                };
+                replies.entry(effect_id.to_string()).or_default().push(short);
+            }
+        }
+        replies
+    }
+
+    pub(crate) async fn book(&self, asset: &str) -> books::Book {
+        let books = books::read(&*self.store).await.unwrap();
+        assert!(books.iter().all(|book| book.balanced), "{books:?}");
+        books.into_iter().find(|book| book.asset == asset).unwrap_or_default()
+    }
+}
+
+fn sent(command: &Command, time_ms: i64) -> Outgoing {
+    let envelope = Envelope {
+        id: command.effect_id.to_string(),
+        schema: SCHEMA_VERSION,
+        time_ms,
+        key: command.key.clone(),
+        lane: Lane::Live,
+        message: Message::Command(command.clone()),
+    };
+    let partition = Slot::of(&command.key).partition(4);
+    Outgoing { topic: Topic::Commands, partition, envelope: envelope.into() }
+}
+
+pub(crate) fn line(call: &str, with: Json) -> Line {
+    let (participant, action) = call.split_once('.').unwrap();
+    Line { participant: participant.into(), action: action.into(), with }
+}
+
+fn refund_of(n: u64) -> Command {
+    let payment = json!({
+        "provider": "simpay", "provider_no": "P1", "amount_minor": 100, "currency": "CNY", "saga": saga(n)
+    });
+    tell(n, "payment.refund", "k", json!({ "payment": payment, "amount_minor": 100 }))
+}
+
+/// One order through all its commands; every third is given back.
+fn order(n: u64) -> Vec<Command> {
+    let user = format!("user-{}", n % 7);
+    let (stock, coupon) = (hold_stock(n, &format!("U{}", n % 16), 2), hold_coupon(n, &format!("C{n}"), &user));
+    let award = points(n, "award", &user, 10);
+    let (stocked, used) = (about("confirm", &stock), about("confirm", &coupon));
+    let mut commands = vec![stock.clone(), coupon.clone(), stocked.clone(), used.clone(), award.clone()];
+    if n % 3 == 0 {
+        commands.push(undo("take_back", &award));
+        commands.extend([undo("unconfirm", &stocked), undo("unconfirm", &used)]);
+        commands.extend([undo("release", &stock), undo("release", &coupon)]);
+    }
+    commands
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn z04_four_shards_share_no_account_and_their_books_hold() {
+    const ORDERS: u64 = 1_200;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    let mut lines: Vec<_> =
+        (0..16).map(|unit| line("stock.open", json!({ "unit": format!("U{unit}"), "quantity": 1000 }))).collect();
+    lines.extend(
+        (0..ORDERS)
+            .map(|n| line("coupon.open", json!({ "coupon": format!("C{n}"), "user": format!("user-{}", n % 7) }))),
+    );
+    system.operate("opening", &lines).await;
+
+    // Orders and adjustments of the same accounts, mixed; then every message once more.
+    let commands: Vec<_> = (0..ORDERS).flat_map(order).collect();
+    for chunk in commands.chunks(500) {
+        system.send(chunk).await;
+        let unit = format!("U{}", chunk.len() % 16);
+        let lines = [line("stock.adjust", json!({ "unit": unit, "delta": 3 }))];
+        system.operate(&format!("adjust-{}", chunk[0].effect_id), &lines).await;
+    }
+    let replies = system.replies().await;
+    let mut books = books::read(&*system.store).await.unwrap();
+    system.send(&commands).await;
+    system.operate("opening", &lines).await;
+    assert_eq!(books, books::read(&*system.store).await.unwrap(), "told again, nothing changes");
+    for (effect, answers) in system.replies().await {
+        assert!(answers.iter().all(|answer| *answer == replies[&effect][0]), "{effect}: {answers:?}");
+    }
+
+    assert!(replies.values().all(|answers| answers == &["done"]), "{replies:?}");
+    assert!(books.iter().all(|book| book.balanced && book.held == 0));
+    books.retain(|book| book.asset.starts_with("stock:"));
+    let kept = ORDERS - ORDERS.div_ceil(3);
+    assert_eq!(books.iter().map(|book| book.used).sum::<i64>(), 2 * kept as i64);
+    assert_eq!(system.book("coupon").await.used, kept as i64);
+    assert_eq!(system.book("points").await.left, 10 * kept as i64);
+}
+
+#[tokio::test]
+async fn what_a_desk_decides_in_memory_a_store_decides_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    let lines = [
+        line("stock.open", json!({ "unit": "A", "quantity": 10 })),
+        line("stock.open", json!({ "unit": "A", "quantity": 5, "standby": true })),
+        line("coupon.open", json!({ "coupon": "C", "user": "ann" })),
+        line("points.adjust", json!({ "user": "ann", "delta": 100 })),
+    ];
+    system.operate("opening", &lines).await;
+    let mut desk = opened();
+    let (hold, coupon, award) = (hold_stock(1, "A", 4), hold_coupon(1, "C", "ann"), points(1, "award", "ann", 30));
+    let (confirm, late) = (about("confirm", &hold), hold_stock(2, "A", 1));
+    let spend = points(3, "hold", "ann", 130);
+    let story = [
+        hold.clone(),
+        ask(&hold),
+        hold_stock(1, "A", 5),
+        confirm.clone(),
+        undo("release", &hold),
+        coupon.clone(),
+        hold_coupon(2, "C", "ann"),
+        award.clone(),
+        spend.clone(),
+        about("confirm", &spend),
+        undo("take_back", &award),
+        undo("release", &late),
+        late.clone(),
+        ask(&late),
+        tell(4, "stock.take", "A", json!({ "unit": "A", "quantity": 7, "standby": true })),
+        tell(5, "stock.take", "A", json!({ "unit": "A", "quantity": 5, "standby": true })),
+        undo("unconfirm", &confirm),
+        undo("release", &hold),
+        undo("release", &coupon),
+        hold_coupon(6, "C", "ann"),
+        points(7, "award", "ann", 50),
+    ];
+    for command in &story {
+        let before = system.replies().await.get(&command.effect_id.to_string()).map_or(0, Vec::len);
+        system.send(std::slice::from_ref(command)).await;
+        system.settle().await;
+        let answers = system.replies().await[&command.effect_id.to_string()].clone();
+        assert_eq!(answers[before..], [says(&mut desk, command)], "{command:?}");
+    }
+    let book = system.book("stock:A").await;
+    let held = balance(&desk, "stock:A:available").1;
+    assert_eq!((book.opened, book.held, book.left), (15, held, 15 - book.used - held));
+    assert_eq!(system.book("points").await.owed, -balance(&desk, "points:ann:debt").0);
+}
+
+#[tokio::test]
+async fn z08_a_call_that_was_open_at_a_crash_is_resumed_by_the_next_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let refund = refund_of(1);
+    {
+        let mut system = System::open(folder.path()).await;
+        system.send(std::slice::from_ref(&refund)).await;
+        system.settle().await;
+        let first = system.calls.recv().await.unwrap();
+        assert!(!first.resumed && first.calls.len() == 1);
+        assert_eq!(*first.calls[0].command, refund);
+        assert!(system.replies().await.is_empty());
+    }
+    let mut system = System::open(folder.path()).await;
+    system.settle().await;
+    let resumed = system.calls.recv().await.unwrap();
+    assert!(resumed.resumed);
+    assert_eq!(*resumed.calls[0].command, refund);
+
+    // Its answer, twice: booked once, and after another assignment nothing is open.
+    let reply =
+        Reply { effect_id: refund.effect_id.clone(), verdict: Verdict::Done { data: json!({ "refund_no": "R1" }) } };
+    let mut message = sent(&refund, NOW_MS);
+    Arc::make_mut(&mut message.envelope).message = Message::Answer(reply);
+    system.store.bus().produce(vec![message.clone(), message]).await.unwrap();
+    system.settle().await;
+    assert_eq!(system.replies().await[&refund.effect_id.to_string()], ["done"]);
+    assert_eq!(system.book("money:CNY").await.returned, 100);
+    drop(system);
+    let mut system = System::open(folder.path()).await;
+    system.settle().await;
+    assert!(system.calls.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn z09_a_very_old_command_is_put_aside_unanswered() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    let old = sent(&hold_stock(1, "A", 1), NOW_MS - 200 * 24 * 60 * MINUTE_MS);
+    system.store.bus().produce(vec![old]).await.unwrap();
+    system.settle().await;
+    assert!(system.replies().await.is_empty());
+    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
+    assert!(letters[0].letter.reason.starts_with("E5003"), "{letters:?}");
+}
+
+async fn inquired(system: &mut System, keep: impl Fn(&EffectId) -> bool) -> usize {
+    let asked: Vec<_> = system
+        .inputs()
+        .await
+        .into_iter()
+        .filter_map(|input| match input.body {
+            InputBody::Inquire { effect_id, reply_to } => Some((effect_id, reply_to)),
+            _ => None,
+        })
+        .collect();
+    let answers = asked.iter().map(|(effect_id, to)| {
+        let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: keep(effect_id) });
+        let envelope = Envelope {
+            id: effect_id.to_string(),
+            schema: SCHEMA_VERSION,
+            time_ms: NOW_MS,
+            key: String::new(),
+            lane: Lane::Live,
+            message,
+        };
+        Outgoing { topic: to.topic, partition: to.partition, envelope: envelope.into() }
+    });
+    system.store.bus().produce(answers.collect()).await.unwrap();
+    system.settle().await;
+    asked.len()
+}
+
+#[tokio::test]
+async fn an_old_hold_asks_its_saga_and_is_given_back_when_nobody_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 10 }))]).await;
+    let (orphan, kept) = (hold_stock(1, "A", 2), hold_stock(2, "A", 3));
+    system.send(&[orphan.clone(), kept.clone()]).await;
+    system.settle().await;
+    system.clock.advance(39 * MINUTE_MS);
+    system.settle().await;
+    assert_eq!(inquired(&mut system, |_| true).await, 0, "not old enough");
+    system.clock.advance(2 * MINUTE_MS);
+    system.settle().await;
+    assert_eq!(inquired(&mut system, |id| *id == kept.effect_id).await, 2);
+    assert_eq!(system.book("stock:A").await.held, 3);
+    system.send(&[undo("release", &orphan), undo("release", &kept)]).await;
+    system.settle().await;
+    let book = system.book("stock:A").await;
+    assert_eq!((book.held, book.left), (0, 10), "the saga's own release finds it done");
+}
+
+#[tokio::test]
+async fn z17_the_self_check_halts_before_it_gives_everything_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 100 }))]).await;
+    let holds: Vec<_> = (0..40).map(|n| hold_stock(n, "A", 1)).collect();
+    system.send(&holds).await;
+    system.settle().await;
+    system.clock.advance(41 * MINUTE_MS);
+    system.settle().await;
+    assert_eq!(inquired(&mut system, |_| false).await, 40);
+    assert_eq!(system.book("stock:A").await.held, 30, "ten of forty are enough to doubt");
+}
+
+static OVERDRAW: Statement = Statement {
+    name: "test.overdraw",
+    columns: &[Kind::Text],
+    sql: "with r(id) as ({rows}) update account set posted = -1 from r where account.id = r.id",
+};
+static REWRITE: Statement = Statement {
+    name: "test.rewrite",
+    columns: &[Kind::Int],
+    sql: "with r(amount) as ({rows}) update transfer set amount = r.amount from r",
+};
+
+#[tokio::test]
+async fn the_last_net_under_the_decisions_is_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 10 }))]).await;
+    let write = |statement, row| Commit { writes: vec![Write::any(statement, row)], ..Commit::default() };
+    let overdrawn = system.store.commit(write(&OVERDRAW, Rows::one(["stock:A:available".into()]))).await;
+    assert!(matches!(overdrawn, Err(CommitError::Data(_))), "{overdrawn:?}");
+    let rewritten = system.store.commit(write(&REWRITE, Rows::one([1.into()]))).await;
+    assert!(rewritten.is_err(), "{rewritten:?}");
+}
+
+#[tokio::test]
+async fn hostile_payloads_are_refused_and_the_batch_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 10 }))]).await;
+    let units = ["'; drop table account; --", "A\u{0}B", "", "\u{1F600}", &"x".repeat(100_000), "A:available"];
+    let mut commands: Vec<_> = (0..).zip(units).map(|(n, unit)| hold_stock(n, unit, 1)).collect();
+    commands.push(hold_stock(99, "A", 1));
+    system.send(&commands).await;
+    system.settle().await;
+    let replies = system.replies().await;
+    for command in &commands[..units.len()] {
+        assert_eq!(replies[&command.effect_id.to_string()], ["stock.unknown"], "{:?}", command.with);
+    }
+    assert_eq!(replies[&commands[units.len()].effect_id.to_string()], ["done"]);
+}
