@@ -1,9 +1,12 @@
 //! The program `endstate`: the only place that joins the orchestrator with the participants.
 
+mod bench;
 mod cli;
 mod config;
 mod demo;
+mod node;
 mod provider;
+mod serve;
 mod signal;
 
 use clap::Parser;

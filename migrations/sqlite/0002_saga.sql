@@ -79,6 +79,8 @@ create table discrepancy (
     id      integer primary key,
     saga    blob,
     kind    text    not null,
+    -- The effect concerned, if one is.
+    effect_id text,
     detail  text    not null,
     state   text    not null default 'open' check (state in ('open', 'explained', 'fixed')),
     time_ms integer not null

@@ -1,8 +1,22 @@
-//! Sagas at work: consume, decide, persist, relay, timers and view.
+//! The orchestrator: how inputs become committed events, and how sagas are reached and watched.
 //!
 //! Modules in reading order:
+//! - [`definitions`]: what sagas there are
+//! - [`gateway`]: the one way in
+//! - [`consume`]: what a batch needs to know before it decides
+//! - [`decide`]: each input in turn, on working copies
+//! - [`persist`]: all SQL of sagas
+//! - [`handler`]: the orchestrator's side of a shard: consume, decide, persist; timers
+//! - [`waiters`]: who is told after the commit
 //! - [`view`]: what lists are read from
 //! - [`job`]: scheduled jobs: lease, record, clock
 
+pub mod definitions;
+pub mod gateway;
+pub mod consume;
+pub mod decide;
+pub mod persist;
+pub mod handler;
+pub mod waiters;
 pub mod view;
 pub mod job;

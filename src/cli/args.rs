@@ -87,6 +87,9 @@ pub(crate) enum Command {
     /// The ledger: what was opened, is held, used and left, per asset
     #[command(after_help = "Example:\n  endstate books -o json")]
     Books,
+    /// Measure
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Settings in force, or the commented default file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -96,6 +99,12 @@ pub(crate) enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Sagas over the whole way: an HTTP call, bus, shard transaction, no-op participants, and back
+    Saga(crate::bench::SagaBench),
 }
 
 #[derive(Debug, Args)]

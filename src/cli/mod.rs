@@ -17,7 +17,7 @@ mod definition;
 mod saga;
 
 use crate::config::Config;
-use args::{Cli, Command, ConfigCommand, CouponsCommand, PointsCommand, StockCommand};
+use args::{BenchCommand, Cli, Command, ConfigCommand, CouponsCommand, PointsCommand, StockCommand};
 use clap::CommandFactory;
 use client::Client;
 use failure::Failure;
@@ -40,6 +40,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Coupons(CouponsCommand::Void(args)) => bulk::send("coupon", "void", &args, output, &client()?).await,
         Command::Token(command) => admin::tokens(command, output, &client()?).await,
         Command::Books => admin::books(output, &client()?).await,
+        Command::Bench(BenchCommand::Saga(options)) => {
+            let report = crate::bench::saga(&options).await?;
+            let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;
+            output.print(&value, |_| format!("{report}\n"))
+        }
         Command::Config(command) => config(command, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 /// Partitions of every topic of an embedded store.
@@ -28,6 +29,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     writer: mpsc::UnboundedSender<writer::Request>,
     bus: Arc<LocalBus>,
+    written: Arc<writer::Written>,
     /// Held as long as the store lives: a second process is refused.
     _lock: std::fs::File,
 }
@@ -69,9 +71,10 @@ impl SqliteStore {
         let bus = LocalBus::load(&connection).await?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed("open readers"))?;
         let (sender, requests) = mpsc::unbounded_channel();
+        let written = Arc::default();
         let connection = connection.acquire().await.map_err(failed("open"))?.detach();
-        tokio::spawn(writer::Writer::new(connection, Arc::clone(&bus)).run(requests));
-        let store = Arc::new(Self { readers, writer: sender, bus, _lock: lock });
+        tokio::spawn(writer::Writer::new(connection, Arc::clone(&bus), Arc::clone(&written)).run(requests));
+        let store = Arc::new(Self { readers, writer: sender, bus, written, _lock: lock });
         store.bus.attach(&store);
         Ok(store)
     }
@@ -80,6 +83,13 @@ impl SqliteStore {
     #[must_use]
     pub fn bus(&self) -> Arc<LocalBus> {
         Arc::clone(&self.bus)
+    }
+
+    /// Rows and commits written since the store was opened.
+    #[must_use]
+    pub fn written(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.written.rows), count(&self.written.commits))
     }
 
     /// The durability setting as the database itself reports it: 2 is FULL.

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Executor as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 /// Batches in one transaction at most; bounds the time a batch waits for its neighbours.
@@ -95,17 +96,25 @@ fn group(messages: Vec<Outgoing>) -> Result<Vec<OutboxRow>, CommitError> {
     Ok(rows)
 }
 
+/// What the writer has committed since it began.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) rows: AtomicU64,
+    pub(super) commits: AtomicU64,
+}
+
 pub(super) struct Writer {
     connection: SqliteConnection,
     bus: Arc<LocalBus>,
+    written: Arc<Written>,
     texts: FxHashMap<Vec<(usize, usize)>, Arc<str>>,
 }
 
 type Waiting = (Prepared, oneshot::Sender<Result<Vec<u64>, CommitError>>);
 
 impl Writer {
-    pub(super) fn new(connection: SqliteConnection, bus: Arc<LocalBus>) -> Self {
-        Self { connection, bus, texts: FxHashMap::default() }
+    pub(super) fn new(connection: SqliteConnection, bus: Arc<LocalBus>, written: Arc<Written>) -> Self {
+        Self { connection, bus, written, texts: FxHashMap::default() }
     }
 
     pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
@@ -163,13 +172,18 @@ impl Writer {
     /// Runs one transaction over all batches: one statement per table. Returns the hits of every write of every batch.
     async fn transaction(&mut self, batches: &[&Prepared]) -> Result<Vec<Vec<u64>>, CommitError> {
         let plan = Plan::of(batches, &self.bus);
-        let result = self.execute(&plan).await.and_then(|hits| plan.judge(batches, &hits));
+        let hits = self.execute(&plan).await;
+        let rows = hits.as_ref().map_or(0, |hits| hits.iter().sum());
+        let result = hits.and_then(|hits| plan.judge(batches, &hits));
         let end = if result.is_ok() { "commit" } else { "rollback" };
         if let Err(error) = self.connection.execute(end).await {
             if result.is_ok() {
                 self.connection.execute("rollback").await.ok();
                 return Err(CommitError::Doubt(error.to_string()));
             }
+        } else if result.is_ok() {
+            self.written.rows.fetch_add(rows, Ordering::Relaxed);
+            self.written.commits.fetch_add(1, Ordering::Relaxed);
         }
         result
     }

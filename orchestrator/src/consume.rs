@@ -1,0 +1,102 @@
+//! What a batch needs to know before it decides: the sagas it names, and who holds the numbers it claims.
+
+use crate::persist::{self, Claimed, Stored};
+use endstate_events::{Input, InputBody, Message, SagaId, Start};
+use endstate_outbox::{Batch, Store, StoreError};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// Sagas that one assignment has read or written; changed only after a commit.
+#[derive(Debug, Default)]
+pub struct Cache {
+    sagas: FxHashMap<SagaId, Stored>,
+}
+
+/// Sagas kept in memory per shard; beyond, the cache is emptied: open sagas are read again.
+const CACHE: usize = 20_000;
+
+impl Cache {
+    /// A cached saga.
+    #[must_use]
+    pub fn get(&self, id: SagaId) -> Option<&Stored> {
+        self.sagas.get(&id)
+    }
+
+    /// Remembers a committed saga; an ended one is forgotten, as little comes for it any more.
+    pub fn put(&mut self, stored: Stored) {
+        if stored.saga.control.is_ended() {
+            self.sagas.remove(&stored.saga.id);
+            return;
+        }
+        if self.sagas.len() >= CACHE {
+            self.sagas.clear();
+        }
+        self.sagas.insert(stored.saga.id, stored);
+    }
+
+    /// Forgets everything: a new assignment.
+    pub fn clear(&mut self) {
+        self.sagas.clear();
+    }
+}
+
+/// What was read for a batch.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Sagas by id, those that exist.
+    pub sagas: FxHashMap<SagaId, Stored>,
+    /// Earlier claims by (definition, number).
+    pub claims: FxHashMap<(String, String), Claimed>,
+}
+
+/// Reads what the batch's inputs and `due` sagas need and `cache` does not hold: at most two reads.
+///
+/// New numbers and new saga ids are the rule, so a first attempt reads neither; the commit finds out, and the second
+/// attempt knows.
+pub async fn load(store: &dyn Store, cache: &Cache, batch: &Batch, due: &[SagaId]) -> Result<Loaded, StoreError> {
+    let again = batch.attempt > 0;
+    let mut wanted: FxHashSet<SagaId> = due.iter().copied().collect();
+    let mut numbers: Vec<(&str, &str)> = Vec::new();
+    for (_, envelope) in &batch.messages {
+        let Message::Input(input) = &envelope.message else { continue };
+        match start_of(input) {
+            Some(start) if again => {
+                numbers.push((&start.definition, &start.number));
+                wanted.insert(input.saga);
+            }
+            Some(_) => {}
+            None => {
+                wanted.insert(input.saga);
+            }
+        }
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    let claims = persist::load_numbers(store, &numbers).await?.into_iter().collect();
+    let mut sagas = FxHashMap::default();
+    let mut missing = Vec::new();
+    for id in wanted {
+        match cache.get(id) {
+            Some(stored) => {
+                sagas.insert(id, stored.clone());
+            }
+            None => missing.push(id),
+        }
+    }
+    for stored in persist::load_sagas(store, &missing).await? {
+        sagas.insert(stored.saga.id, stored);
+    }
+    Ok(Loaded { sagas, claims })
+}
+
+/// The start, if the input is one.
+#[must_use]
+pub fn start_of(input: &Input) -> Option<&Start> {
+    match &input.body {
+        InputBody::Start(start) => Some(start),
+        InputBody::Reply(_)
+        | InputBody::Event { .. }
+        | InputBody::Cancel { .. }
+        | InputBody::Operate { .. }
+        | InputBody::Inquire { .. } => None,
+    }
+}

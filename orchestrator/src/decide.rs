@@ -1,0 +1,368 @@
+//! Each input in turn, on working copies: the pure decision of the saga core, and what its effects become.
+
+use crate::consume::{Loaded, start_of};
+use crate::definitions::Definitions;
+use crate::handler::Alert;
+use crate::persist::{self, Claimed, Pages, Stored};
+use crate::waiters::Claim;
+use endstate_events::{
+    Envelope, Input, InputBody, InquiryAnswer, Lane, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
+};
+use endstate_outbox::{Batch, DecideError, Outcome, Outgoing, Poisoned};
+use endstate_saga::control::Phase;
+use endstate_saga::decide::{Arrival, Decision, Denied, Setting, decide, decide_due};
+use endstate_saga::definition::Definition;
+use endstate_saga::effect::Effect;
+use endstate_saga::event::Event;
+use endstate_saga::saga::Saga;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// What a committed batch did to one saga.
+pub struct Changed {
+    /// The saga's id; of a refused start, the id that it was minted with.
+    pub id: SagaId,
+    /// The saga, if it was written.
+    pub saga: Option<Saga>,
+    /// Its phase.
+    pub phase: Phase,
+    /// The stored `due`.
+    pub due_ms: Option<i64>,
+    /// What became of its start, if the batch held one.
+    pub claim: Option<Claim>,
+    /// Change in the number of sagas in motion: -1, 0 or 1.
+    pub motion: isize,
+    /// What people should know.
+    pub alerts: Vec<Alert>,
+    /// What became of inputs that somebody may wait for, by their ids.
+    pub answers: Vec<(String, Result<(), Denied>)>,
+}
+
+/// One saga while a batch is decided.
+struct Copy {
+    /// Row version as read; none for a new saga.
+    before: Option<u64>,
+    was_in_motion: bool,
+    stored_due_ms: Option<i64>,
+    /// None only while it is being decided.
+    saga: Option<Saga>,
+    definition: Arc<Definition>,
+    events: Vec<Event>,
+    alerts: Vec<Alert>,
+    answers: Vec<(String, Result<(), Denied>)>,
+    first: bool,
+    /// Set when the row must be written although nothing happened: its timer moves.
+    rearm: bool,
+}
+
+/// A batch while it is decided.
+pub struct Working<'a> {
+    definitions: &'a Definitions,
+    batch: &'a Batch,
+    partitions: u16,
+    stored: FxHashMap<SagaId, Stored>,
+    claims: FxHashMap<(String, String), Claimed>,
+    copies: FxHashMap<SagaId, Copy>,
+    /// Touched sagas in the order of their first input: rows and sequence numbers follow it.
+    order: Vec<SagaId>,
+    refused: Vec<(SagaId, Claim)>,
+    pages: Pages,
+    outcome: Outcome,
+}
+
+impl<'a> Working<'a> {
+    /// Begins a batch.
+    #[must_use]
+    pub fn new(definitions: &'a Definitions, batch: &'a Batch, loaded: Loaded, partitions: u16) -> Self {
+        Self {
+            definitions,
+            batch,
+            partitions,
+            stored: loaded.sagas,
+            claims: loaded.claims,
+            copies: FxHashMap::default(),
+            order: Vec::new(),
+            refused: Vec::new(),
+            pages: Pages::default(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Decides one input.
+    pub fn input(&mut self, topic: Topic, envelope: &Arc<Envelope>, input: &Input) {
+        let partition = input.saga.slot().partition(self.partitions);
+        if partition != self.batch.assignment.shard.index {
+            // Somebody routed by other rules: the right shard decides (Z17).
+            self.outcome.messages.push(Outgoing { topic, partition, envelope: Arc::clone(envelope) });
+            return;
+        }
+        match start_of(input) {
+            Some(start) if !self.exists(input.saga) => self.start(topic, envelope, input, start),
+            Some(_) | None if self.open(input.saga) => self.step(envelope, input),
+            Some(_) => {}
+            None if self.answer_stranger(input) => {}
+            None => self.pages.orphan(partition, input.saga, envelope, self.batch.now_ms),
+        }
+    }
+
+    /// The self-check of a hold whose saga nobody knows: nobody needs it (H3).
+    fn answer_stranger(&mut self, input: &Input) -> bool {
+        let InputBody::Inquire { effect_id, reply_to } = &input.body else { return false };
+        let (id, key) = (effect_id.to_string(), effect_id.to_string());
+        let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: false });
+        let time_ms = self.batch.now_ms;
+        let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane: Lane::Live, message };
+        let (topic, partition) = (reply_to.topic, reply_to.partition);
+        self.outcome.messages.push(Outgoing { topic, partition, envelope: envelope.into() });
+        true
+    }
+
+    fn exists(&self, id: SagaId) -> bool {
+        self.copies.contains_key(&id) || self.stored.contains_key(&id)
+    }
+
+    fn start(&mut self, topic: Topic, envelope: &Arc<Envelope>, input: &Input, start: &Start) {
+        let number = (start.definition.clone(), start.number.clone());
+        if let Some(claimed) = self.claims.get(&number) {
+            let same_body = *claimed.body_hash == *start.body_hash;
+            self.refused.push((input.saga, Claim::Taken { by: claimed.saga, same_body }));
+            return;
+        }
+        let Some(definition) = self.definitions.get(&start.definition, start.version) else {
+            let reason = format!("E3001: definition {} version {} is not loaded", start.definition, start.version);
+            return self.bury(topic, envelope, reason);
+        };
+        let decision = decide(&*definition, None, arrival(envelope, input), self.setting());
+        if decision.saga.is_none() {
+            let why = decision.denied.map_or_else(String::new, |denied| format!(": {denied}"));
+            return self.bury(topic, envelope, format!("E3002: the start made no saga{why}"));
+        }
+        self.pages.claim(&start.definition, &start.number, input.saga, &start.body_hash);
+        self.claims.insert(number, Claimed { saga: input.saga, body_hash: start.body_hash.as_str().into() });
+        let copy = Copy {
+            before: None,
+            was_in_motion: false,
+            stored_due_ms: None,
+            saga: None,
+            definition,
+            events: Vec::new(),
+            alerts: Vec::new(),
+            answers: Vec::new(),
+            first: true,
+            rearm: false,
+        };
+        self.order.push(input.saga);
+        self.copies.insert(input.saga, copy);
+        self.take(input.saga, envelope.time_ms, decision);
+    }
+
+    /// Makes a working copy of a stored saga; false when there is none.
+    fn open(&mut self, id: SagaId) -> bool {
+        if self.copies.contains_key(&id) {
+            return true;
+        }
+        let Some(Stored { saga, due_ms }) = self.stored.remove(&id) else { return false };
+        let Some(definition) = self.definitions.get(&saga.definition, saga.definition_version) else {
+            tracing::error!(saga = %id, definition = %saga.definition, "E3001: its definition is not loaded");
+            return false;
+        };
+        let copy = Copy {
+            before: Some(saga.version),
+            was_in_motion: saga.control.is_in_motion(),
+            stored_due_ms: due_ms,
+            saga: Some(saga),
+            definition,
+            events: Vec::new(),
+            alerts: Vec::new(),
+            answers: Vec::new(),
+            first: false,
+            rearm: false,
+        };
+        self.order.push(id);
+        self.copies.insert(id, copy);
+        true
+    }
+
+    fn step(&mut self, envelope: &Arc<Envelope>, input: &Input) {
+        let setting = self.setting();
+        let Some(copy) = self.copies.get_mut(&input.saga) else { return };
+        let decision = decide(&*copy.definition, copy.saga.take(), arrival(envelope, input), setting);
+        self.answer(envelope, input, decision.denied.clone());
+        self.take(input.saga, envelope.time_ms, decision);
+    }
+
+    /// Fires the timers of a due saga.
+    pub fn due(&mut self, id: SagaId) {
+        if !self.open(id) {
+            return;
+        }
+        let setting = self.setting();
+        let Some(copy) = self.copies.get_mut(&id) else { return };
+        copy.rearm = true;
+        let Some(saga) = copy.saga.take() else { return };
+        let decision = decide_due(&*copy.definition, saga, setting);
+        self.take(id, self.batch.now_ms, decision);
+    }
+
+    fn setting(&self) -> Setting {
+        Setting { now_ms: self.batch.now_ms, partitions: self.partitions }
+    }
+
+    /// Remembers the answer for whoever may wait for it; replies and starts are told by other ways.
+    fn answer(&mut self, envelope: &Envelope, input: &Input, denied: Option<Denied>) {
+        let waited_for = match input.body {
+            InputBody::Event { .. } | InputBody::Cancel { .. } | InputBody::Operate { .. } => true,
+            InputBody::Start(_) | InputBody::Reply(_) | InputBody::Inquire { .. } => false,
+        };
+        if let Some(copy) = self.copies.get_mut(&input.saga).filter(|_| waited_for) {
+            copy.answers.push((envelope.id.clone(), denied.map_or(Ok(()), Err)));
+        }
+    }
+
+    fn take(&mut self, id: SagaId, time_ms: i64, decision: Decision) {
+        let Some(copy) = self.copies.get_mut(&id) else { return };
+        copy.saga = decision.saga;
+        copy.events.extend(decision.events);
+        for effect in decision.effects {
+            self.effect(id, time_ms, effect);
+        }
+    }
+
+    fn effect(&mut self, id: SagaId, time_ms: i64, effect: Effect) {
+        let Some(copy) = self.copies.get_mut(&id) else { return };
+        let Some(saga) = &copy.saga else { return };
+        let lane = saga.lane;
+        let mut send = |topic, partition, id: String, key: String, message| {
+            let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane, message };
+            self.outcome.messages.push(Outgoing { topic, partition, envelope: envelope.into() });
+        };
+        let partitions = self.partitions;
+        let at_slot = |slot: Slot| slot.partition(partitions);
+        let at = |key: &str| at_slot(Slot::of(key));
+        match effect {
+            Effect::Send(command) => {
+                let (partition, key) = (at(&command.key), command.key.clone());
+                send(Topic::Commands, partition, command.effect_id.to_string(), key, Message::Command(*command));
+            }
+            Effect::Reply { to, reply } => {
+                let saga = reply.effect_id.saga;
+                let input = Input { saga, body: InputBody::Reply(reply) };
+                send(to.topic, to.partition, format!("{id}:outcome"), saga.to_string(), Message::Input(input));
+            }
+            Effect::Answer { to, answer } => {
+                let key = answer.effect_id.to_string();
+                send(to.topic, to.partition, key.clone(), key, Message::Inquired(answer));
+            }
+            Effect::Publish(event) => {
+                let event_id = format!("{id}:{}:{}", event.version, self.batch.assignment.epoch);
+                send(Topic::Events, at_slot(id.slot()), event_id, id.to_string(), Message::Domain(*event));
+            }
+            Effect::Start(linked) => {
+                // Whoever queues a start chooses the version. Without an active one the start goes to the dead letters,
+                // from where it is replayed once the definition is loaded.
+                let version = self.definitions.active(&linked.definition).map_or(0, |active| active.version());
+                let body_hash = crate::gateway::body_hash(&linked.key, &linked.input);
+                let start = Start {
+                    definition: linked.definition.to_string(),
+                    version,
+                    number: linked.number.clone(),
+                    key: linked.key.to_string(),
+                    owner: saga.owner.as_deref().map(str::to_owned),
+                    input: linked.input,
+                    body_hash,
+                    link: Some(linked.link),
+                };
+                let key = linked.key.to_string();
+                let input = Input { saga: linked.id, body: InputBody::Start(Box::new(start)) };
+                send(Topic::Start, at_slot(linked.id.slot()), linked.number, key, Message::Input(input));
+            }
+            Effect::Alert { kind, step, text } => {
+                let alert = alert(saga, kind.label(), step, text);
+                copy.alerts.push(alert);
+            }
+            Effect::Discrepancy { kind, effect_id, text } => {
+                let effect_id = effect_id.map(|effect_id| effect_id.to_string());
+                self.pages.discrepancy(id, kind.label(), effect_id, &text, self.batch.now_ms);
+            }
+        }
+    }
+
+    /// Puts a message aside for good.
+    pub fn bury(&mut self, topic: Topic, envelope: &Arc<Envelope>, reason: String) {
+        tracing::error!(id = %envelope.id, %reason, "E4032: a message goes to the dead letters");
+        self.outcome.dead_letters.push((topic, Arc::clone(envelope), reason));
+    }
+
+    /// A record of this batch went to the dead letters: somebody must know which saga it was for.
+    pub fn poisoned(&mut self, poisoned: &Poisoned) {
+        let Some(Message::Input(input)) = poisoned.envelope.as_ref().map(|envelope| &envelope.message) else { return };
+        if !self.open(input.saga) {
+            return;
+        }
+        if let Some(copy) = self.copies.get_mut(&input.saga) {
+            let text = format!("an input of this saga went to the dead letters: {}", poisoned.reason);
+            copy.alerts.extend(copy.saga.as_ref().map(|saga| alert(saga, "dead_letter", None, text)));
+        }
+    }
+
+    /// Ends the batch: its rows, and what they did to each saga.
+    pub fn finish(mut self) -> Result<(Outcome, Vec<Changed>), DecideError> {
+        let shard = self.batch.assignment.shard.index;
+        let mut seq = self.batch.assignment.next_seq;
+        let mut changed = Vec::with_capacity(self.order.len() + self.refused.len());
+        for id in self.order {
+            let Some(mut copy) = self.copies.remove(&id) else { continue };
+            let Some(saga) = copy.saga.take() else { continue };
+            let plan = copy.definition.plan();
+            let due_ms = match copy.rearm {
+                true => saga.due_ms(plan),
+                false => persist::due(copy.stored_due_ms, saga.due_ms(plan)),
+            };
+            let phase = saga.control.phase(plan);
+            if !copy.events.is_empty() {
+                let before = copy.before.unwrap_or(0);
+                self.pages.events(shard, seq, id, before, self.batch.now_ms, &copy.events)?;
+                seq += 1;
+            }
+            if !copy.events.is_empty() || due_ms != copy.stored_due_ms {
+                self.pages.saga(shard, copy.before, &saga, phase, due_ms)?;
+            }
+            let is_in_motion = saga.control.is_in_motion();
+            changed.push(Changed {
+                id,
+                saga: Some(saga),
+                phase,
+                due_ms,
+                claim: copy.first.then_some(Claim::First),
+                motion: isize::from(is_in_motion) - isize::from(copy.was_in_motion),
+                alerts: copy.alerts,
+                answers: copy.answers,
+            });
+        }
+        for (id, claim) in self.refused {
+            let (phase, saga) = (Phase::Ended, None);
+            changed.push(Changed {
+                id,
+                saga,
+                phase,
+                due_ms: None,
+                claim: Some(claim),
+                motion: 0,
+                alerts: Vec::new(),
+                answers: Vec::new(),
+            });
+        }
+        self.outcome.seqs = seq - self.batch.assignment.next_seq;
+        self.outcome.writes = self.pages.into_writes();
+        Ok((self.outcome, changed))
+    }
+}
+
+fn arrival<'a>(envelope: &'a Envelope, input: &'a Input) -> Arrival<'a> {
+    Arrival { id: &envelope.id, time_ms: envelope.time_ms, lane: envelope.lane, input }
+}
+
+fn alert(saga: &Saga, kind: &'static str, step: Option<Arc<str>>, text: String) -> Alert {
+    let (definition, number) = (Arc::clone(&saga.definition), Arc::clone(&saga.number));
+    Alert { saga: saga.id, definition, number, kind, step, text }
+}

@@ -1,0 +1,298 @@
+//! The one way in: whoever wants something of a saga queues an input here. Nothing in this file writes saga state.
+
+use crate::definitions::Definitions;
+use crate::persist::{self, Stored};
+use crate::waiters::{Answer, Claim, Notice, Waiters};
+use endstate_events::{
+    Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
+};
+use endstate_outbox::{Bus, BusError, Clock, Outgoing, Store, StoreError};
+use endstate_saga::control::Phase;
+use endstate_saga::definition::{Identity, Misfit, OrderReference};
+use endstate_saga::event::Event;
+use endstate_saga::plan::EvalError;
+use endstate_saga::saga::Saga;
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a start waits for its shard's decision before it is answered as queued.
+const DECISION: Duration = Duration::from_secs(5);
+
+/// Queues inputs and reads sagas.
+#[derive(Clone)]
+pub struct Gateway {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    definitions: Arc<Definitions>,
+    waiters: Arc<Waiters>,
+}
+
+/// Beside the input, what a start may carry.
+#[derive(Clone, Debug, Default)]
+pub struct StartOptions {
+    /// Kind of traffic.
+    pub lane: Lane,
+    /// The caller's own idempotency key; must equal the number.
+    pub idempotency_key: Option<String>,
+    /// How long to wait for the end.
+    pub wait: Option<Duration>,
+    /// The version to start; the active one when none.
+    pub version: Option<u32>,
+}
+
+/// A start that was queued.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The saga: for a repeated number, the first one.
+    pub saga: SagaId,
+    /// Its number.
+    pub number: String,
+    /// True when the number was started before with the same body.
+    pub replayed: bool,
+    /// The latest news; empty when the shard has not decided yet.
+    pub notice: Notice,
+}
+
+/// Why an input was not queued.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// No active definition of that name.
+    #[error("there is no active definition `{0}`")]
+    UnknownDefinition(String),
+    /// The input does not fit the definition.
+    #[error("the input does not fit `{definition}`")]
+    Invalid {
+        /// The definition.
+        definition: String,
+        /// Each fault and where it is.
+        misfits: Vec<Misfit>,
+    },
+    /// The definition's number, key or owner cannot be computed from the input.
+    #[error(transparent)]
+    Evaluation(#[from] EvalError),
+    /// The idempotency key is not the number.
+    #[error("Idempotency-Key `{key}` is not the number `{number}`")]
+    KeyIsNotNumber {
+        /// The header.
+        key: String,
+        /// The number of the input.
+        number: String,
+    },
+    /// The number belongs to a saga with another body.
+    #[error("number `{number}` was used with another body, by saga {by}")]
+    NumberTaken {
+        /// The number.
+        number: String,
+        /// Who holds it.
+        by: SagaId,
+    },
+    /// The order that a linked definition refers to does not exist.
+    #[error("there is no `{definition}` with number `{number}`")]
+    UnknownOrder {
+        /// The order's definition.
+        definition: String,
+        /// Its number.
+        number: String,
+    },
+    /// Not acknowledged.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The order that a start belongs to.
+struct Order {
+    saga: SagaId,
+    key: String,
+    snapshot: Json,
+}
+
+impl Gateway {
+    /// A gateway over one store and bus.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        definitions: Arc<Definitions>,
+        waiters: Arc<Waiters>,
+    ) -> Self {
+        Self { store, bus, clock, definitions, waiters }
+    }
+
+    /// The store, for read models.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The definitions.
+    #[must_use]
+    pub fn definitions(&self) -> &Arc<Definitions> {
+        &self.definitions
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Queues a start, durably, and waits for its shard's decision (and longer, if asked to).
+    pub async fn start(&self, definition: &str, input: Json, options: StartOptions) -> Result<Started, GatewayError> {
+        let definition = match options.version {
+            Some(version) => self.definitions.get(definition, version),
+            None => self.definitions.active(definition),
+        }
+        .ok_or_else(|| GatewayError::UnknownDefinition(definition.to_owned()))?;
+        let misfits = definition.misfits(&input);
+        if !misfits.is_empty() {
+            return Err(GatewayError::Invalid { definition: definition.name().to_string(), misfits });
+        }
+        let order = match definition.order_reference(&input)? {
+            Some(reference) => Some(self.order(&reference).await?),
+            None => None,
+        };
+        let snapshot = order.as_ref().map_or(&Json::Null, |order| &order.snapshot);
+        let Identity { number, key, owner } = definition.identify(&input, snapshot)?;
+        if let Some(key) = options.idempotency_key.filter(|key| *key != number) {
+            return Err(GatewayError::KeyIsNotNumber { key, number });
+        }
+        let key = key.or_else(|| order.as_ref().map(|order| order.key.clone())).unwrap_or_else(|| number.clone());
+        let link = order.map(|order| Link { order: order.saga, snapshot: order.snapshot, caller: None });
+        let now_ms = self.clock.now_ms();
+        let saga = SagaId::mint(now_ms, Slot::of(&key), rand::random());
+        let body_hash = body_hash(&key, &input);
+        let start = Start {
+            definition: definition.name().to_string(),
+            version: definition.version(),
+            number: number.clone(),
+            key: key.clone(),
+            owner,
+            input,
+            body_hash,
+            link,
+        };
+        let mut waiting = self.waiters.sagas.wait(saga);
+        let body = InputBody::Start(Box::new(start));
+        self.queue(Topic::Start, saga, number.clone(), key, options.lane, body).await?;
+        tokio::time::timeout(DECISION, waiting.until(|notice| notice.claim.is_some())).await.ok();
+        if let Some(patience) = options.wait {
+            tokio::time::timeout(patience, waiting.until(Notice::is_settled)).await.ok();
+        }
+        let notice = waiting.latest();
+        match notice.claim {
+            Some(Claim::Taken { by, same_body: false }) => Err(GatewayError::NumberTaken { number, by }),
+            Some(Claim::Taken { by, same_body: true }) => {
+                let notice = self.news(by, options.wait).await?;
+                Ok(Started { saga: by, number, replayed: true, notice })
+            }
+            Some(Claim::First) | None => Ok(Started { saga, number, replayed: false, notice }),
+        }
+    }
+
+    async fn order(&self, reference: &OrderReference) -> Result<Order, GatewayError> {
+        let OrderReference { definition, number } = reference;
+        let unknown = || GatewayError::UnknownOrder { definition: definition.to_string(), number: number.clone() };
+        let saga = self.find(definition, number).await?.ok_or_else(unknown)?;
+        let Stored { saga, .. } = self.get(saga).await?.ok_or_else(unknown)?;
+        let known = self.definitions.get(&saga.definition, saga.definition_version).ok_or_else(unknown)?;
+        Ok(Order { saga: saga.id, key: saga.key.to_string(), snapshot: saga.snapshot(known.plan()) })
+    }
+
+    /// Queues an input and waits, at most `patience`, for what its saga says to it; none when that is not known in time.
+    pub async fn ask(
+        &self,
+        saga: SagaId,
+        id: String,
+        lane: Lane,
+        body: InputBody,
+        patience: Duration,
+    ) -> Result<Answer, GatewayError> {
+        let mut waiting = self.waiters.inputs.wait((saga, id.clone()));
+        self.send(saga, id, lane, body).await?;
+        let answer = tokio::time::timeout(patience, waiting.until(Option::is_some)).await;
+        Ok(answer.unwrap_or_else(|_| waiting.latest()))
+    }
+
+    /// Queues any other input, durably. `id` is its identity: repeated, it changes nothing.
+    pub async fn send(&self, saga: SagaId, id: String, lane: Lane, body: InputBody) -> Result<(), GatewayError> {
+        self.queue(Topic::Progress, saga, id, saga.to_string(), lane, body).await
+    }
+
+    async fn queue(
+        &self,
+        topic: Topic,
+        saga: SagaId,
+        id: String,
+        key: String,
+        lane: Lane,
+        body: InputBody,
+    ) -> Result<(), GatewayError> {
+        let message = Message::Input(Input { saga, body });
+        let time_ms = self.clock.now_ms();
+        let envelope = Arc::new(Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane, message });
+        let partition = saga.slot().partition(self.store.partitions());
+        self.bus.produce(vec![Outgoing { topic, partition, envelope }]).await?;
+        Ok(())
+    }
+
+    /// The saga that a number names.
+    pub async fn find(&self, definition: &str, number: &str) -> Result<Option<SagaId>, StoreError> {
+        let claims = persist::load_numbers(&*self.store, &[(definition, number)]).await?;
+        Ok(claims.first().map(|(_, claimed)| claimed.saga))
+    }
+
+    /// A saga's committed row.
+    pub async fn get(&self, saga: SagaId) -> Result<Option<Stored>, StoreError> {
+        Ok(persist::load_sagas(&*self.store, &[saga]).await?.pop())
+    }
+
+    /// A saga's events in order: version before, time, events.
+    pub async fn timeline(&self, saga: SagaId) -> Result<Vec<(u64, i64, Vec<Event>)>, StoreError> {
+        persist::load_timeline(&*self.store, saga).await
+    }
+
+    /// Waits until nothing more happens without somebody outside, at most `patience`; returns the latest news.
+    pub async fn news(&self, saga: SagaId, patience: Option<Duration>) -> Result<Notice, StoreError> {
+        let mut waiting = self.waiters.sagas.wait(saga);
+        let stored = self.get(saga).await?;
+        let known = stored.as_ref().map_or_else(Notice::default, |stored| self.notice(&stored.saga));
+        let Some(patience) = patience.filter(|_| !known.is_settled()) else { return Ok(known) };
+        match tokio::time::timeout(patience, waiting.until(Notice::is_settled)).await {
+            Ok(notice) => Ok(notice),
+            Err(_) => Ok(self.get(saga).await?.map_or(known, |stored| self.notice(&stored.saga))),
+        }
+    }
+
+    /// The phase of a saga, as its definition tells it.
+    #[must_use]
+    pub fn phase(&self, saga: &Saga) -> Option<Phase> {
+        let definition = self.definitions.get(&saga.definition, saga.definition_version)?;
+        Some(saga.control.phase(definition.plan()))
+    }
+
+    /// The news that a saga's row holds.
+    fn notice(&self, saga: &Saga) -> Notice {
+        Notice {
+            claim: None,
+            phase: self.phase(saga),
+            status: Some(Arc::clone(&saga.status)),
+            outcome: saga.control.outcome(),
+        }
+    }
+}
+
+/// SHA-256 over key and input, in hex. The input's keys are sorted, so that their order does not matter.
+#[must_use]
+pub fn body_hash(key: &str, input: &Json) -> String {
+    let mut hash = Sha256::new();
+    hash.update(key.as_bytes());
+    hash.update([0]);
+    hash.update(input.to_string().as_bytes());
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,189 @@
+//! The orchestrator's side of a shard: consume, decide, persist, and the timers of its sagas.
+
+use crate::consume::{self, Cache};
+use crate::decide::{Changed, Working};
+use crate::definitions::Definitions;
+use crate::persist::{self, Stored};
+use crate::waiters::{Claim, Waiters};
+use endstate_events::{Message, SagaId, Topic};
+use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Store, StoreError};
+use std::sync::Arc;
+
+/// Sagas whose timers one batch fires at most, so that 100,000 at once stay bounded.
+const TIMERS: usize = 256;
+
+/// How late a timer of a saga that was not due after all is looked at again.
+const DUE_FLOOR_MS: i64 = 10;
+
+/// What the orchestrator tells others after a commit.
+#[derive(Clone)]
+pub struct Listeners {
+    /// HTTP handlers.
+    pub waiters: Arc<Waiters>,
+    /// Alerts for people; sending never blocks.
+    pub alerts: tokio::sync::mpsc::UnboundedSender<Alert>,
+}
+
+/// Something a person should know (H2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    /// The saga.
+    pub saga: SagaId,
+    /// Its definition.
+    pub definition: Arc<str>,
+    /// Its number.
+    pub number: Arc<str>,
+    /// What it is about: `parked`, `undo_stuck`, `discrepancy`, `dead_letter`.
+    pub kind: &'static str,
+    /// The step concerned, if one is.
+    pub step: Option<Arc<str>>,
+    /// For people.
+    pub text: String,
+}
+
+/// Decides for the sagas of one shard.
+pub struct SagaHandler {
+    store: Arc<dyn Store>,
+    definitions: Arc<Definitions>,
+    listeners: Listeners,
+    /// Sagas in motion above which no start is taken (Z7).
+    in_motion_most: usize,
+    in_motion: usize,
+    cache: Cache,
+    /// When to look for due sagas: never later than the earliest stored `due`.
+    look_ms: Option<i64>,
+    changed: Vec<Changed>,
+    look_after_ms: Option<i64>,
+}
+
+impl SagaHandler {
+    /// A handler for one shard; `in_motion_most` bounds its sagas in motion.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        definitions: Arc<Definitions>,
+        listeners: Listeners,
+        in_motion_most: usize,
+    ) -> Self {
+        Self {
+            store,
+            definitions,
+            listeners,
+            in_motion_most,
+            in_motion: 0,
+            cache: Cache::default(),
+            look_ms: None,
+            changed: Vec::new(),
+            look_after_ms: None,
+        }
+    }
+
+    /// Sagas of this shard with a command that awaits its reply.
+    #[must_use]
+    pub fn in_motion(&self) -> usize {
+        self.in_motion
+    }
+
+    /// The due sagas to look at in this batch, and when to look next.
+    async fn due(&self, batch: &Batch) -> Result<(Vec<SagaId>, Option<i64>), StoreError> {
+        if !batch.timers || self.look_ms.is_none_or(|look| look > batch.now_ms) {
+            return Ok((Vec::new(), self.look_ms));
+        }
+        let shard = batch.assignment.shard.index;
+        let page = persist::load_due(&*self.store, shard, batch.now_ms, TIMERS + 1).await?;
+        let next = match page.get(TIMERS) {
+            // More is due than fits: look again at once.
+            Some((_, due)) => Some((*due).max(batch.now_ms)),
+            None => page.iter().map(|(_, due)| *due).find(|due| *due > batch.now_ms),
+        };
+        let due = page.into_iter().take(TIMERS).filter(|(_, due)| *due <= batch.now_ms).map(|(id, _)| id).collect();
+        Ok((due, next))
+    }
+}
+
+impl Handler for SagaHandler {
+    fn topics(&self) -> &'static [Topic] {
+        &[Topic::Progress, Topic::Start]
+    }
+
+    fn room(&self, topic: Topic) -> usize {
+        match topic {
+            Topic::Progress | Topic::Commands | Topic::Events => usize::MAX,
+            Topic::Start => self.in_motion_most.saturating_sub(self.in_motion),
+        }
+    }
+
+    async fn assigned(&mut self, assignment: &Assignment) -> Result<(), StoreError> {
+        self.cache.clear();
+        self.changed.clear();
+        let shard = assignment.shard.index;
+        self.in_motion = persist::count_in_motion(&*self.store, shard).await?;
+        self.look_ms = persist::load_due(&*self.store, shard, 0, 1).await?.first().map(|(_, due)| *due);
+        Ok(())
+    }
+
+    async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
+        let (due, look_ms) = self.due(batch).await?;
+        let loaded = consume::load(&*self.store, &self.cache, batch, &due).await?;
+        let mut working = Working::new(&self.definitions, batch, loaded, self.store.partitions());
+        for (topic, envelope) in &batch.messages {
+            match &envelope.message {
+                Message::Input(input) => working.input(*topic, envelope, input),
+                Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => {
+                    working.bury(*topic, envelope, format!("a {} is no input", envelope.message.label()));
+                }
+            }
+        }
+        for id in due {
+            working.due(id);
+        }
+        for poisoned in &batch.poisoned {
+            working.poisoned(poisoned);
+        }
+        let (outcome, changed) = working.finish()?;
+        let earliest = changed.iter().filter_map(|changed| changed.due_ms).min();
+        let soon = batch.now_ms + DUE_FLOOR_MS;
+        self.look_after_ms = [look_ms, earliest]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|look| if earliest == Some(look) && look <= batch.now_ms { soon } else { look });
+        self.changed = changed;
+        Ok(outcome)
+    }
+
+    fn committed(&mut self) {
+        self.look_ms = self.look_after_ms;
+        for changed in std::mem::take(&mut self.changed) {
+            self.in_motion = self.in_motion.saturating_add_signed(changed.motion);
+            let waiters = &self.listeners.waiters;
+            if let Some(claim) = changed.claim {
+                waiters.sagas.notify(&changed.id, |notice| notice.claim = Some(claim));
+            }
+            for (input, answer) in changed.answers {
+                waiters.inputs.notify(&(changed.id, input), |news| *news = Some(answer));
+            }
+            if let Some(saga) = changed.saga {
+                waiters.sagas.notify(&changed.id, |notice| {
+                    notice.claim.get_or_insert(Claim::First);
+                    notice.phase = Some(changed.phase);
+                    notice.status = Some(Arc::clone(&saga.status));
+                    notice.outcome = saga.control.outcome();
+                });
+                self.cache.put(Stored { saga, due_ms: changed.due_ms });
+            }
+            for alert in changed.alerts {
+                // Nobody listens while the program stops; the sweep finds parked sagas again.
+                self.listeners.alerts.send(alert).ok();
+            }
+        }
+    }
+
+    fn rolled_back(&mut self) {
+        self.changed.clear();
+    }
+
+    fn due_ms(&self) -> Option<i64> {
+        self.look_ms
+    }
+}

@@ -1,0 +1,279 @@
+//! All SQL of sagas: what a batch reads and what it writes.
+
+use endstate_events::{Envelope, SagaId};
+use endstate_outbox::{Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
+use endstate_saga::control::Phase;
+use endstate_saga::event::Event;
+use endstate_saga::saga::Saga;
+use std::sync::Arc;
+
+static LOAD_SAGAS: Statement = Statement {
+    name: "saga.load",
+    columns: &[Kind::Id],
+    sql: "with r(id) as ({rows}) select s.state, s.due from saga s join r on s.id = r.id",
+};
+
+static LOAD_NUMBERS: Statement = Statement {
+    name: "saga_number.load",
+    columns: &[Kind::Text, Kind::Text],
+    sql: "with r(definition, number) as ({rows}) select n.definition, n.number, n.saga, n.body_hash \
+          from saga_number n join r on n.definition = r.definition and n.number = r.number",
+};
+
+/// Due sagas of a shard, and the first that is due later, so that one read also tells when to look again.
+static DUE: Statement = Statement {
+    name: "saga.due",
+    columns: &[Kind::Int, Kind::Int, Kind::Int],
+    sql: "with r(shard, now_ms, page) as ({rows}) select s.id, s.due from saga s, r where s.shard = r.shard and \
+          s.due is not null order by s.due limit (select page from r)",
+};
+
+static IN_MOTION: Statement = Statement {
+    name: "saga.in_motion",
+    columns: &[Kind::Int],
+    sql: "with r(shard) as ({rows}) select count(*) from saga s join r on s.shard = r.shard where s.due is not null \
+          and s.phase in ('running', 'compensating', 'reversing')",
+};
+
+/// A number is claimed once: a second claim breaks the key, and the batch is decided again with the first one known.
+static CLAIM: Statement = Statement {
+    name: "saga_number.claim",
+    columns: &[Kind::Text, Kind::Text, Kind::Id, Kind::Text],
+    sql: "with r(definition, number, saga, body_hash) as ({rows}) \
+          insert into saga_number (definition, number, saga, body_hash) \
+          select definition, number, saga, body_hash from r where true order by definition, number \
+          on conflict (definition, number) do nothing",
+};
+
+static INSERT_SAGAS: Statement = Statement {
+    name: "saga.insert",
+    columns: &[Kind::Id, Kind::Int, Kind::Int, Kind::Text, Kind::Int, Kind::Text],
+    sql: "with r(id, shard, version, phase, due, state) as ({rows}) \
+          insert into saga (id, shard, version, phase, due, state) select * from r where true on conflict (id) do nothing",
+};
+
+static UPDATE_SAGAS: Statement = Statement {
+    name: "saga.update",
+    columns: &[Kind::Id, Kind::Int, Kind::Int, Kind::Text, Kind::Int, Kind::Text],
+    sql: "with r(id, before, version, phase, due, state) as ({rows}) update saga set version = r.version, \
+          phase = r.phase, due = r.due, state = r.state from r where saga.id = r.id and saga.version = r.before",
+};
+
+static INSERT_EVENTS: Statement = Statement {
+    name: "event.insert",
+    columns: &[Kind::Int, Kind::Int, Kind::Id, Kind::Int, Kind::Int, Kind::Int, Kind::Text],
+    sql: "with r(shard, seq, saga, version, events, time_ms, body) as ({rows}) \
+          insert into event (shard, seq, saga, version, events, time_ms, body) select * from r",
+};
+
+static INSERT_ORPHANS: Statement = Statement {
+    name: "orphan.insert",
+    columns: &[Kind::Int, Kind::Id, Kind::Int, Kind::Int, Kind::Text],
+    sql: "with r(shard, saga, time_ms, tried_ms, body) as ({rows}) \
+          insert into orphan (shard, saga, time_ms, tried_ms, body) select * from r",
+};
+
+static INSERT_DISCREPANCIES: Statement = Statement {
+    name: "discrepancy.insert",
+    columns: &[Kind::Id, Kind::Text, Kind::Text, Kind::Text, Kind::Int],
+    sql: "with r(saga, kind, effect_id, detail, time_ms) as ({rows}) \
+          insert into discrepancy (saga, kind, effect_id, detail, time_ms) select * from r",
+};
+
+static TIMELINE: Statement = Statement {
+    name: "event.timeline",
+    columns: &[Kind::Id],
+    sql: "with r(saga) as ({rows}) select e.version, e.time_ms, e.body from event e join r on e.saga = r.saga \
+          order by e.version",
+};
+
+/// A saga's row.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The saga.
+    pub saga: Saga,
+    /// The `due` of its row: never later than the saga's own, see [`due`].
+    pub due_ms: Option<i64>,
+}
+
+/// An earlier claim of a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Who holds it.
+    pub saga: SagaId,
+    /// The body it was claimed with.
+    pub body_hash: Arc<str>,
+}
+
+fn unreadable(statement: &Statement, reason: impl ToString) -> StoreError {
+    StoreError::Failed { statement: statement.name.to_owned(), reason: reason.to_string() }
+}
+
+/// Loads the sagas that exist among `ids`.
+pub async fn load_sagas(store: &dyn Store, ids: &[SagaId]) -> Result<Vec<Stored>, StoreError> {
+    let mut rows = Rows::new();
+    ids.iter().for_each(|id| rows.push([id.0.into()]));
+    let rows = if ids.is_empty() { Vec::new() } else { store.read(&LOAD_SAGAS, rows).await? };
+    rows.iter().map(|row| stored(row)).collect()
+}
+
+fn stored(row: &[Value]) -> Result<Stored, StoreError> {
+    let [Value::Text(state), due] = row else { return Err(unreadable(&LOAD_SAGAS, "a row has another shape")) };
+    let saga = serde_json::from_str(state).map_err(|error| unreadable(&LOAD_SAGAS, error))?;
+    Ok(Stored { saga, due_ms: due.int() })
+}
+
+/// Finds earlier claims of (definition, number).
+pub async fn load_numbers(
+    store: &dyn Store,
+    numbers: &[(&str, &str)],
+) -> Result<Vec<((String, String), Claimed)>, StoreError> {
+    let mut rows = Rows::new();
+    numbers.iter().for_each(|(definition, number)| rows.push([(*definition).into(), (*number).into()]));
+    let rows = if numbers.is_empty() { Vec::new() } else { store.read(&LOAD_NUMBERS, rows).await? };
+    let claim = |row: Row| match row.as_slice() {
+        [Value::Text(definition), Value::Text(number), Value::Id(saga), Value::Text(body_hash)] => {
+            let claimed = Claimed { saga: SagaId(*saga), body_hash: Arc::clone(body_hash) };
+            Ok(((definition.to_string(), number.to_string()), claimed))
+        }
+        _ => Err(unreadable(&LOAD_NUMBERS, "a row has another shape")),
+    };
+    rows.into_iter().map(claim).collect()
+}
+
+/// The shard's sagas with the earliest timers, at most `page`: (id, due).
+pub async fn load_due(
+    store: &dyn Store,
+    shard: u16,
+    now_ms: i64,
+    page: usize,
+) -> Result<Vec<(SagaId, i64)>, StoreError> {
+    let rows = Rows::one([i64::from(shard).into(), now_ms.into(), (page as i64).into()]);
+    let due = |row: Row| match row.as_slice() {
+        [Value::Id(id), Value::Int(due)] => Ok((SagaId(*id), *due)),
+        _ => Err(unreadable(&DUE, "a row has another shape")),
+    };
+    store.read(&DUE, rows).await?.into_iter().map(due).collect()
+}
+
+/// How many sagas of the shard have a command that awaits its reply.
+pub async fn count_in_motion(store: &dyn Store, shard: u16) -> Result<usize, StoreError> {
+    let rows = store.read(&IN_MOTION, Rows::one([i64::from(shard).into()])).await?;
+    let count = rows.first().and_then(|row| row.first()).and_then(Value::int).unwrap_or(0);
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// Events of one saga in order: the version before each, when, and the events as JSON.
+pub async fn load_timeline(store: &dyn Store, saga: SagaId) -> Result<Vec<(u64, i64, Vec<Event>)>, StoreError> {
+    let rows = store.read(&TIMELINE, Rows::one([saga.0.into()])).await?;
+    let entry = |row: Row| match row.as_slice() {
+        [Value::Int(version), Value::Int(time_ms), Value::Text(body)] => {
+            let events = serde_json::from_str(body).map_err(|error| unreadable(&TIMELINE, error))?;
+            Ok((u64::try_from(*version).unwrap_or(0), *time_ms, events))
+        }
+        _ => Err(unreadable(&TIMELINE, "a row has another shape")),
+    };
+    rows.into_iter().map(entry).collect()
+}
+
+/// The `due` to store: it only moves earlier (an early firing arms again), so that most updates leave the index alone.
+#[must_use]
+pub fn due(stored_ms: Option<i64>, wanted_ms: Option<i64>) -> Option<i64> {
+    match (stored_ms, wanted_ms) {
+        (Some(stored), Some(wanted)) => Some(stored.min(wanted)),
+        (_, wanted) => wanted,
+    }
+}
+
+/// The rows of one batch, collected saga by saga.
+#[derive(Debug, Default)]
+pub struct Pages {
+    claims: Rows,
+    inserts: Rows,
+    updates: Rows,
+    events: Rows,
+    orphans: Rows,
+    discrepancies: Rows,
+}
+
+impl Pages {
+    /// Claims a number for a saga.
+    pub fn claim(&mut self, definition: &str, number: &str, saga: SagaId, body_hash: &str) {
+        self.claims.push([definition.into(), number.into(), saga.0.into(), body_hash.into()]);
+    }
+
+    /// Writes a saga's row: inserted when `before` is none, else guarded by the version that was read.
+    pub fn saga(
+        &mut self,
+        shard: u16,
+        before: Option<u64>,
+        saga: &Saga,
+        phase: Phase,
+        due_ms: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let state = serde_json::to_string(saga).map_err(|error| unreadable(&UPDATE_SAGAS, error))?;
+        let (id, version) = (saga.id.0.into(), (saga.version as i64).into());
+        let phase = phase.label().into();
+        match before {
+            None => self.inserts.push([id, i64::from(shard).into(), version, phase, due_ms.into(), state.into()]),
+            Some(before) => {
+                self.updates.push([id, (before as i64).into(), version, phase, due_ms.into(), state.into()]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a saga's events of this batch: one row.
+    pub fn events(
+        &mut self,
+        shard: u16,
+        seq: i64,
+        saga: SagaId,
+        before: u64,
+        time_ms: i64,
+        events: &[Event],
+    ) -> Result<(), StoreError> {
+        let body = serde_json::to_string(events).map_err(|error| unreadable(&INSERT_EVENTS, error))?;
+        self.events.push([
+            i64::from(shard).into(),
+            seq.into(),
+            saga.0.into(),
+            (before as i64).into(),
+            (events.len() as i64).into(),
+            time_ms.into(),
+            body.into(),
+        ]);
+        Ok(())
+    }
+
+    /// Keeps an input whose saga is unknown.
+    pub fn orphan(&mut self, shard: u16, saga: SagaId, envelope: &Envelope, now_ms: i64) {
+        let body = serde_json::to_string(envelope).unwrap_or_default();
+        self.orphans.push([
+            i64::from(shard).into(),
+            saga.0.into(),
+            envelope.time_ms.into(),
+            now_ms.into(),
+            body.into(),
+        ]);
+    }
+
+    /// Writes a discrepancy.
+    pub fn discrepancy(&mut self, saga: SagaId, kind: &str, effect_id: Option<String>, text: &str, time_ms: i64) {
+        self.discrepancies.push([saga.0.into(), kind.into(), effect_id.into(), text.into(), time_ms.into()]);
+    }
+
+    /// All of it as bulk writes.
+    #[must_use]
+    pub fn into_writes(self) -> Vec<Write> {
+        let pages = [
+            (&CLAIM, self.claims),
+            (&INSERT_SAGAS, self.inserts),
+            (&UPDATE_SAGAS, self.updates),
+            (&INSERT_EVENTS, self.events),
+            (&INSERT_ORPHANS, self.orphans),
+            (&INSERT_DISCREPANCIES, self.discrepancies),
+        ];
+        pages.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(s, rows)| Write::exact(s, rows)).collect()
+    }
+}

@@ -1,0 +1,144 @@
+//! Who waits for a saga: HTTP handlers that promised to answer when it was decided or has ended.
+//!
+//! Notices are sent after the commit, so nobody is told what a crash could take back.
+
+use endstate_events::SagaId;
+use endstate_saga::control::{Outcome, Phase};
+use endstate_saga::decide::Denied;
+use rustc_hash::FxHashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// What became of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It made this saga.
+    First,
+    /// Its number belongs to an earlier saga.
+    Taken {
+        /// That saga.
+        by: SagaId,
+        /// Whether that saga was started with the same body; if not, the start is refused.
+        same_body: bool,
+    },
+}
+
+/// The latest committed news of one saga.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Notice {
+    /// What became of its start, once decided.
+    pub claim: Option<Claim>,
+    /// Its phase, once it has one.
+    pub phase: Option<Phase>,
+    /// Its customer-visible status.
+    pub status: Option<Arc<str>>,
+    /// Its outcome, once ended.
+    pub outcome: Option<Outcome>,
+}
+
+impl Notice {
+    /// True when nothing more happens without somebody outside: ended, waiting, parked, or not started at all.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let refused = matches!(self.claim, Some(Claim::Taken { .. }));
+        refused || matches!(self.phase, Some(Phase::Ended | Phase::Waiting | Phase::Parked))
+    }
+}
+
+/// What became of an input that somebody may be turned down for (a cancel, an operator's action, an event).
+pub type Answer = Option<Result<(), Denied>>;
+
+/// All waiting handlers of one process.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    /// News of sagas.
+    pub sagas: Arc<Board<SagaId, Notice>>,
+    /// Answers to inputs, by saga and the input's id.
+    pub inputs: Arc<Board<(SagaId, String), Answer>>,
+}
+
+/// Those who wait for news under a key.
+#[derive(Debug)]
+pub struct Board<K, N> {
+    waiting: Mutex<FxHashMap<K, watch::Sender<N>>>,
+}
+
+impl<K, N> Default for Board<K, N> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default() }
+    }
+}
+
+impl<K: Hash + Eq + Clone, N: Default + Clone> Board<K, N> {
+    /// Begins to wait. Do it before the input is queued, so that no news is missed.
+    #[must_use]
+    pub fn wait(self: &Arc<Self>, key: K) -> Waiting<K, N> {
+        let mut waiting = self.lock();
+        let sender = waiting.entry(key.clone()).or_insert_with(|| watch::Sender::new(N::default()));
+        Waiting { board: Arc::clone(self), key, news: sender.subscribe() }
+    }
+
+    /// Tells those who wait; costs a look-up when nobody does.
+    pub fn notify(&self, key: &K, tell: impl FnOnce(&mut N)) {
+        if let Some(sender) = self.lock().get(key) {
+            sender.send_modify(tell);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<K, watch::Sender<N>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who waits; stops waiting when dropped.
+#[derive(Debug)]
+pub struct Waiting<K: Hash + Eq + Clone, N: Default + Clone> {
+    board: Arc<Board<K, N>>,
+    key: K,
+    news: watch::Receiver<N>,
+}
+
+impl<K: Hash + Eq + Clone, N: Default + Clone> Waiting<K, N> {
+    /// The first news that satisfies `enough`. Cancel-safe.
+    pub async fn until(&mut self, enough: impl FnMut(&N) -> bool) -> N {
+        let news = self.news.wait_for(enough).await.map(|news| news.clone());
+        match news {
+            Ok(news) => news,
+            // The sender lives on the board as long as we do.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The latest news.
+    #[must_use]
+    pub fn latest(&self) -> N {
+        self.news.borrow().clone()
+    }
+}
+
+impl<K: Hash + Eq + Clone, N: Default + Clone> Drop for Waiting<K, N> {
+    fn drop(&mut self) {
+        let mut waiting = self.board.lock();
+        if waiting.get(&self.key).is_some_and(|sender| sender.receiver_count() <= 1) {
+            waiting.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use endstate_events::Slot;
+
+    #[tokio::test]
+    async fn a_notice_before_the_wait_began_to_poll_is_not_lost() {
+        let waiters = Arc::new(Waiters::default());
+        let saga = SagaId::mint(1, Slot::of("k"), 1);
+        let mut waiting = waiters.sagas.wait(saga);
+        waiters.sagas.notify(&saga, |notice| notice.phase = Some(Phase::Ended));
+        assert!(waiting.until(Notice::is_settled).await.is_settled());
+        drop(waiting);
+        assert!(waiters.sagas.lock().is_empty(), "nothing is kept for sagas that nobody waits for");
+    }
+}

@@ -1,0 +1,169 @@
+//! The clients: each has its connection and starts one saga after the other, or at a given rate, and waits for its end.
+
+use super::meter::CLIENT_THREAD;
+use anyhow::{Context as _, bail};
+use hdrhistogram::Histogram;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the clients do.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) server: SocketAddr,
+    pub(crate) clients: usize,
+    /// Sagas per second over all clients; none: closed loop.
+    pub(crate) rate: Option<f64>,
+    /// Per cent of the sagas that are refused at `fail_at`.
+    pub(crate) fail_percent: u64,
+    pub(crate) fail_at: String,
+    /// Part of every number, so that runs on one store do not meet.
+    pub(crate) run: String,
+}
+
+/// What the clients saw.
+pub(crate) struct Seen {
+    pub(crate) micros: Histogram<u64>,
+    pub(crate) completed: u64,
+    pub(crate) cancelled: u64,
+    /// Answers that were not the expected end.
+    pub(crate) wrong: Vec<String>,
+}
+
+/// Clients at work on threads of their own.
+pub(crate) struct Clients {
+    runtime: tokio::runtime::Runtime,
+    handles: Vec<tokio::task::JoinHandle<anyhow::Result<Seen>>>,
+    stop: Arc<AtomicBool>,
+    /// Answers so far.
+    pub(crate) answered: Arc<AtomicU64>,
+    /// Set when the warm-up is over: latencies count from then on.
+    pub(crate) measuring: Arc<AtomicBool>,
+}
+
+impl Clients {
+    /// Connects and begins.
+    pub(crate) fn start(plan: &Plan) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name(CLIENT_THREAD)
+            .enable_all()
+            .build()
+            .context("cannot start the clients' threads")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let measuring = Arc::new(AtomicBool::new(false));
+        let next = Arc::new(AtomicU64::new(0));
+        let handles = (0..plan.clients)
+            .map(|client| {
+                let worker = Worker {
+                    plan: plan.clone(),
+                    client,
+                    stop: stop.clone(),
+                    answered: answered.clone(),
+                    measuring: measuring.clone(),
+                    next: next.clone(),
+                };
+                runtime.spawn(worker.run())
+            })
+            .collect();
+        Ok(Self { runtime, handles, stop, answered, measuring })
+    }
+
+    /// Lets every client finish its saga, and adds up what they saw.
+    pub(crate) async fn finish(self) -> anyhow::Result<Seen> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Seen::new()?;
+        for handle in self.handles {
+            let seen = handle.await.context("a client failed")??;
+            all.micros.add(&seen.micros).context("cannot add up latencies")?;
+            all.completed += seen.completed;
+            all.cancelled += seen.cancelled;
+            all.wrong.extend(seen.wrong);
+        }
+        self.runtime.shutdown_background();
+        Ok(all)
+    }
+}
+
+impl Seen {
+    fn new() -> anyhow::Result<Self> {
+        let micros = Histogram::new_with_bounds(1, 600_000_000, 3).context("cannot make a histogram")?;
+        Ok(Self { micros, completed: 0, cancelled: 0, wrong: Vec::new() })
+    }
+}
+
+struct Worker {
+    plan: Plan,
+    client: usize,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    measuring: Arc<AtomicBool>,
+    next: Arc<AtomicU64>,
+}
+
+impl Worker {
+    async fn run(self) -> anyhow::Result<Seen> {
+        let mut sender = connect(self.plan.server).await?;
+        let mut seen = Seen::new()?;
+        let begin = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            // Open loop: a saga's latency counts from when it should have begun, not from when a client was free.
+            let due = self.plan.rate.map(|rate| begin + Duration::from_secs_f64(n as f64 / rate));
+            if let Some(due) = due {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            let since = due.unwrap_or_else(Instant::now);
+            let fails = n % 100 < self.plan.fail_percent;
+            let outcome = self.saga(&mut sender, n, fails).await?;
+            if self.measuring.load(Ordering::Relaxed) {
+                seen.micros.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+            }
+            match (outcome.as_str(), fails) {
+                ("completed", false) => seen.completed += 1,
+                ("cancelled", true) => seen.cancelled += 1,
+                _ => seen.wrong.push(format!("saga {n} ended as `{outcome}`, refused at a step: {fails}")),
+            }
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(seen)
+    }
+
+    async fn saga(&self, sender: &mut SendRequest<Full<Bytes>>, n: u64, fails: bool) -> anyhow::Result<String> {
+        let fail_at = if fails { self.plan.fail_at.as_str() } else { "none" };
+        let body = format!(r#"{{"number":"{}-{}-{n}","fail_at":"{fail_at}"}}"#, self.plan.run, self.client);
+        let request = hyper::Request::post("/v1/sagas/bench_saga")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .header("prefer", "wait=60")
+            .body(Full::new(Bytes::from(body)))?;
+        sender.ready().await?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            bail!("the server answered {status}: {}", String::from_utf8_lossy(&body));
+        }
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            #[serde(default)]
+            outcome: Option<String>,
+        }
+        let answer: Answer = serde_json::from_slice(&body).context("the answer is no saga")?;
+        Ok(answer.outcome.unwrap_or_default())
+    }
+}
+
+async fn connect(server: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = tokio::net::TcpStream::connect(server).await.with_context(|| format!("cannot reach {server}"))?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}

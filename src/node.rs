@@ -1,0 +1,114 @@
+//! One running system in one process: both sides' shards over one store and bus, and the ways in and out.
+
+use anyhow::Context as _;
+use endstate_events::Side;
+use endstate_orchestrator::definitions::{Definitions, DefinitionsError};
+use endstate_orchestrator::gateway::Gateway;
+use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
+use endstate_orchestrator::waiters::Waiters;
+use endstate_outbox::sqlite::PARTITIONS;
+use endstate_outbox::{Bus, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
+use endstate_participants::handler::{HandOver, Participants, Settings};
+use endstate_saga::definition::shipped;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often read rows of the local bus are deleted.
+const PURGE_EVERY: Duration = Duration::from_secs(2);
+
+/// Domain events kept per partition for those who follow them.
+const EVENTS_KEPT: i64 = 100_000;
+
+/// A running embedded system.
+pub(crate) struct Node {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) gateway: Gateway,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What participants want called outside, for the caller.
+    pub(crate) calls: Option<mpsc::UnboundedReceiver<HandOver>>,
+    /// What people should know.
+    pub(crate) alerts: Option<mpsc::UnboundedReceiver<Alert>>,
+    listeners: Listeners,
+    caller: mpsc::UnboundedSender<HandOver>,
+    pub(crate) tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// Opens the store and loads the shipped definitions; nothing runs yet.
+    pub(crate) async fn open(data: &Path) -> anyhow::Result<Self> {
+        let store = SqliteStore::open(data).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let definitions = Definitions::open(store.clone()).await.context("cannot read the stored definitions")?;
+        for source in shipped() {
+            load(&definitions, &source, clock.now_ms()).await?;
+        }
+        let waiters = Arc::new(Waiters::default());
+        let (alerts_in, alerts) = mpsc::unbounded_channel();
+        let (caller, calls) = mpsc::unbounded_channel();
+        let bus: Arc<dyn Bus> = store.bus();
+        let gateway =
+            Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
+        let listeners = Listeners { waiters, alerts: alerts_in };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (calls, alerts) = (Some(calls), Some(alerts));
+        Ok(Self { store, gateway, definitions, clock, calls, alerts, listeners, caller, tasks, stop })
+    }
+
+    /// Starts the shards of both sides.
+    pub(crate) fn start(&self, in_motion_most: usize, settings: Settings) {
+        for index in 0..PARTITIONS {
+            let (store, definitions) = (self.store.clone(), self.definitions.clone());
+            let sagas = SagaHandler::new(store, definitions, self.listeners.clone(), in_motion_most);
+            self.shard(Side::Orchestrator, index, sagas);
+            self.shard(Side::Participants, index, Participants::new(self.store.clone(), self.caller.clone(), settings));
+        }
+        let (bus, stop) = (self.store.bus(), self.stop.clone());
+        self.tasks.spawn(async move {
+            while stop.run_until_cancelled(tokio::time::sleep(PURGE_EVERY)).await.is_some() {
+                if let Err(error) = bus.purge(EVENTS_KEPT).await {
+                    tracing::warn!(%error, "read messages were not deleted; tried again later");
+                }
+            }
+        });
+    }
+
+    fn shard<H: endstate_outbox::Handler>(&self, side: Side, index: u16, handler: H) {
+        let id = ShardId { side, index };
+        let store: Arc<dyn Store> = self.store.clone();
+        let shard = Shard::new(id, store, self.store.bus(), self.clock.clone(), handler);
+        self.tasks.spawn(shard.run(self.stop.clone()));
+    }
+
+    /// Cancelled when the system stops.
+    pub(crate) fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Finishes batches that have begun, then returns.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn load(
+    definitions: &Definitions,
+    source: &endstate_saga::definition::Source,
+    now_ms: i64,
+) -> anyhow::Result<()> {
+    match definitions.load(source, now_ms).await {
+        Ok(_) => Ok(()),
+        Err(DefinitionsError::Faulty(faults)) => {
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            anyhow::bail!("{}", faults.join("\n"))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
