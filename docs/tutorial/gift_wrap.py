@@ -56,6 +56,6 @@ class Participant(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
 
-server = HTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 7700), Participant)
+server = HTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 7800), Participant)
 print(f"gift_wrap listens on http://127.0.0.1:{server.server_port}", flush=True)
 server.serve_forever()

@@ -7,3 +7,4 @@ mod hazards;
 mod store;
 mod outside;
 mod provider;
+mod errors;
