@@ -1,3 +1,5 @@
+//! Cases of the shipped definitions, run on the pure core.
+
 use super::*;
 use crate::definition::shipped;
 

@@ -1,3 +1,5 @@
+//! The shipped definitions, checked.
+
 use super::*;
 use crate::definition::shipped;
 

@@ -1,3 +1,5 @@
+//! Expressions: both ways of evaluating agree, and what is dangerous is refused.
+
 use super::*;
 use serde_json::json;
 

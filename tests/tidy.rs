@@ -1,0 +1,338 @@
+//! What no compiler checks: who may import whom, the shape of files, and that everything a document names exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Which of our crates each crate may depend on. The program at the root joins them all.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("events", &[]),
+    ("events/outbox", &["endstate-events"]),
+    ("http", &["endstate-events", "endstate-outbox"]),
+    ("orchestrator/saga", &["endstate-events"]),
+    ("orchestrator", &["endstate-events", "endstate-outbox", "endstate-http", "endstate-saga"]),
+    ("participants", &["endstate-events", "endstate-outbox", "endstate-http"]),
+];
+
+/// Crates that decide and never do: no runtime, no driver, no randomness, no log.
+const PURE: &[&str] = &["events", "orchestrator/saga"];
+const IMPURE: &[&str] = &["tokio", "sqlx", "rand", "reqwest", "axum", "tracing", "metrics"];
+
+/// Drivers, and the one crate that may name each. No entry: nobody yet.
+const DRIVERS: &[(&str, &[&str])] = &[("sqlx", &["events/outbox"]), ("rdkafka", &[]), ("redis", &[])];
+
+/// Lines above its tests that a file may have.
+const LONGEST: usize = 400;
+
+/// Files that may be longer, up to how much, and why they are one subject.
+const LONGER: &[(&str, usize, &str)] = &[
+    ("orchestrator/saga/src/control.rs", 480, "the control state and everything that is computed from it"),
+    ("orchestrator/saga/src/control/react.rs", 500, "the table of transitions, to be read in one piece"),
+    ("orchestrator/saga/src/definition/link.rs", 480, "names to indices, one function per construct of the language"),
+    ("participants/src/storage.rs", 430, "all SQL of the participants, beside what decodes it"),
+    ("src/cli/args.rs", 420, "what can be typed, one declaration per command"),
+];
+
+/// A tracked text file.
+struct File {
+    path: String,
+    text: String,
+}
+
+impl File {
+    /// What stands above the file's own tests.
+    fn code(&self) -> &str {
+        self.text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files of the tree with one of the endings, this one left out.
+fn files(endings: &[&str]) -> Vec<File> {
+    fn walk(folder: &Path, endings: &[&str], found: &mut Vec<File>) {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            let built = name == "target" || name == "data" || name.ends_with(".endstate");
+            if path.is_dir() {
+                if !built && (!name.starts_with('.') || name == ".ci") {
+                    walk(&path, endings, found);
+                }
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+                let relative = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+                found.push(File { path: relative, text: fs::read_to_string(&path).unwrap() });
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(root(), endings, &mut found);
+    found.retain(|file| file.path != "tests/tidy.rs");
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn manifest(folder: &str) -> toml::Table {
+    read(&format!("{folder}/Cargo.toml")).parse().unwrap()
+}
+
+/// Names of a manifest's dependencies, those for tests included when `tests` is set.
+fn dependencies(folder: &str, tests: bool) -> BTreeSet<String> {
+    let manifest = manifest(folder);
+    let sections = if tests { &["dependencies", "dev-dependencies"][..] } else { &["dependencies"][..] };
+    let tables = sections.iter().filter_map(|section| manifest.get(*section)?.as_table());
+    tables.flat_map(|table| table.keys().cloned()).collect()
+}
+
+/// Fails with all findings at once; one at a time would be a slow conversation.
+fn none(findings: Vec<String>) {
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+#[test]
+fn crates_import_only_what_they_may() {
+    let members = manifest(".")["workspace"]["members"].clone();
+    let members: Vec<String> = members.try_into().unwrap();
+    let known: Vec<&str> = MAY_IMPORT.iter().map(|(folder, _)| *folder).collect();
+    let mut findings: Vec<String> = Vec::new();
+    for member in &members {
+        if !known.contains(&member.as_str()) {
+            findings.push(format!("{member}: not in MAY_IMPORT; say what it may import"));
+        }
+        if manifest(member).get("lints").is_none() {
+            findings.push(format!("{member}: lacks `[lints] workspace = true`"));
+        }
+    }
+    for (folder, may) in MAY_IMPORT {
+        for name in dependencies(folder, true).iter().filter(|name| name.starts_with("endstate")) {
+            if !may.contains(&name.as_str()) {
+                findings.push(format!("{folder} may not import {name}"));
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn drivers_stay_in_their_crates() {
+    let mut findings = Vec::new();
+    for (driver, homes) in DRIVERS {
+        for folder in MAY_IMPORT.iter().map(|(folder, _)| *folder).chain(["."]) {
+            if !homes.contains(&folder) && dependencies(folder, true).contains(*driver) {
+                findings.push(format!("{folder} may not import {driver}"));
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn pure_crates_know_no_clock_and_do_nothing() {
+    let clocks = ["SystemTime", "Instant", "std::thread", "std::net", "std::env"];
+    let mut findings = Vec::new();
+    for folder in PURE {
+        for name in dependencies(folder, false).iter().filter(|name| IMPURE.contains(&name.as_str())) {
+            findings.push(format!("{folder} is pure and may not import {name}"));
+        }
+        for file in files(&[".rs"]).iter().filter(|file| file.path.starts_with(&format!("{folder}/src/"))) {
+            for word in clocks.iter().filter(|word| file.code().contains(**word)) {
+                findings.push(format!("{} is pure and may not name {word}", file.path));
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn every_dependency_is_explained() {
+    let changelog = read("CHANGELOG.md");
+    let folders = MAY_IMPORT.iter().map(|(folder, _)| *folder).chain(["."]);
+    let names: BTreeSet<String> = folders.flat_map(|folder| dependencies(folder, true)).collect();
+    let foreign = names.into_iter().filter(|name| !name.starts_with("endstate"));
+    let silent = foreign.filter(|name| !changelog.contains(&format!("`{name}`")));
+    none(silent.map(|name| format!("CHANGELOG.md does not say what {name} is for")).collect());
+}
+
+#[test]
+fn files_say_what_they_are_and_stay_short() {
+    let mut findings = Vec::new();
+    for file in files(&[".rs"]) {
+        if !file.text.starts_with("//! ") {
+            findings.push(format!("{}: begins without `//!`, its place in the flow", file.path));
+        }
+        let longest = LONGER.iter().find(|(path, ..)| *path == file.path).map_or(LONGEST, |(_, most, _)| *most);
+        let lines = file.code().lines().count();
+        if lines > longest {
+            findings.push(format!("{}: {lines} lines above its tests, {longest} at most", file.path));
+        }
+    }
+    for file in files(&[".sql"]).iter().filter(|file| !file.text.starts_with("-- ")) {
+        findings.push(format!("{}: begins without a comment that says what it is", file.path));
+    }
+    none(findings);
+}
+
+#[test]
+fn nothing_is_left_for_later_or_tied_to_a_machine() {
+    let words = ["TODO", "FIXME", "XXX", "unimplemented!", "todo!", "/home/", "/root/", "/work/", "/Users/"];
+    let mut findings = Vec::new();
+    for file in files(&[".rs", ".sql", ".yaml", ".toml", ".md", ".json", ".py", "run"]) {
+        for (number, line) in file.text.lines().enumerate() {
+            for word in words.iter().filter(|word| line.contains(**word)) {
+                findings.push(format!("{}:{}: {word}", file.path, number + 1));
+            }
+        }
+    }
+    none(findings);
+}
+
+/// Codes such as `E1203` in a text.
+fn codes(text: &str) -> BTreeSet<String> {
+    let is_code = |word: &&str| {
+        word.len() == 5
+            && word.starts_with(['E'])
+            && word[1..].bytes().all(|byte| byte.is_ascii_digit())
+            && ('1'..='6').contains(&word.chars().nth(1).unwrap())
+    };
+    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_code).map(str::to_owned).collect()
+}
+
+/// Families of codes, in the order of the index.
+const FAMILIES: &[(&str, &str)] = &[
+    ("E1", "definitions"),
+    ("E20", "calls: the body and its surroundings"),
+    ("E21", "calls: who may"),
+    ("E22", "calls: what is not there"),
+    ("E23", "calls: what is refused"),
+    ("E24", "calls: payment callbacks"),
+    ("E25", "calls: not now"),
+    ("E29", "the sale file of the demo"),
+    ("E3", "the engine"),
+    ("E4", "store and bus"),
+    ("E5", "participants"),
+    ("E6", "the gate"),
+];
+
+const INDEX: &str = "# Error codes
+
+Every refusal, and every line in the log that asks for somebody's attention, has a code. A code is never given another
+meaning. A running server shows these pages at `/errors/CODE`. Refusal codes of participants, such as `stock.short`, are
+data of a saga and not errors: the catalogue lists them.
+";
+
+/// `ENDSTATE_BLESS=1 cargo test --test tidy` writes the index.
+#[test]
+fn every_error_code_has_its_page() {
+    let used: BTreeSet<String> = files(&[".rs"]).iter().flat_map(|file| codes(file.code())).collect();
+    let mut pages: BTreeMap<String, String> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for file in files(&[".md"]) {
+        let name = file.path.strip_prefix("docs/errors/").and_then(|name| name.strip_suffix(".md"));
+        let Some(code) = name.filter(|name| *name != "README") else { continue };
+        match file.text.lines().next().unwrap_or_default().strip_prefix(&format!("# {code}: ")) {
+            Some(title) => drop(pages.insert(code.to_owned(), title.to_owned())),
+            None => findings.push(format!("{} must begin with `# {code}: TITLE`", file.path)),
+        }
+    }
+    for code in used.iter().filter(|code| !pages.contains_key(*code)) {
+        findings.push(format!("{code} has no page docs/errors/{code}.md"));
+    }
+    for code in pages.keys().filter(|code| !used.contains(*code)) {
+        findings.push(format!("docs/errors/{code}.md: nothing raises {code}"));
+    }
+    none(findings);
+    let mut index = INDEX.to_owned();
+    for (family, about) in FAMILIES {
+        let lines = pages.iter().filter(|(code, _)| code.starts_with(family));
+        let lines: String = lines.map(|(code, title)| format!("- [{code}]({code}.md) {title}\n")).collect();
+        if !lines.is_empty() {
+            index += &format!("\n## {family}: {about}\n\n{lines}");
+        }
+    }
+    if std::env::var_os("ENDSTATE_BLESS").is_some() {
+        fs::write(root().join("docs/errors/README.md"), &index).unwrap();
+    }
+    assert!(read("docs/errors/README.md") == index, "docs/errors/README.md is stale; ENDSTATE_BLESS=1 writes it");
+}
+
+/// Names of all functions, tests included.
+fn functions() -> BTreeSet<String> {
+    let rust = files(&[".rs"]);
+    let after_fn = |file: &File| -> Vec<String> {
+        let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().map(str::to_owned);
+        file.text.split("fn ").skip(1).filter_map(name).collect()
+    };
+    let mut names: BTreeSet<String> = rust.iter().flat_map(after_fn).collect();
+    names.extend(after_fn(&File { path: String::new(), text: read("tests/tidy.rs") }));
+    names
+}
+
+/// Rows of the tables in a document: the first cell and the last.
+fn rows(document: &str) -> Vec<(String, String)> {
+    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let table = document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| No.")).map(cells);
+    table.filter_map(|cells| Some((cells.first()?.clone(), cells.last()?.clone()))).collect()
+}
+
+/// Tests named in a cell: the part of `file: name` or plain `name` that looks like a function.
+fn named(cell: &str) -> Vec<String> {
+    let code = cell.split('`').skip(1).step_by(2);
+    let function = |word: &&str| word.contains('_') && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    code.filter(function).map(str::to_owned).collect()
+}
+
+#[test]
+fn requirements_and_hazards_name_tests_that_exist_or_say_not_yet() {
+    let functions = functions();
+    let mut findings = Vec::new();
+    let mut hazards_named = BTreeSet::new();
+    for path in ["docs/requirements.md", "docs/hazards.md"] {
+        for (number, shown) in rows(&read(path)) {
+            let tests = named(&shown);
+            if tests.is_empty() && !shown.contains("not yet") {
+                findings.push(format!("{path}: {number} has neither a test nor `not yet`"));
+            }
+            for test in tests.iter().filter(|test| !functions.contains(*test)) {
+                findings.push(format!("{path}: {number} names `{test}`, which does not exist"));
+            }
+            hazards_named.extend(tests);
+        }
+    }
+    let is_hazard = |name: &&String| {
+        let digits = name.strip_prefix('z').and_then(|rest| rest.get(..3));
+        digits.is_some_and(|d| d.ends_with('_') && d[..2].bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    for test in functions.iter().filter(is_hazard).filter(|test| !hazards_named.contains(*test)) {
+        findings.push(format!("docs/hazards.md does not name `{test}`"));
+    }
+    none(findings);
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut findings = Vec::new();
+    for file in files(&[".md"]) {
+        let folder = root().join(&file.path).parent().unwrap().to_owned();
+        for target in file.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            let outside = target.starts_with("http") || path.is_empty() || path.contains(' ');
+            if !outside && !folder.join(path).exists() {
+                findings.push(format!("{}: link to {target}, which is not there", file.path));
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn the_readme_and_the_check_run_the_same_tests() {
+    let command = "cargo test --workspace\n";
+    for path in ["README.md", "CONTRIBUTING.md", ".ci/run"] {
+        assert!(read(path).contains(command), "{path} does not hold the line `{}`", command.trim());
+    }
+}
