@@ -26,6 +26,7 @@ const LONGEST: usize = 400;
 
 /// Files that may be longer, up to how much, and why they are one subject.
 const LONGER: &[(&str, usize, &str)] = &[
+    ("events/outbox/src/shard.rs", 420, "the loop of a shard, and every way in which it can fail"),
     ("orchestrator/saga/src/control.rs", 480, "the control state and everything that is computed from it"),
     ("orchestrator/saga/src/control/react.rs", 500, "the table of transitions, to be read in one piece"),
     ("orchestrator/saga/src/definition/link.rs", 480, "names to indices, one function per construct of the language"),
@@ -309,6 +310,29 @@ fn requirements_and_hazards_name_tests_that_exist_or_say_not_yet() {
     };
     for test in functions.iter().filter(is_hazard).filter(|test| !hazards_named.contains(*test)) {
         findings.push(format!("docs/hazards.md does not name `{test}`"));
+    }
+    none(findings);
+}
+
+/// Documents whose every `path/to/file.rs` and `Type::function` must exist. Changelog and plans may name what is gone.
+const PRECISE: &[&str] = &["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/guarantees.md", "docs/adr/"];
+
+#[test]
+fn documents_name_files_and_functions_that_exist() {
+    let functions = functions();
+    let mut findings = Vec::new();
+    for file in files(&[".md"]).iter().filter(|file| PRECISE.iter().any(|path| file.path.starts_with(path))) {
+        for code in file.text.split('`').skip(1).step_by(2) {
+            let is_file = code.contains('/') && [".rs", ".yaml", ".sql"].iter().any(|ending| code.ends_with(ending));
+            if is_file && !code.contains("N") && !root().join(code).exists() {
+                findings.push(format!("{}: no file {code}", file.path));
+            }
+            let function = code.rsplit_once("::").map_or("", |(_, name)| name);
+            let is_function = function.starts_with(|first: char| first.is_ascii_lowercase());
+            if is_function && !functions.contains(function) {
+                findings.push(format!("{}: no function {code}", file.path));
+            }
+        }
     }
     none(findings);
 }
