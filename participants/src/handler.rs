@@ -141,6 +141,9 @@ impl Participants {
     }
 
     fn command(&self, desk: &mut Desk, command: &Command, lane: Lane, now_ms: i64, out: &mut Vec<Outgoing>) {
+        if command.participant == bench::NAME {
+            return out.push(reply(command, bench::decide(command), lane, now_ms));
+        }
         let id: Arc<str> = command.effect_id.to_string().into();
         let known = operation::is_operation(&command.effect_id).then(|| desk.effects.get(&id).is_some());
         let verdict = decide::decide(desk, &self.job(command, &id, lane, now_ms));

@@ -1,6 +1,7 @@
 //! Everything about the participants, from single commands to a whole shard on a real file.
 
 mod world;
+mod ledger;
 mod holds;
 mod model;
 mod hazards;
