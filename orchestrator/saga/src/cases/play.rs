@@ -327,7 +327,9 @@ fn label(kind: CommandKind, effect_id: &EffectId) -> String {
     let name = format!("{}{item}", effect_id.step);
     match (kind, effect_id.direction) {
         (CommandKind::Ask, _) => format!("ask {name}"),
-        (CommandKind::Do | CommandKind::Undo, Direction::Undo) | (CommandKind::Undo, Direction::Do) => format!("undo {name}"),
+        (CommandKind::Do | CommandKind::Undo, Direction::Undo) | (CommandKind::Undo, Direction::Do) => {
+            format!("undo {name}")
+        }
         (CommandKind::Do, Direction::Do) => name,
     }
 }

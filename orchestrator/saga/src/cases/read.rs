@@ -1,7 +1,9 @@
 //! Case files as written.
 
 use super::CaseFile;
-use crate::definition::{Code, Complaints, Definition, Diagnostic, Fields, Kind, Node, Position, Sample, parse_duration};
+use crate::definition::{
+    Code, Complaints, Definition, Diagnostic, Fields, Kind, Node, Position, Sample, parse_duration,
+};
 use endstate_events::{ForcedEnd, Json, Operation};
 use std::sync::Arc;
 
@@ -129,7 +131,9 @@ impl Reader<'_> {
         let one = |made: Move| Some(vec![(key.at.clone(), made)]);
         match key.name.as_str() {
             "done" | "refused" | "unknown" | "never_seen" | "silence" => match &value.kind {
-                Kind::List(targets) => targets.iter().map(|node| Some((node.at.clone(), self.answer(&key.name, node)?))).collect(),
+                Kind::List(targets) => {
+                    targets.iter().map(|node| Some((node.at.clone(), self.answer(&key.name, node)?))).collect()
+                }
                 _ => one(self.answer(&key.name, value)?),
             },
             "event" => one(self.event(value, sample)?),
@@ -141,7 +145,18 @@ impl Reader<'_> {
             },
             "expect" => one(Move::Expect(self.expect(value)?)),
             other => {
-                let known = ["done", "refused", "unknown", "never_seen", "silence", "event", "cancel", "operate", "advance", "expect"];
+                let known = [
+                    "done",
+                    "refused",
+                    "unknown",
+                    "never_seen",
+                    "silence",
+                    "event",
+                    "cancel",
+                    "operate",
+                    "advance",
+                    "expect",
+                ];
                 let diagnostic = Diagnostic::new(Code::BadCase, &key.at, format!("there is no move `{other}`"));
                 self.complaints.push(diagnostic.suggest(other, known));
                 None
@@ -227,7 +242,10 @@ impl Reader<'_> {
         }
         let fields = Fields::of(node, "a cancel", &["reason", "role"], self.complaints)?;
         fields.require("reason")?;
-        Some(Move::Cancel { reason: fields.text("reason")?.to_string(), role: fields.text("role").map(|role| role.to_string()) })
+        Some(Move::Cancel {
+            reason: fields.text("reason")?.to_string(),
+            role: fields.text("role").map(|role| role.to_string()),
+        })
     }
 
     fn operate(&self, node: &Node) -> Option<Operation> {

@@ -26,7 +26,8 @@ const BEFORE: &[Root] = &[Root::Input, Root::Order];
 const VALUES: &[Root] = &[Root::Input, Root::Order, Root::Values, Root::Saga];
 const RUNNING: &[Root] = &[Root::Input, Root::Order, Root::Values, Root::Saga, Root::Steps, Root::Waits];
 const WITH_ITEM: &[Root] = &[Root::Input, Root::Order, Root::Values, Root::Saga, Root::Steps, Root::Waits, Root::Item];
-const WITH_EVENT: &[Root] = &[Root::Input, Root::Order, Root::Values, Root::Saga, Root::Steps, Root::Waits, Root::Event];
+const WITH_EVENT: &[Root] =
+    &[Root::Input, Root::Order, Root::Values, Root::Saga, Root::Steps, Root::Waits, Root::Event];
 const LATE: &[Root] = &[Root::Input, Root::Order, Root::Values, Root::Saga, Root::Event];
 const EVENT_ONLY: &[Root] = &[Root::Event];
 
@@ -172,7 +173,8 @@ impl<'a> Paths<'a> {
     fn wait(&self, path: &Path, site: Site<'a>) -> Found<'a> {
         let Some((Segment::Field(name), rest)) = path.segments.split_first() else { return Found::Open };
         let stages = &self.definition.plan.stages;
-        let earlier = || stages.iter().take(site.waits_below).filter_map(|stage| Some((&*stage.name, stage.wait.as_ref()?)));
+        let earlier =
+            || stages.iter().take(site.waits_below).filter_map(|stage| Some((&*stage.name, stage.wait.as_ref()?)));
         let Some((_, wait)) = earlier().find(|(stage, _)| stage == name) else {
             return Found::Missing { field: name.clone(), known: earlier().map(|(stage, _)| stage).collect() };
         };

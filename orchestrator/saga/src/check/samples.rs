@@ -1,8 +1,8 @@
 //! A dry run of a definition on each sample: every stage entered that applies, every payload evaluated and held against
 //! its action's schema, every step answered with its example.
 
-use crate::definition::{Code, Complaints, Definition, Diagnostic, Position, Sample, Shape};
 use crate::control::Control;
+use crate::definition::{Code, Complaints, Definition, Diagnostic, Position, Sample, Shape};
 use crate::expression::Scope;
 use crate::plan::{EvalError, Item, Items, Program};
 use crate::saga::{Data, RunData, Saga};
@@ -136,7 +136,9 @@ impl<'a> DryRun<'a> {
         let step = |name: &str| definition.plan.step(name).is_some();
         let stage = |name: &str| definition.plan.stages.iter().any(|stage| &*stage.name == name);
         let strangers = sample.replies.keys().filter(|name| !step(name)).map(|name| ("step", name));
-        for (what, name) in strangers.chain(sample.events.keys().filter(|name| !stage(name)).map(|name| ("stage", name))) {
+        for (what, name) in
+            strangers.chain(sample.events.keys().filter(|name| !stage(name)).map(|name| ("stage", name)))
+        {
             complaints.add(Code::BadSample, &at, format!("there is no {what} `{name}`"));
         }
         if definition.order.is_some() == sample.order.is_null() {
@@ -212,7 +214,8 @@ impl<'a> DryRun<'a> {
             }
         };
         // An empty list skips the step too, which says nothing about its condition.
-        let way = rules.when.as_ref().and_then(|when| when.condition(&Scope::of(&self.definition.plan, &self.saga)).ok());
+        let way =
+            rules.when.as_ref().and_then(|when| when.condition(&Scope::of(&self.definition.plan, &self.saga)).ok());
         if let Some(way) = way {
             coverage.take(Condition::Step(step), way);
         }
@@ -234,7 +237,8 @@ impl<'a> DryRun<'a> {
                 return None;
             }
         };
-        let shape = rules.action.as_ref().filter(|action| !action.with.is_null()).map(|action| Shape::compile(&action.with));
+        let shape =
+            rules.action.as_ref().filter(|action| !action.with.is_null()).map(|action| Shape::compile(&action.with));
         for misfit in shape.and_then(Result::ok).map(|shape| shape.misfits(&payload.with)).unwrap_or_default() {
             let call = &self.definition.plan.steps[step].call;
             let reason = format!(
@@ -270,7 +274,10 @@ impl<'a> DryRun<'a> {
         for event in self.definition.example_events(self.sample, stage) {
             let kind = &self.definition.events[wait.event].kind;
             for misfit in Shape::compile(&kind.schema).map(|shape| shape.misfits(&event)).unwrap_or_default() {
-                let reason = format!("an event of stage `{}` does not fit its schema: {misfit}", self.definition.plan.stages[stage].name);
+                let reason = format!(
+                    "an event of stage `{}` does not fit its schema: {misfit}",
+                    self.definition.plan.stages[stage].name
+                );
                 self.complaints.add(Code::BadSample, &rules.at, format!("sample `{}`: {reason}", self.sample.name));
             }
             match self.definition.event_matches(stage, &event, &self.saga) {

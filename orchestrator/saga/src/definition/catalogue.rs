@@ -39,7 +39,11 @@ fn read_file(node: &Node, catalogue: &mut Catalogue, complaints: &Complaints) {
     for (key, node) in entries {
         super::reader::check_name(&key.name, &key.at, complaints);
         if key.name == crate::plan::SAGA_PARTICIPANT {
-            complaints.add(Code::BadName, &key.at, "`saga` is not a participant: `call: saga.NAME` starts another saga");
+            complaints.add(
+                Code::BadName,
+                &key.at,
+                "`saga` is not a participant: `call: saga.NAME` starts another saga",
+            );
         }
         if let Some(participant) = read_participant(node, complaints) {
             catalogue.participants.insert(key.name.clone(), participant);

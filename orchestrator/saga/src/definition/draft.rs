@@ -185,7 +185,9 @@ impl Draft {
 
 fn read_version(node: &Node, complaints: &Complaints) -> Option<u32> {
     let number = match &node.kind {
-        Kind::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0),
+        Kind::Number(number) => {
+            number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
+        }
         Kind::Null | Kind::Bool(_) | Kind::Text(_) | Kind::List(_) | Kind::Map(_) => None,
     };
     if number.is_none() {
@@ -216,7 +218,11 @@ fn read_stage(node: &Node, complaints: &Complaints) -> Option<StageDraft> {
         pivot,
     };
     if fields.get("steps").is_none() && fields.get("wait").is_none() {
-        complaints.add(Code::MissingKey, &node.at, format!("stage `{}` needs `steps`, a `wait`, or both", stage.name.value));
+        complaints.add(
+            Code::MissingKey,
+            &node.at,
+            format!("stage `{}` needs `steps`, a `wait`, or both", stage.name.value),
+        );
     }
     Some(stage)
 }
@@ -259,8 +265,10 @@ fn read_wait(node: &Node, complaints: &Complaints) -> Option<WaitDraft> {
     let mut missing = ["within", "at_deadline"].into_iter().filter(|key| fields.get(key).is_none()).peekable();
     if missing.peek().is_some() {
         let keys = missing.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ");
-        let diagnostic = Diagnostic::new(Code::NoDeadline, &node.at, format!("a wait needs {keys}: it may not last for ever"));
-        complaints.push(diagnostic.fix("write `within: 20m` and `at_deadline: next | reverse | park | { cancel: REASON }`"));
+        let diagnostic =
+            Diagnostic::new(Code::NoDeadline, &node.at, format!("a wait needs {keys}: it may not last for ever"));
+        complaints
+            .push(diagnostic.fix("write `within: 20m` and `at_deadline: next | reverse | park | { cancel: REASON }`"));
     }
     Some(WaitDraft {
         at: node.at.clone(),
@@ -344,7 +352,10 @@ fn read_links(entries: Vec<(Placed<Arc<str>>, &Node)>, late: bool, complaints: &
         }
         Some(LinkDraft {
             event,
-            start: fields.text("start").zip(fields.get("start")).map(|(value, node)| Placed { value, at: node.at.clone() }),
+            start: fields
+                .text("start")
+                .zip(fields.get("start"))
+                .map(|(value, node)| Placed { value, at: node.at.clone() }),
             when: fields.expression("when"),
             number: fields.expression("number"),
             with: fields.template("with").unwrap_or_else(empty),
@@ -362,7 +373,8 @@ fn read_order(node: &Node, complaints: &Complaints) -> Option<OrderDraft> {
 }
 
 fn read_ends(fields: &Fields<'_>, complaints: &Complaints) -> EndsDraft {
-    let nothing = |at: &Position| EndsDraft { at: at.clone(), completed: None, cancelled: None, reversed: None, forced: None };
+    let nothing =
+        |at: &Position| EndsDraft { at: at.clone(), completed: None, cancelled: None, reversed: None, forced: None };
     let Some(node) = fields.require("ends") else { return nothing(&fields.node.at) };
     let known = ["completed", "cancelled", "reversed", "forced"];
     let Some(fields) = Fields::of(node, "ends", &known, complaints) else { return nothing(&node.at) };

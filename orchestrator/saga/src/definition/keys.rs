@@ -2,8 +2,26 @@
 
 /// Keys of a definition.
 pub(crate) const DEFINITION: [&str; 20] = [
-    "saga", "version", "description", "input", "number", "key", "owner", "search", "view", "values", "retry", "pivot",
-    "stages", "reverse", "cancel", "late", "starts_on", "order", "events", "ends",
+    "saga",
+    "version",
+    "description",
+    "input",
+    "number",
+    "key",
+    "owner",
+    "search",
+    "view",
+    "values",
+    "retry",
+    "pivot",
+    "stages",
+    "reverse",
+    "cancel",
+    "late",
+    "starts_on",
+    "order",
+    "events",
+    "ends",
 ];
 
 /// Keys of a stage.
@@ -11,7 +29,17 @@ pub(crate) const STAGE: [&str; 6] = ["stage", "status", "when", "steps", "wait",
 
 /// Keys of a step.
 pub(crate) const STEP: [&str; 12] = [
-    "call", "each", "item_key", "when", "with", "undo", "no_undo", "of", "refused", "best_effort", "parked_status",
+    "call",
+    "each",
+    "item_key",
+    "when",
+    "with",
+    "undo",
+    "no_undo",
+    "of",
+    "refused",
+    "best_effort",
+    "parked_status",
     "retry",
 ];
 

@@ -14,7 +14,8 @@ use super::source::Source;
 use super::{Definition, EventRules, LateRule, OrderRule, StageRules, StartsOn, StepRules, WaitRules};
 use crate::expression::{Expression, Path, Root, Template};
 use crate::plan::{
-    AtDeadline, Call, Ends, EventRule, MAX_RUNS, MAX_STAGES, Mismatch, Pivot, Plan, Reason, Refused, Retry, Stage, Step, Wait,
+    AtDeadline, Call, Ends, EventRule, MAX_RUNS, MAX_STAGES, Mismatch, Pivot, Plan, Reason, Refused, Retry, Stage,
+    Step, Wait,
 };
 use endstate_events::{Action, Catalogue, EventKind, Json};
 use sha2::{Digest, Sha256};
@@ -35,7 +36,8 @@ pub(super) fn load(source: &Source) -> Result<Definition, Vec<Diagnostic>> {
         Some(input) => input,
         None => return Err(complaints.into_sorted()),
     };
-    let linker = Linker { draft: &draft, source, catalogue: &catalogue, input_schema: &input_schema, complaints: &complaints };
+    let linker =
+        Linker { draft: &draft, source, catalogue: &catalogue, input_schema: &input_schema, complaints: &complaints };
     let linked = linker.link();
     linker.check_rules(&linked);
     let Linked { plan, stages, steps, events, starts_on } = linked;
@@ -49,7 +51,10 @@ pub(super) fn load(source: &Source) -> Result<Definition, Vec<Diagnostic>> {
         number,
         key: draft.key.clone(),
         owner: draft.owner.clone(),
-        order: draft.order.as_ref().map(|order| OrderRule { saga: Arc::clone(&order.saga.value), number: order.number.clone() }),
+        order: draft
+            .order
+            .as_ref()
+            .map(|order| OrderRule { saga: Arc::clone(&order.saga.value), number: order.number.clone() }),
         values: named(&draft.values),
         search: named(&draft.search),
         view: named(&draft.view),
@@ -102,7 +107,11 @@ fn read_input_schema(draft: &Draft, source: &Source, complaints: &Complaints) ->
     match Shape::compile(&schema) {
         Ok(shape) if schema.get("properties").is_some() => Some((schema, shape)),
         Ok(_) => {
-            complaints.add(Code::BadSchema, &input.at, "the schema of an input describes an object and has `properties`");
+            complaints.add(
+                Code::BadSchema,
+                &input.at,
+                "the schema of an input describes an object and has `properties`",
+            );
             None
         }
         Err(reason) => {
@@ -189,7 +198,8 @@ impl Linker<'_> {
 
     /// Names of the events of waits and late rules, each once, in the order of the file.
     fn event_names(&self) -> Vec<Arc<str>> {
-        let waits = self.draft.stages.iter().chain(&self.draft.reverse).filter_map(|stage| stage.wait.as_ref()?.event.as_ref());
+        let waits =
+            self.draft.stages.iter().chain(&self.draft.reverse).filter_map(|stage| stage.wait.as_ref()?.event.as_ref());
         let mut names: Vec<Arc<str>> = Vec::new();
         for name in waits.chain(self.draft.late.iter().map(|late| &late.event)) {
             if !names.contains(&name.value) {
@@ -353,7 +363,8 @@ impl Linker<'_> {
         let Some(found) = self.catalogue.participants.get(&**participant) else {
             let reason = format!("there is no participant `{participant}`");
             let names = self.catalogue.participants.keys().map(String::as_str);
-            self.complaints.push(Diagnostic::new(Code::UnknownParticipant, &call.at, reason).suggest(participant, names));
+            self.complaints
+                .push(Diagnostic::new(Code::UnknownParticipant, &call.at, reason).suggest(participant, names));
             return None;
         };
         let known = found.actions.get(&**action);

@@ -24,16 +24,16 @@ mod tests;
 
 pub use catalogue::{BUILTIN, BUILTIN_NAME, load_catalogue};
 pub use diagnostic::{Code, Diagnostic};
+pub(crate) use draft::Within;
+pub(crate) use duration::parse as parse_duration;
 pub use gateway::{Identity, OrderReference, body_hash};
 pub use node::{Key, Kind, Node, Position};
 pub use reader::Complaints;
+pub(crate) use reader::Fields;
 pub use sample::Sample;
 pub use schema::{Misfit, Shape};
 pub use shipped::shipped;
 pub use source::Source;
-pub(crate) use draft::Within;
-pub(crate) use duration::parse as parse_duration;
-pub(crate) use reader::Fields;
 pub(crate) use source::paths_of;
 
 use crate::expression::{Expression, Template};

@@ -70,8 +70,7 @@ impl Node {
     pub fn parse(file: &Arc<str>, text: &str) -> Result<Self, Diagnostic> {
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
         let raw: Raw = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let (line, column) =
-                error.location().map_or((1, 1), |at| (narrow(at.line()), narrow(at.column())));
+            let (line, column) = error.location().map_or((1, 1), |at| (narrow(at.line()), narrow(at.column())));
             let at = Position { file: Arc::clone(file), line, column };
             Diagnostic::new(Code::NotYaml, &at, strip_location(&error.without_snippet().to_string()))
         })?;
@@ -118,9 +117,9 @@ impl Node {
             Kind::Number(number) => Value::Number(number.clone()),
             Kind::Text(text) => Value::String(text.clone()),
             Kind::List(items) => Value::Array(items.iter().map(Self::json).collect()),
-            Kind::Map(entries) => {
-                Value::Object(entries.iter().map(|(key, value)| (key.name.clone(), value.json())).collect::<Map<_, _>>())
-            }
+            Kind::Map(entries) => Value::Object(
+                entries.iter().map(|(key, value)| (key.name.clone(), value.json())).collect::<Map<_, _>>(),
+            ),
         }
     }
 }
@@ -128,7 +127,8 @@ impl Node {
 /// The parser puts the position into its message; ours stands in front.
 fn strip_location(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
-    let message = message.rsplit_once(": ").filter(|(before, _)| before.starts_with("error: line")).map_or(message, |(_, m)| m);
+    let message =
+        message.rsplit_once(": ").filter(|(before, _)| before.starts_with("error: line")).map_or(message, |(_, m)| m);
     message.trim().trim_end_matches(':').to_owned()
 }
 
@@ -154,7 +154,9 @@ impl Raw {
             RawKind::Map(entries) => Kind::Map(
                 entries
                     .into_iter()
-                    .map(|(key, value)| (Key { at: position(file, key.referenced), name: key.value }, value.place(file)))
+                    .map(|(key, value)| {
+                        (Key { at: position(file, key.referenced), name: key.value }, value.place(file))
+                    })
                     .collect(),
             ),
         };

@@ -169,7 +169,8 @@ pub(super) fn check_name(name: &str, at: &Position, complaints: &Complaints) {
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !fits {
-        let reason = format!("`{name}` is not a name: expected 1 to {MAX_NAME} of a-z, 0-9 and `_`, starting with a letter");
+        let reason =
+            format!("`{name}` is not a name: expected 1 to {MAX_NAME} of a-z, 0-9 and `_`, starting with a letter");
         complaints.add(Code::BadName, at, reason);
     }
 }

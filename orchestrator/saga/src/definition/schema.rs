@@ -74,11 +74,8 @@ pub(crate) fn resolve<'s>(root: &'s Json, segments: &[Segment]) -> Found<'s> {
 fn resolve_from<'s>(root: &'s Json, schema: &'s Json, segments: &[Segment]) -> Found<'s> {
     let Some(schema) = dereference(root, schema) else { return Found::Open };
     let Some((first, rest)) = segments.split_first() else { return Found::Schema(schema) };
-    let alternatives: Vec<&Json> = ["anyOf", "oneOf", "allOf"]
-        .into_iter()
-        .filter_map(|key| schema.get(key)?.as_array())
-        .flatten()
-        .collect();
+    let alternatives: Vec<&Json> =
+        ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten().collect();
     let own = resolve_own(root, schema, first, rest);
     let has_shape = ["properties", "items", "additionalProperties", "type"].iter().any(|key| schema.get(key).is_some());
     if alternatives.is_empty() || (has_shape && !matches!(own, Found::Missing { .. })) {
@@ -140,7 +137,10 @@ mod tests {
                 "free": { "type": "object", "additionalProperties": true },
                 "either": { "anyOf": [{ "type": "null" }, { "$ref": "#/$defs/line" }] } } });
         let field = |name: &str| Segment::Field(name.into());
-        assert_eq!(resolve(&schema, &[field("lines"), Segment::Element, field("sku")]), Found::Schema(&json!({ "type": "string" })));
+        assert_eq!(
+            resolve(&schema, &[field("lines"), Segment::Element, field("sku")]),
+            Found::Schema(&json!({ "type": "string" }))
+        );
         assert_eq!(resolve(&schema, &[field("free"), field("x"), field("y")]), Found::Open);
         assert_eq!(resolve(&schema, &[field("either"), field("sku")]), Found::Schema(&json!({ "type": "string" })));
         let missing = Found::Missing { field: "sk".into(), known: vec!["sku"] };

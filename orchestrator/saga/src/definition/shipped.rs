@@ -22,10 +22,16 @@ macro_rules! definition {
 #[must_use]
 pub fn shipped() -> Vec<Source> {
     vec![
-        definition!("bench_saga", "schemas/bench_saga.v1.json", ["confirm.json", "deduct.json", "lock.json", "ok.json", "reserve.json"]),
-        definition!("flash_sale_order", "schemas/flash_sale_order.v1.json", [
-            "at_order.json", "at_payment.json", "free.json", "full.json",
-        ]),
+        definition!(
+            "bench_saga",
+            "schemas/bench_saga.v1.json",
+            ["confirm.json", "deduct.json", "lock.json", "ok.json", "reserve.json"]
+        ),
+        definition!(
+            "flash_sale_order",
+            "schemas/flash_sale_order.v1.json",
+            ["at_order.json", "at_payment.json", "free.json", "full.json",]
+        ),
         definition!("refund_order", "schemas/refund_order.v1.json", ["free.json", "lines.json", "whole.json"]),
         definition!("refund_payment", "schemas/refund_payment.v1.json", ["late.json"]),
     ]

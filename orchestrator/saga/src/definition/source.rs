@@ -68,7 +68,12 @@ fn read_text(path: &Path, at: &Position) -> Result<String, Diagnostic> {
 }
 
 /// Files of a folder with one ending, by name; a folder that is not there is empty.
-fn read_folder(folder: &Path, prefix: &str, ending: &str, at: &Position) -> Result<BTreeMap<String, String>, Diagnostic> {
+fn read_folder(
+    folder: &Path,
+    prefix: &str,
+    ending: &str,
+    at: &Position,
+) -> Result<BTreeMap<String, String>, Diagnostic> {
     let mut files = BTreeMap::new();
     for path in paths_of(folder, ending) {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

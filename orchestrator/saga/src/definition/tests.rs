@@ -91,7 +91,10 @@ fn the_sound_one_is_sound() {
 #[test]
 fn the_form_is_checked() {
     let unknown = refused("    status: created", "    statsu: created", Code::UnknownKey, "statsu");
-    assert_eq!(unknown.to_string(), "sale.yaml:11:5: error[E1003]: a stage has no key `statsu`\n  help: did you mean `status`?");
+    assert_eq!(
+        unknown.to_string(),
+        "sale.yaml:11:5: error[E1003]: a stage has no key `statsu`\n  help: did you mean `status`?"
+    );
     refused("number: =input.no\n", "", Code::MissingKey, "saga: sale");
     refused("version: 1", "version: 0", Code::WrongValue, "version: 0");
     refused("refused: reverse", "refused: revert", Code::WrongValue, "revert");
@@ -183,7 +186,16 @@ fn a_definition_survives_its_files() {
 
 #[test]
 fn hostile_text_is_refused_and_nothing_panics() {
-    let texts = ["", "[]", "3", "saga: {}", "saga: a\nstages: 3", "saga: a\nstages: [3, {}, { stage: [] }]", "\u{0}", "&a [*a]"];
+    let texts = [
+        "",
+        "[]",
+        "3",
+        "saga: {}",
+        "saga: a\nstages: 3",
+        "saga: a\nstages: [3, {}, { stage: [] }]",
+        "\u{0}",
+        "&a [*a]",
+    ];
     for text in texts {
         assert!(!complaints(&source(text)).is_empty(), "{text:?}");
     }

@@ -28,7 +28,12 @@ fn draw(sketch: &Sketch, out: &mut String) -> std::fmt::Result {
         before = format!("s{index}");
         after_pivot |= stage.pivot_after;
     }
-    writeln!(out, "  {before} {} completed([{}])", if after_pivot { "==>" } else { "-->" }, end("completed", &sketch.completed))?;
+    writeln!(
+        out,
+        "  {before} {} completed([{}])",
+        if after_pivot { "==>" } else { "-->" },
+        end("completed", &sketch.completed)
+    )?;
     draw_ways_back(sketch, out)?;
     for (index, late) in sketch.late.iter().enumerate() {
         writeln!(out, "  late{index}[/{}/]", quote(&[format!("late: {late}")]))?;
@@ -57,7 +62,12 @@ fn draw_ways_back(sketch: &Sketch, out: &mut String) -> std::fmt::Result {
     let pivot = sketch.forward.iter().position(|stage| stage.pivot_after);
     if let Some(cancelled) = &sketch.cancelled {
         let last = pivot.unwrap_or(sketch.forward.len().saturating_sub(1));
-        writeln!(out, "  s{last} -. {} .-> cancelled([{}])", quote(&["compensate".to_owned()]), end("cancelled", cancelled))?;
+        writeln!(
+            out,
+            "  s{last} -. {} .-> cancelled([{}])",
+            quote(&["compensate".to_owned()]),
+            end("cancelled", cancelled)
+        )?;
     }
     let Some(reversed) = &sketch.reversed else { return Ok(()) };
     let mut before = format!("s{}", sketch.forward.len().saturating_sub(1));
@@ -75,7 +85,11 @@ fn end(outcome: &str, status: &str) -> String {
 /// Lines as one quoted label; what Mermaid or HTML would read as markup is spelled out.
 fn quote(lines: &[String]) -> String {
     let escape = |line: &String| {
-        line.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;").replace('#', "&num;")
+        line.replace('&', "&amp;")
+            .replace('"', "&quot;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('#', "&num;")
     };
     format!("\"{}\"", lines.iter().map(escape).collect::<Vec<_>>().join("<br/>"))
 }

@@ -30,7 +30,12 @@ pub fn svg(definition: &Definition) -> String {
         bottom = bottom.max(below + GAP + LINE * 2);
     }
     let mut notes: Vec<String> = Vec::new();
-    notes.extend(sketch.cancelled.iter().map(|status| format!("Before the pivot everything can be undone; cancelled: {status}.")));
+    notes.extend(
+        sketch
+            .cancelled
+            .iter()
+            .map(|status| format!("Before the pivot everything can be undone; cancelled: {status}.")),
+    );
     if !sketch.reasons.is_empty() {
         notes.push(format!("Cancel reasons: {}.", sketch.reasons.join(", ")));
     }
@@ -114,7 +119,8 @@ impl Canvas {
     }
 
     fn arrow(&mut self, x: usize, from: usize, to: usize, class: &str) {
-        let _ = write!(self.0, r#"<line x1="{x}" y1="{from}" x2="{x}" y2="{to}" class="{class}" marker-end="url(#tip)"/>"#);
+        let _ =
+            write!(self.0, r#"<line x1="{x}" y1="{from}" x2="{x}" y2="{to}" class="{class}" marker-end="url(#tip)"/>"#);
     }
 
     fn texts(&mut self, x: usize, y: usize, lines: &[String], class: &str) {

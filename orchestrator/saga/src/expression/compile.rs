@@ -17,8 +17,21 @@ const WORDS: [&str; 12] =
 
 /// Functions that expressions may call.
 const FUNCTIONS: [&str; 15] = [
-    "size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "type", "dyn", "min",
-    "max", "sum", "share",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bool",
+    "type",
+    "dyn",
+    "min",
+    "max",
+    "sum",
+    "share",
 ];
 
 /// Why an expression does not compile.
@@ -47,7 +60,11 @@ pub(super) fn compile(text: &str, at: &Position) -> Result<Expression, CompileEr
     let findings = Findings::of(&program.expression().expr);
     // Macros expand to a few levels each, and a sum of n terms is n levels deep.
     if findings.depth > 2 * MAX_DEPTH {
-        return Err(CompileError::TooLarge(format!("{} operations inside each other, at most {}", findings.depth, 2 * MAX_DEPTH)));
+        return Err(CompileError::TooLarge(format!(
+            "{} operations inside each other, at most {}",
+            findings.depth,
+            2 * MAX_DEPTH
+        )));
     }
     if let Some(stranger) = findings.strangers.iter().find(|name| !WORDS.contains(&name.as_str())) {
         return Err(CompileError::Unknown(stranger.clone(), Root::ALL.iter().map(|root| root.label()).collect()));

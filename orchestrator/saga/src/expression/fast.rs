@@ -100,7 +100,11 @@ impl Fast {
                 Some(boolean(result))
             }
             Self::If(condition, yes, no) => {
-                if condition.evaluate(scope)?.as_bool()? { yes.evaluate(scope) } else { no.evaluate(scope) }
+                if condition.evaluate(scope)?.as_bool()? {
+                    yes.evaluate(scope)
+                } else {
+                    no.evaluate(scope)
+                }
             }
             Self::Binary(operator, a, b) => operator.apply(&*a.evaluate(scope)?, &*b.evaluate(scope)?).map(Cow::Owned),
         }
@@ -147,12 +151,9 @@ impl Operator {
             Self::Subtract => a.checked_sub(b),
             Self::Multiply => a.checked_mul(b),
             Self::Divide => a.checked_div(b),
-            Self::Equal
-            | Self::NotEqual
-            | Self::Less
-            | Self::LessOrEqual
-            | Self::Greater
-            | Self::GreaterOrEqual => return self.compare(a.cmp(&b)),
+            Self::Equal | Self::NotEqual | Self::Less | Self::LessOrEqual | Self::Greater | Self::GreaterOrEqual => {
+                return self.compare(a.cmp(&b));
+            }
         };
         number.map(Json::from)
     }

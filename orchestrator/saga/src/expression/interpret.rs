@@ -20,10 +20,7 @@ pub(super) fn parse(text: &str) -> Result<Program, String> {
 
 pub(super) fn run(program: &Program, roots: Roots, scope: &Scope<'_>) -> Result<Json, Failure> {
     let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
-    let functions = [
-        context.add_function("sum", sum),
-        context.add_function("share", share),
-    ];
+    let functions = [context.add_function("sum", sum), context.add_function("share", share)];
     functions.into_iter().collect::<Result<(), _>>().map_err(|error| Failure(error.to_string()))?;
     for root in Root::ALL.into_iter().filter(|root| roots.has(*root)) {
         if let Some(value) = scope.interpreted(root) {

@@ -26,16 +26,8 @@ pub enum Root {
 
 impl Root {
     /// All roots.
-    pub const ALL: [Self; 8] = [
-        Self::Input,
-        Self::Values,
-        Self::Steps,
-        Self::Waits,
-        Self::Order,
-        Self::Event,
-        Self::Item,
-        Self::Saga,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Input, Self::Values, Self::Steps, Self::Waits, Self::Order, Self::Event, Self::Item, Self::Saga];
 
     /// The spelling in expressions.
     #[must_use]

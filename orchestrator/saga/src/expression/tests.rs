@@ -26,14 +26,50 @@ fn the_short_way_gives_what_the_interpreter_gives() {
     let input = json!({ "a": 7, "b": 2, "big": i64::MAX, "s": "x", "t": "y", "yes": true, "no": false, "f": 1.5,
         "nil": null, "list": [1, 2, 3], "deep": { "x": { "y": "z" } }, "items": [{ "n": 1 }, { "n": 2 }] });
     for text in [
-        "input.a", "input", "input.deep.x", "input.a + input.b * 3 - 1", "input.a / input.b", "input.s + '/' + input.t",
-        "input.a == 7", "input.a == input.s", "input.a != 7", "input.a > 7 || input.yes", "input.a >= 7 && input.no",
-        "input.s < input.t", "!input.yes", "!input.a", "has(input.a)", "has(input.zz)", "has(input.zz.y)",
-        "has(input.a) ? input.b : 0", "input.big + 1", "input.zz", "input.a / 0", "input.f + 1.0", "input.f == 1.5",
-        "input.nil == null", "input.nil", "input.zz > 1 || input.yes", "input.yes || input.zz", "input.no && input.zz",
-        "input.list[1]", "input.list[9]", "input.items.map(i, i.n)", "sum(input.items.map(i, i.n))", "sum(input.list)",
-        "share(100, 1, 3)", "share(1, 1, 0)", "size(input.list)", "input.items.filter(i, i.n == 2)[0].n", "-input.a",
-        "input.a - -1", "\"a\" in [\"a\"]", "{'x': input.a}", "input.a + 1.5", "input.yes == true", "input.a > input.s",
+        "input.a",
+        "input",
+        "input.deep.x",
+        "input.a + input.b * 3 - 1",
+        "input.a / input.b",
+        "input.s + '/' + input.t",
+        "input.a == 7",
+        "input.a == input.s",
+        "input.a != 7",
+        "input.a > 7 || input.yes",
+        "input.a >= 7 && input.no",
+        "input.s < input.t",
+        "!input.yes",
+        "!input.a",
+        "has(input.a)",
+        "has(input.zz)",
+        "has(input.zz.y)",
+        "has(input.a) ? input.b : 0",
+        "input.big + 1",
+        "input.zz",
+        "input.a / 0",
+        "input.f + 1.0",
+        "input.f == 1.5",
+        "input.nil == null",
+        "input.nil",
+        "input.zz > 1 || input.yes",
+        "input.yes || input.zz",
+        "input.no && input.zz",
+        "input.list[1]",
+        "input.list[9]",
+        "input.items.map(i, i.n)",
+        "sum(input.items.map(i, i.n))",
+        "sum(input.list)",
+        "share(100, 1, 3)",
+        "share(1, 1, 0)",
+        "size(input.list)",
+        "input.items.filter(i, i.n == 2)[0].n",
+        "-input.a",
+        "input.a - -1",
+        "\"a\" in [\"a\"]",
+        "{'x': input.a}",
+        "input.a + 1.5",
+        "input.yes == true",
+        "input.a > input.s",
     ] {
         let _ = both_ways(text, &input);
     }
@@ -67,7 +103,9 @@ fn names_that_nothing_binds_are_refused() {
     assert!(matches!(compile("summ(input.a)"), Err(CompileError::Unknown(name, _)) if name == "summ"));
     assert!(matches!(compile("input.a ="), Err(CompileError::Syntax(_))));
     compile("input.lines.all(l, l.quantity > 0)").unwrap();
-    assert!(matches!(compile("input.lines.all(l, m.quantity > 0)"), Err(CompileError::Unknown(name, _)) if name == "m"));
+    assert!(
+        matches!(compile("input.lines.all(l, m.quantity > 0)"), Err(CompileError::Unknown(name, _)) if name == "m")
+    );
 }
 
 #[test]

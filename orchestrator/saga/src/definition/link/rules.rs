@@ -41,7 +41,11 @@ impl Linker<'_> {
             (runs, MAX_RUNS, "runs (steps, each `each` counted with its `maxItems`)"),
         ];
         for (count, limit, what) in too_many.into_iter().filter(|(count, limit, _)| count > limit) {
-            self.complaints.add(Code::TooManyRuns, &self.draft.at, format!("{count} {what}, at most {limit} are possible"));
+            self.complaints.add(
+                Code::TooManyRuns,
+                &self.draft.at,
+                format!("{count} {what}, at most {limit} are possible"),
+            );
         }
         if self.draft.stages.is_empty() {
             self.complaints.add(Code::MissingKey, &self.draft.at, "a definition needs at least one stage");
@@ -54,7 +58,11 @@ impl Linker<'_> {
             self.complaints.push(Diagnostic::new(code, &step.name.at, reason).fix(fix));
         };
         if step.undo.is_some() && step.no_undo.is_some() {
-            complain(Code::WrongValue, format!("step `{name}` has `undo` and `no_undo`"), "keep one of them".to_owned());
+            complain(
+                Code::WrongValue,
+                format!("step `{name}` has `undo` and `no_undo`"),
+                "keep one of them".to_owned(),
+            );
         }
         if before_pivot && step.undo.is_none() && step.no_undo.is_none() {
             let reason = format!("step `{name}` stands before the pivot and has neither `undo` nor `no_undo`");
@@ -76,7 +84,8 @@ impl Linker<'_> {
         }
         match (&step.each, &step.item_key, &step.of) {
             (Some(_), _, Some(of)) => {
-                let reason = format!("step `{name}` runs once for each run of `{}`; it has no list of its own", of.value);
+                let reason =
+                    format!("step `{name}` runs once for each run of `{}`; it has no list of its own", of.value);
                 complain(Code::BadReference, reason, "remove `each`".to_owned());
             }
             (Some(_), None, None) => {
@@ -98,7 +107,9 @@ impl Linker<'_> {
         });
         match usual {
             Some(undo) => format!("write `undo: {undo}`"),
-            None => "write `undo: PARTICIPANT.ACTION`, or `no_undo: REASON` when there is nothing to give back".to_owned(),
+            None => {
+                "write `undo: PARTICIPANT.ACTION`, or `no_undo: REASON` when there is nothing to give back".to_owned()
+            }
         }
     }
 
@@ -120,8 +131,16 @@ impl Linker<'_> {
         let needed = [
             ("completed", ends.completed.is_none(), "every definition can complete"),
             ("forced", ends.forced.is_none(), "an operator can force every saga to an end"),
-            ("cancelled", self.draft.pivot_at_start.is_none() && ends.cancelled.is_none(), "it can be cancelled before the pivot"),
-            ("reversed", pivot && ends.reversed.is_none(), "after the pivot it can be reversed, at least by an operator"),
+            (
+                "cancelled",
+                self.draft.pivot_at_start.is_none() && ends.cancelled.is_none(),
+                "it can be cancelled before the pivot",
+            ),
+            (
+                "reversed",
+                pivot && ends.reversed.is_none(),
+                "after the pivot it can be reversed, at least by an operator",
+            ),
         ];
         for (name, _, why) in needed.into_iter().filter(|(_, missing, _)| *missing) {
             self.complaints.add(Code::MissingEnd, &ends.at, format!("`ends` needs a status for `{name}`: {why}"));
@@ -131,7 +150,11 @@ impl Linker<'_> {
         }
         let reverses = plan.reasons.iter().any(|reason| reason.after_pivot == AfterPivot::Reverse)
             || plan.steps.iter().any(|step| step.refused == Refused::Reverse)
-            || plan.stages.iter().filter_map(|stage| stage.wait.as_ref()).any(|wait| wait.at_deadline == AtDeadline::Reverse);
+            || plan
+                .stages
+                .iter()
+                .filter_map(|stage| stage.wait.as_ref())
+                .any(|wait| wait.at_deadline == AtDeadline::Reverse);
         if reverses || !self.draft.reverse.is_empty() {
             let reason = "without a pivot there is nothing to reverse: everything is compensated";
             self.complaints.add(Code::PivotMisplaced, &self.draft.at, reason);
