@@ -203,3 +203,21 @@ fn hostile_text_is_refused_and_nothing_panics() {
         let _ = complaints(&source(&SOUND[..length]));
     }
 }
+
+/// The reference's first example is a definition that loads.
+#[test]
+fn the_reference_shows_a_definition_that_loads() {
+    let page = include_str!("../../../../docs/language.md");
+    let text = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let flash_sale = shipped().remove(1);
+    let schema = flash_sale.schemas.values().next().unwrap().clone();
+    let source = Source {
+        file: "gift_order.yaml".into(),
+        text: text.into(),
+        schemas: [("schemas/gift_order.v1.json".to_owned(), schema)].into(),
+        siblings: vec!["refund_payment".into()],
+        ..flash_sale
+    };
+    let definition = Definition::load(&source).unwrap_or_else(|all| panic!("{all:#?}"));
+    assert_eq!(check(&definition), []);
+}
