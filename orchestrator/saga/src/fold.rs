@@ -57,6 +57,7 @@ pub fn apply(saga: &mut Saga, event: &Event) {
 }
 
 /// The data half; control is still as before.
+#[expect(clippy::too_many_lines, reason = "one arm per fact, to be read in one piece")]
 fn record(saga: &mut Saga, at_ms: i64, fact: &Fact) {
     let data = &mut saga.data;
     match fact {
