@@ -15,7 +15,7 @@ pub struct Input {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "input", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum InputBody {
     /// Begin.
     Start(Box<Start>),

@@ -78,15 +78,17 @@ impl Clients {
     /// Lets every client finish its saga, and adds up what they saw.
     pub(crate) async fn finish(self) -> anyhow::Result<Seen> {
         self.stop.store(true, Ordering::Relaxed);
+        let seen = futures_util::future::join_all(self.handles).await;
+        // Dropping a runtime would block; its clients are done.
+        self.runtime.shutdown_background();
         let mut all = Seen::new()?;
-        for handle in self.handles {
-            let seen = handle.await.context("a client failed")??;
+        for seen in seen {
+            let seen = seen.context("a client was aborted")??;
             all.micros.add(&seen.micros).context("cannot add up latencies")?;
             all.completed += seen.completed;
             all.cancelled += seen.cancelled;
             all.wrong.extend(seen.wrong);
         }
-        self.runtime.shutdown_background();
         Ok(all)
     }
 }
