@@ -52,8 +52,7 @@ impl Node {
         let (alerts_in, alerts) = mpsc::unbounded_channel();
         let (caller, calls) = mpsc::unbounded_channel();
         let bus: Arc<dyn Bus> = store.bus();
-        let gateway =
-            Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
+        let gateway = Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
         let listeners = Listeners { waiters, alerts: alerts_in };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (calls, alerts) = (Some(calls), Some(alerts));

@@ -1,6 +1,10 @@
 //! temporary
 use crate::node::Node;
-use axum::{Json, Router, extract::{Path, State}, routing::post};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    routing::post,
+};
 use endstate_orchestrator::gateway::{Gateway, StartOptions};
 use std::time::Duration;
 
@@ -11,7 +15,11 @@ pub(crate) fn plain(listener: tokio::net::TcpListener, node: &Node) -> impl Futu
     }
 }
 
-async fn start(State(gateway): State<Gateway>, Path(definition): Path<String>, Json(input): Json<serde_json::Value>) -> Result<Json<serde_json::Value>, String> {
+async fn start(
+    State(gateway): State<Gateway>,
+    Path(definition): Path<String>,
+    Json(input): Json<serde_json::Value>,
+) -> Result<Json<serde_json::Value>, String> {
     let options = StartOptions { wait: Some(Duration::from_secs(30)), ..StartOptions::default() };
     let started = gateway.start(&definition, input, options).await.map_err(|e| e.to_string())?;
     Ok(Json(serde_json::json!({"saga": started.saga, "outcome": started.notice.outcome.map(|o| o.label())})))

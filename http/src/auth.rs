@@ -151,7 +151,9 @@ mod tests {
         for host in ["localhost", "localhost:7900", "127.0.0.1:7900", "[::1]:7900"] {
             assert!(names_this_machine(host), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example:7900", "127.0.0.1.evil.example", "10.0.0.1", "", "[", "[::2]"] {
+        for host in
+            ["evil.example", "localhost.evil.example:7900", "127.0.0.1.evil.example", "10.0.0.1", "", "[", "[::2]"]
+        {
             assert!(!names_this_machine(host), "{host}");
         }
     }

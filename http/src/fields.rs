@@ -71,9 +71,9 @@ impl Fields {
     /// A list of texts; empty when left out.
     pub fn texts(&mut self, name: &str) -> Vec<String> {
         let Some(value) = self.members.remove(name) else { return Vec::new() };
-        let list = value.as_array().and_then(|items| {
-            items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        });
+        let list = value
+            .as_array()
+            .and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>());
         list.unwrap_or_else(|| {
             self.wrong(name, "expected a list of texts");
             Vec::new()

@@ -20,7 +20,8 @@ pub fn wait(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     for value in headers.get_all("prefer") {
         let text = value.to_str().map_err(|_| Problem::new(Code::InvalidHeader, "Prefer: not readable as text"))?;
         for preference in text.split(',') {
-            let (name, value) = preference.split(';').next().and_then(|p| p.split_once('=')).unwrap_or((preference, ""));
+            let (name, value) =
+                preference.split(';').next().and_then(|p| p.split_once('=')).unwrap_or((preference, ""));
             if !name.trim().eq_ignore_ascii_case("wait") {
                 continue;
             }
@@ -89,7 +90,10 @@ mod tests {
     fn waits_are_read_and_capped() {
         assert_eq!(wait(&HeaderMap::new()).unwrap(), None);
         assert_eq!(wait(&headers("prefer", &["respond-async, wait=10"])).unwrap(), Some(Duration::from_secs(10)));
-        assert_eq!(wait(&headers("prefer", &["handling=lenient", "Wait = 9999"])).unwrap().unwrap().as_secs(), MAX_WAIT_S);
+        assert_eq!(
+            wait(&headers("prefer", &["handling=lenient", "Wait = 9999"])).unwrap().unwrap().as_secs(),
+            MAX_WAIT_S
+        );
         assert_eq!(wait(&headers("prefer", &["wait=-1"])).unwrap_err().code, Code::InvalidHeader);
         assert_eq!(wait(&headers("prefer", &["return=minimal"])).unwrap(), None);
     }

@@ -67,7 +67,12 @@ impl Problem {
     pub fn field(code: Code, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let (pointer, detail) = (pointer.into(), detail.into());
         let place = if pointer.is_empty() { "the body" } else { &pointer };
-        Self { code, detail: format!("{place}: {detail}"), errors: vec![FieldError { pointer, detail }], location: None }
+        Self {
+            code,
+            detail: format!("{place}: {detail}"),
+            errors: vec![FieldError { pointer, detail }],
+            location: None,
+        }
     }
 
     /// A problem about several fields.

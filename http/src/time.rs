@@ -102,7 +102,8 @@ mod tests {
         }
         assert_eq!(Timestamp::parse("2026-11-22T01:47:59Z"), Some(Timestamp(1_795_312_079_000)));
         assert_eq!(Timestamp::parse("-5"), Some(Timestamp(-5)));
-        for bad in ["", "2026-11-22", "2026-13-01T00:00:00Z", "2026-11-22T25:00:00Z", "2026-11-22T01:47:59+01:00", "x"] {
+        for bad in ["", "2026-11-22", "2026-13-01T00:00:00Z", "2026-11-22T25:00:00Z", "2026-11-22T01:47:59+01:00", "x"]
+        {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }
     }

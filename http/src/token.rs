@@ -128,14 +128,19 @@ impl Tokens {
     /// All tokens, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Token> {
-        let mut list: Vec<_> =
-            self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut list: Vec<_> = self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         list.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
         list
     }
 
     /// Makes a token that lives for `life_ms` from `now_ms`.
-    pub async fn create(&self, subject: &str, scopes: Scopes, life_ms: i64, now_ms: i64) -> Result<NewToken, TokenError> {
+    pub async fn create(
+        &self,
+        subject: &str,
+        scopes: Scopes,
+        life_ms: i64,
+        now_ms: i64,
+    ) -> Result<NewToken, TokenError> {
         if subject.is_empty() || subject.chars().count() > 200 || subject.chars().any(char::is_control) {
             return Err(TokenError::Refused("subject: expected 1 to 200 visible characters".into()));
         }

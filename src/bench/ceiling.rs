@@ -183,7 +183,15 @@ impl Pipe {
         }
         let body = self.texts.events.get(usize::from(hop)).cloned().unwrap_or_else(|| "[]".into());
         let seq = self.seq + pages.event.len() as i64;
-        pages.event.push([shard.into(), seq.into(), saga.into(), version.into(), 2i64.into(), 0i64.into(), body.into()]);
+        pages.event.push([
+            shard.into(),
+            seq.into(),
+            saga.into(),
+            version.into(),
+            2i64.into(),
+            0i64.into(),
+            body.into(),
+        ]);
         if hop < REPLIES {
             out.push(token_message(Topic::Commands, self.index, saga, hop + 1));
         } else {
@@ -232,8 +240,7 @@ impl Handler for Pipe {
             }
         }
         let seqs = pages.event.len() as i64;
-        let pages =
-            [(&CLAIM, pages.claim), (&INSERT, pages.insert), (&UPDATE, pages.update), (&EVENT, pages.event)];
+        let pages = [(&CLAIM, pages.claim), (&INSERT, pages.insert), (&UPDATE, pages.update), (&EVENT, pages.event)];
         let writes = pages.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(s, r)| Write::exact(s, r)).collect();
         Ok(Outcome { writes, messages: out, dead_letters: Vec::new(), seqs })
     }

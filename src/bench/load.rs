@@ -138,7 +138,7 @@ impl Worker {
     }
 
     async fn saga(&self, sender: &mut SendRequest<Full<Bytes>>, n: u64, fails: bool) -> anyhow::Result<String> {
-        let fail_at = if fails { self.plan.fail_at.as_str() } else { "none" };
+        let fail_at = if fails { self.plan.fail_at.as_str() } else { "" };
         let body = format!(r#"{{"number":"{}-{}-{n}","fail_at":"{fail_at}"}}"#, self.plan.run, self.client);
         let request = hyper::Request::post("/v1/sagas/bench_saga")
             .header("host", "localhost")
@@ -157,7 +157,8 @@ impl Worker {
             #[serde(default)]
             outcome: Option<String>,
         }
-        let answer: Answer = serde_json::from_slice(&body).context("the answer is no saga")?;
+        let answer: Answer = serde_json::from_slice(&body)
+            .with_context(|| format!("the answer is no saga: {}", String::from_utf8_lossy(&body)))?;
         Ok(answer.outcome.unwrap_or_default())
     }
 }

@@ -214,11 +214,20 @@ impl std::fmt::Display for Report {
         writeln!(f, "bench_saga, {} clients, synchronous={}", self.clients, self.synchronous)?;
         writeln!(f, "  sagas per second     {:>10.0}", self.sagas_per_s)?;
         writeln!(f, "  p50 / p99 / p99.9    {:.2} / {:.2} / {:.2} ms", self.p50_ms, self.p99_ms, self.p999_ms)?;
-        writeln!(f, "  CPU per saga         {:>10.3} ms (clients: {:.3})", self.cpu_ms_per_saga, self.client_cpu_ms_per_saga)?;
+        writeln!(
+            f,
+            "  CPU per saga         {:>10.3} ms (clients: {:.3})",
+            self.cpu_ms_per_saga, self.client_cpu_ms_per_saga
+        )?;
         writeln!(f, "  rows per saga        {:>10.2}", self.rows_per_saga)?;
         writeln!(f, "  commits per saga     {:>10.3}", self.commits_per_saga)?;
         writeln!(f, "  fsyncs per saga      {:>10}", optional(self.fsyncs_per_saga))?;
-        writeln!(f, "  ceiling              {:>10} sagas/s, ratio {}", optional(self.ceiling_sagas_per_s), optional(self.ceiling_ratio))?;
+        writeln!(
+            f,
+            "  ceiling              {:>10} sagas/s, ratio {}",
+            optional(self.ceiling_sagas_per_s),
+            optional(self.ceiling_ratio)
+        )?;
         if let (Some(first), Some(last)) = (self.cpu_ms_per_saga_first_tenth, self.cpu_ms_per_saga_last_tenth) {
             writeln!(f, "  CPU per saga, first and last tenth  {first:.3} / {last:.3} ms")?;
         }
