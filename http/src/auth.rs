@@ -52,7 +52,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
 /// A caller that has one of the scopes of `S`. Put it first among a handler's arguments: nothing else is read before it agrees.
 #[derive(Debug)]
-pub struct Allowed<S>(pub Caller, PhantomData<S>);
+pub struct Allowed<S>(pub Caller, pub PhantomData<S>);
 
 impl<S: Needs, T: Send + Sync> FromRequestParts<T> for Allowed<S> {
     type Rejection = Problem;

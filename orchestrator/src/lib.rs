@@ -8,7 +8,8 @@
 //! - [`persist`]: all SQL of sagas
 //! - [`handler`]: the orchestrator's side of a shard: consume, decide, persist; timers
 //! - [`waiters`]: who is told after the commit
-//! - [`view`]: what lists are read from
+//! - [`view`]: what lists are read from; [`feed`]: status changes for other teams
+//! - [`http`]: the routes of sagas
 //! - [`job`]: scheduled jobs: lease, record, clock
 
 pub mod definitions;
@@ -19,4 +20,6 @@ pub mod persist;
 pub mod handler;
 pub mod waiters;
 pub mod view;
+pub mod feed;
+pub mod http;
 pub mod job;

@@ -1,11 +1,14 @@
-//! What routes answer with. Field names are the words of the engine; times are milliseconds since 1970.
+//! What routes answer with. Field names are the words of the engine.
 
+use crate::gateway::Started;
+use crate::view::ViewRow;
 use endstate_events::{Json, Lane, SagaId};
-use serde::{Deserialize, Serialize};
+use endstate_http::Timestamp;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 /// One saga.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(title = "Saga")]
 pub struct SagaBody {
     /// Its id.
@@ -21,7 +24,7 @@ pub struct SagaBody {
     #[schema(example = "ORDER-20261122-000017")]
     pub number: String,
     /// Who may see and cancel it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// `live`, `test` or `load`.
     #[schema(value_type = String, example = "live")]
@@ -33,26 +36,24 @@ pub struct SagaBody {
     #[schema(example = "waiting")]
     pub phase: String,
     /// `completed`, `cancelled`, `reversed` or `forced`, once ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why it was cancelled or reversed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The definition's `view`; a member that has no value yet is absent.
-    #[serde(default)]
     #[schema(value_type = Object, example = json!({"total_minor": 19900, "paid_minor": 17900}))]
     pub view: Json,
     /// How often its row was written.
     #[schema(example = 4)]
     pub version: i64,
     /// When its start was queued.
-    #[schema(example = 1_763_774_400_000_i64)]
-    pub started_ms: i64,
+    pub started_at: Timestamp,
     /// When it last changed.
-    pub updated_ms: i64,
+    pub updated_at: Timestamp,
     /// When it ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
 }
 
 impl SagaBody {
@@ -60,6 +61,28 @@ impl SagaBody {
     #[must_use]
     pub fn ended(&self) -> bool {
         self.outcome.is_some()
+    }
+}
+
+impl From<ViewRow> for SagaBody {
+    fn from(row: ViewRow) -> Self {
+        Self {
+            saga: row.saga,
+            definition: row.definition,
+            definition_version: row.definition_version,
+            number: row.number,
+            owner: row.owner,
+            lane: row.lane,
+            status: row.status,
+            phase: row.phase,
+            outcome: row.outcome,
+            reason: row.reason,
+            view: row.view,
+            version: row.version,
+            started_at: Timestamp(row.started_ms),
+            updated_at: Timestamp(row.updated_ms),
+            ended_at: row.ended_ms.map(Timestamp),
+        }
     }
 }
 
@@ -91,9 +114,9 @@ pub struct Linked {
     pub status: String,
 }
 
-/// The answer to a call that was queued but has not ended.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Queued {
+/// The answer to a start: what is known of the saga when the answer is due.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StartedBody {
     /// The saga.
     #[schema(value_type = String, format = "uuid")]
     pub saga: SagaId,
@@ -103,6 +126,17 @@ pub struct Queued {
     /// Its number.
     #[schema(example = "ORDER-20261122-000017")]
     pub number: String,
+    /// What the customer sees; absent while the shard has not decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "awaiting_payment")]
+    pub status: Option<String>,
+    /// The phase, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "waiting")]
+    pub phase: Option<String>,
+    /// The outcome, once ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
 }
 
 /// One page of a list.
@@ -125,10 +159,13 @@ pub struct TimelineEntry {
     #[schema(example = 2)]
     pub version: i64,
     /// When.
-    pub time_ms: i64,
-    /// What: the event as it is stored.
+    pub at: Timestamp,
+    /// What: the event's name.
+    #[schema(example = "stage_entered")]
+    pub event: String,
+    /// Its members.
     #[schema(value_type = Object)]
-    pub event: Json,
+    pub data: Json,
 }
 
 /// A status change, for other teams.
@@ -154,7 +191,7 @@ pub struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When.
-    pub time_ms: i64,
+    pub at: Timestamp,
 }
 
 /// A loaded definition.
@@ -170,8 +207,6 @@ pub struct DefinitionBody {
     pub sha256: String,
     /// True for the version that new sagas get.
     pub active: bool,
-    /// When it was loaded.
-    pub loaded_ms: i64,
 }
 
 /// What an operator gets back: the action is queued, and lands as an event of the saga.
@@ -182,4 +217,37 @@ pub struct Accepted {
     /// The saga.
     #[schema(value_type = String, format = "uuid")]
     pub saga: SagaId,
+}
+
+/// The answer to a wake.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Woken {
+    /// How many parked sagas got the input.
+    #[schema(example = 12)]
+    pub sagas: u64,
+    /// True when there are more; call again.
+    pub more: bool,
+}
+
+/// The answer to an event of another team.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Received {
+    /// The sagas it started, if it went to none that exists.
+    pub started: Vec<StartedBody>,
+}
+
+impl StartedBody {
+    /// What is known of a start.
+    #[must_use]
+    pub fn new(definition: &str, started: &Started) -> Self {
+        let notice = &started.notice;
+        Self {
+            saga: started.saga,
+            definition: definition.to_owned(),
+            number: started.number.clone(),
+            status: notice.status.as_deref().map(str::to_owned),
+            phase: notice.phase.map(|phase| phase.label().to_owned()),
+            outcome: notice.outcome.map(|outcome| outcome.label().to_owned()),
+        }
+    }
 }

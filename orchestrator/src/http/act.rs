@@ -1,0 +1,285 @@
+//! Inputs other than starts: events, cancels, and what operators do. All are queued; the timeline shows what came of them.
+
+use super::model::{Accepted, Woken};
+use super::read::find;
+use super::{Api, refuse};
+use crate::persist::Stored;
+use crate::view::{self, Filter};
+use axum::Json as Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use endstate_events::{Actor, ForcedEnd, InputBody, Operation};
+use endstate_http::guard::StrictJson;
+use endstate_http::{Allowed, Caller, Code, Fields, Problem, Scope, headers, scope};
+use endstate_saga::definition::Definition;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Characters of a reason: long enough for a ticket and a sentence.
+const REASON: std::ops::RangeInclusive<usize> = 1..=500;
+
+/// Sagas woken by one call; call again for more.
+const WAKE: usize = 2_000;
+
+type Queued = Result<(StatusCode, Body<Accepted>), Problem>;
+
+async fn send(api: &Api, stored: &Stored, id: String, body: InputBody) -> Queued {
+    let saga = &stored.saga;
+    let sent = api.gateway.send(saga.id, id.clone(), saga.lane, body).await;
+    sent.map_err(|error| refuse::gateway(&saga.definition, error))?;
+    Ok((StatusCode::ACCEPTED, Body(Accepted { input: id, saga: saga.id })))
+}
+
+/// The caller's key, or a fresh id: without a key, a repeat is another request.
+fn input_id(headers: &HeaderMap) -> Result<String, Problem> {
+    Ok(headers::idempotency_key(headers)?.unwrap_or_else(|| Uuid::new_v4().to_string()))
+}
+
+/// Send an event to a saga.
+///
+/// `Idempotency-Key` is the event's id: repeated, it changes nothing. An event that comes before its wait is kept; one
+/// that comes too late is treated by the definition's `late` rule.
+#[utoipa::path(
+    post, path = "/v1/sagas/{definition}/{number}/events/{name}", operation_id = "sendEvent", tag = "events",
+    params(
+        ("definition" = String, Path), ("number" = String, Path),
+        ("name" = String, Path, example = "shop.approved"),
+        ("Idempotency-Key" = String, Header, description = "The event's id"),
+    ),
+    request_body(content = Object, description = "The event's data", example = json!({"amount_minor": 17900})),
+    responses((status = 202, description = "Queued durably", body = Accepted)),
+    security(("token" = ["events:write"]))
+)]
+pub async fn event(
+    State(api): State<Api>,
+    _allowed: Allowed<scope::EventsWrite>,
+    Path((definition, number, name)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    StrictJson(data): StrictJson,
+) -> Queued {
+    let missing = || Problem::new(Code::InvalidHeader, "Idempotency-Key: send the event's id in it");
+    let id = headers::idempotency_key(&headers)?.ok_or_else(missing)?;
+    let (stored, definition) = find(&api.gateway, &system(), &definition, &number).await?;
+    known_event(&definition, &name)?;
+    send(&api, &stored, id, InputBody::Event { name, data }).await
+}
+
+/// Whoever may send events may send them to every saga, without seeing it.
+pub(super) fn system() -> Caller {
+    Caller { subject: "events".to_owned(), scopes: [Scope::SagasRead].into_iter().collect() }
+}
+
+pub(super) fn known_event(definition: &Definition, name: &str) -> Result<(), Problem> {
+    let events = &definition.plan().events;
+    if events.iter().any(|event| &*event.name == name) {
+        return Ok(());
+    }
+    let known: Vec<_> = events.iter().map(|event| &*event.name).collect();
+    let short: String = name.chars().take(64).collect();
+    Err(Problem::new(Code::UnknownEvent, format!("`{short}` is not one of: {}", known.join(", "))))
+}
+
+/// The body of a cancel.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents the body; `Fields` reads it")]
+pub struct CancelCall {
+    /// One of the definition's `cancel` reasons.
+    #[schema(example = "user")]
+    reason: String,
+}
+
+/// Cancel a saga.
+///
+/// Every reason belongs to a role: `owner` is the saga's owner (or a token with `orders:write`), any other needs the
+/// scope `role:ROLE`. What a cancel does after the pivot is up to the definition.
+#[utoipa::path(
+    post, path = "/v1/sagas/{definition}/{number}/cancel", operation_id = "cancelSaga", tag = "sagas",
+    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body = CancelCall,
+    responses((status = 202, description = "Queued durably", body = Accepted)),
+    security(("token" = ["orders:own"]), ("token" = ["orders:write"]), ("token" = ["role:risk"]),
+        ("token" = ["role:warehouse"]), ("token" = ["role:operator"]))
+)]
+pub async fn cancel(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::CancelAny>,
+    Path((definition, number)): Path<(String, String)>,
+    headers: HeaderMap,
+    StrictJson(body): StrictJson,
+) -> Queued {
+    let mut fields = Fields::of(body)?;
+    let reason = fields.text("reason", 1..=64);
+    fields.finish()?;
+    let (stored, definition) = find(&api.gateway, &caller, &definition, &number).await?;
+    let role = role_for(&definition, &reason)?;
+    if !plays(&caller, &role, &stored) {
+        let detail = format!("`{reason}` belongs to the role {role}");
+        return Err(Problem::new(Code::ReasonNotAllowed, detail));
+    }
+    if stored.saga.control.is_ended() {
+        return Err(Problem::new(Code::SagaEnded, "see the cure on the page of this code"));
+    }
+    let actor = Actor { subject: caller.subject, role };
+    send(&api, &stored, input_id(&headers)?, InputBody::Cancel { reason, actor }).await
+}
+
+fn role_for(definition: &Definition, reason: &str) -> Result<String, Problem> {
+    let reasons = &definition.plan().reasons;
+    let found = reasons.iter().find(|declared| &*declared.name == reason);
+    found.map(|declared| declared.role.to_string()).ok_or_else(|| {
+        let known: Vec<_> = reasons.iter().map(|declared| &*declared.name).collect();
+        Problem::field(Code::UnknownReason, "/reason", format!("expected one of: {}", known.join(", ")))
+    })
+}
+
+/// `deadline` is played by nobody but a wait.
+fn plays(caller: &Caller, role: &str, stored: &Stored) -> bool {
+    match role {
+        "owner" => caller.may(Scope::OrdersWrite) || stored.saga.owner.as_deref() == Some(&*caller.subject),
+        "deadline" => false,
+        other => Scope::find(&format!("role:{other}")).is_some_and(|scope| caller.may(scope)),
+    }
+}
+
+/// The body of an operator's action.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents the body; `Fields` reads it")]
+pub struct ReasonCall {
+    /// Why; it stands in the saga's timeline.
+    #[schema(example = "OPS-1234: provider is back")]
+    reason: String,
+}
+
+async fn operate(
+    api: &Api,
+    caller: Caller,
+    (definition, number): (String, String),
+    headers: &HeaderMap,
+    reason: String,
+    operation: Operation,
+) -> Queued {
+    let (stored, _) = find(&api.gateway, &caller, &definition, &number).await?;
+    if stored.saga.control.is_ended() {
+        return Err(Problem::new(Code::SagaEnded, "an ended saga never changes"));
+    }
+    let actor = Actor { subject: caller.subject, role: "operator".to_owned() };
+    send(api, &stored, input_id(headers)?, InputBody::Operate { operation, reason, actor }).await
+}
+
+fn only_reason(body: endstate_events::Json) -> Result<String, Problem> {
+    let mut fields = Fields::of(body)?;
+    let reason = fields.text("reason", REASON);
+    fields.finish()?;
+    Ok(reason)
+}
+
+/// Send again what is parked or silent.
+#[utoipa::path(
+    post, path = "/v1/sagas/{definition}/{number}/retry", operation_id = "retrySaga", tag = "operators",
+    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body = ReasonCall,
+    responses((status = 202, description = "Queued durably", body = Accepted)),
+    security(("token" = ["sagas:operate"]))
+)]
+pub async fn retry(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::SagasOperate>,
+    Path(name): Path<(String, String)>,
+    headers: HeaderMap,
+    StrictJson(body): StrictJson,
+) -> Queued {
+    let reason = only_reason(body)?;
+    operate(&api, caller, name, &headers, reason, Operation::Retry).await
+}
+
+/// Give back (before the pivot) or reverse (after it).
+#[utoipa::path(
+    post, path = "/v1/sagas/{definition}/{number}/compensate", operation_id = "compensateSaga", tag = "operators",
+    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body = ReasonCall,
+    responses((status = 202, description = "Queued durably", body = Accepted)),
+    security(("token" = ["sagas:operate"]))
+)]
+pub async fn compensate(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::SagasOperate>,
+    Path(name): Path<(String, String)>,
+    headers: HeaderMap,
+    StrictJson(body): StrictJson,
+) -> Queued {
+    let reason = only_reason(body)?;
+    operate(&api, caller, name, &headers, reason, Operation::Compensate).await
+}
+
+/// The body of a forced end.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents the body; `Fields` reads it")]
+pub struct ForceCall {
+    /// Why.
+    #[schema(example = "OPS-1234: shipped by hand")]
+    reason: String,
+    /// `completed` (nothing is undone) or `cancelled` (everything goes back).
+    #[schema(example = "cancelled")]
+    end: String,
+}
+
+/// Name the end of a saga. What stays unsettled becomes a discrepancy.
+#[utoipa::path(
+    post, path = "/v1/sagas/{definition}/{number}/force", operation_id = "forceSaga", tag = "operators",
+    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body = ForceCall,
+    responses((status = 202, description = "Queued durably", body = Accepted)),
+    security(("token" = ["sagas:force"]))
+)]
+pub async fn force(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::SagasForce>,
+    Path(name): Path<(String, String)>,
+    headers: HeaderMap,
+    StrictJson(body): StrictJson,
+) -> Queued {
+    let mut fields = Fields::of(body)?;
+    let reason = fields.text("reason", REASON);
+    let ends = [("completed", ForcedEnd::Completed), ("cancelled", ForcedEnd::Cancelled)];
+    let end = fields.one_of("end", &ends);
+    fields.finish()?;
+    let Some(end) = end else { return Err(Problem::field(Code::InvalidFields, "/end", "missing")) };
+    operate(&api, caller, name, &headers, reason, Operation::Force { end }).await
+}
+
+/// Wake everything that is parked on one step.
+///
+/// Goes to the definition's parked sagas as the view knows them, at most 2,000 a call; those parked elsewhere are not
+/// touched.
+#[utoipa::path(
+    post, path = "/v1/definitions/{definition}/steps/{step}/wake", operation_id = "wakeStep", tag = "operators",
+    params(("definition" = String, Path), ("step" = String, Path, example = "refund")),
+    request_body = ReasonCall,
+    responses((status = 202, description = "Queued durably", body = Woken)),
+    security(("token" = ["sagas:operate"]))
+)]
+pub async fn wake(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::SagasOperate>,
+    Path((definition, step)): Path<(String, String)>,
+    StrictJson(body): StrictJson,
+) -> Result<(StatusCode, Body<Woken>), Problem> {
+    let reason = only_reason(body)?;
+    let loaded = api.gateway.definitions().active(&definition);
+    let loaded = loaded.ok_or_else(|| Problem::new(Code::UnknownDefinition, "it has no active version"))?;
+    if loaded.plan().step(&step).is_none() {
+        let steps: Vec<_> = loaded.plan().steps.iter().map(|step| &*step.name).collect();
+        return Err(Problem::new(Code::UnknownStep, format!("expected one of: {}", steps.join(", "))));
+    }
+    let filter = Filter { definition: Some(definition.clone()), phase: Some("parked".into()), ..Filter::default() };
+    let (rows, next) = view::list(&**api.gateway.store(), &filter, None, WAKE).await.map_err(refuse::store)?;
+    let actor = Actor { subject: caller.subject, role: "operator".to_owned() };
+    let call = Uuid::new_v4();
+    for row in &rows {
+        let operation = Operation::Wake { step: step.clone() };
+        let body = InputBody::Operate { operation, reason: reason.clone(), actor: actor.clone() };
+        let sent = api.gateway.send(row.saga, call.to_string(), row.lane, body).await;
+        sent.map_err(|error| refuse::gateway(&definition, error))?;
+    }
+    Ok((StatusCode::ACCEPTED, Body(Woken { sagas: rows.len() as u64, more: next.is_some() })))
+}

@@ -1,0 +1,239 @@
+//! What operators look at: dead letters, discrepancies, shards.
+
+use super::model::Page;
+use super::{Api, refuse};
+use axum::Json as Body;
+use axum::extract::{Path, State};
+use endstate_events::{Json, SagaId, Side};
+use endstate_http::guard::StrictJson;
+use endstate_http::{Allowed, Code, Fields, Params, Problem, Timestamp, scope};
+use endstate_outbox::{Kind, Rows, Statement, dead_letter};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+static DISCREPANCIES: Statement = Statement {
+    name: "api.list_discrepancies",
+    columns: &[Kind::Int, Kind::Int, Kind::Text],
+    sql: "with r(after_id, page, state) as ({rows}) select d.id, d.saga, d.kind, d.detail, d.state, d.time_ms \
+          from r cross join discrepancy d where d.id > r.after_id and (r.state is null or d.state = r.state) \
+          order by d.id limit (select page from r)",
+};
+
+static SHARDS: Statement = Statement {
+    name: "api.list_shards",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) select s.side, s.shard, s.epoch, s.position_start, s.position_progress, s.next_seq, \
+          coalesce(p.seq, 0) \
+          from r cross join shard s left join projection p on p.shard = s.shard and s.side = 'orchestrator' \
+          order by s.side, s.shard",
+};
+
+/// A record that nobody could handle.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DeadLetterBody {
+    /// Its id.
+    #[schema(example = 1)]
+    pub id: i64,
+    /// Whose shard read it: `orchestrator` or `participants`.
+    #[schema(example = "orchestrator")]
+    pub side: &'static str,
+    /// The topic.
+    #[schema(example = "progress")]
+    pub topic: &'static str,
+    /// Its place there.
+    pub partition: u16,
+    /// Its place there.
+    pub offset: i64,
+    /// The record.
+    pub bytes: String,
+    /// Why.
+    pub reason: String,
+    /// When it was put aside.
+    pub at: Timestamp,
+    /// When it was sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed_at: Option<Timestamp>,
+}
+
+/// Two books that differ.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DiscrepancyBody {
+    /// Its id.
+    pub id: i64,
+    /// The saga concerned, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub saga: Option<SagaId>,
+    /// What kind.
+    #[schema(example = "forced_unsettled")]
+    pub kind: String,
+    /// What differs.
+    #[schema(value_type = Object)]
+    pub detail: Json,
+    /// `open`, `explained` or `fixed`.
+    #[schema(example = "open")]
+    pub state: String,
+    /// When it was found.
+    pub at: Timestamp,
+}
+
+/// One shard: who owns it and how far it has got.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ShardBody {
+    /// `orchestrator` or `participants`.
+    pub side: String,
+    /// Its number.
+    pub shard: i64,
+    /// How often it was assigned.
+    pub epoch: i64,
+    /// Next offset to read in `start`.
+    pub position_start: i64,
+    /// Next offset to read in `progress`; for participants, in `commands`.
+    pub position_progress: i64,
+    /// Next sequence number of its events.
+    pub next_seq: i64,
+    /// Events that the view has not met.
+    pub view_behind: i64,
+}
+
+fn id_cursor(params: &mut Params) -> Result<i64, Problem> {
+    let Some(text) = params.text("cursor") else { return Ok(0) };
+    text.parse().map_err(|_| Problem::new(Code::InvalidCursor, "this is not a cursor of ours"))
+}
+
+/// List dead letters, oldest first.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", operation_id = "listDeadLetters", tag = "system",
+    params(("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, description = "A page", body = Page<DeadLetterBody>)),
+    security(("token" = ["audit:read"]))
+)]
+pub async fn dead_letters(
+    State(api): State<Api>,
+    _allowed: Allowed<scope::AuditRead>,
+    mut params: Params,
+) -> Result<Body<Page<DeadLetterBody>>, Problem> {
+    let limit = params.integer("limit", 1..=200)?.unwrap_or(50);
+    let after = id_cursor(&mut params)?;
+    params.finish()?;
+    let found = dead_letter::list(&**api.gateway.store(), after, limit).await.map_err(refuse::store)?;
+    let next = found.last().filter(|_| found.len() as i64 == limit).map(|last| last.id.to_string());
+    let side = |topic| match topic {
+        endstate_events::Topic::Commands => Side::Participants.label(),
+        endstate_events::Topic::Start | endstate_events::Topic::Progress | endstate_events::Topic::Events => {
+            Side::Orchestrator.label()
+        }
+    };
+    let items = found.into_iter().map(|stored| DeadLetterBody {
+        id: stored.id,
+        side: side(stored.letter.topic),
+        topic: stored.letter.topic.label(),
+        partition: stored.letter.partition,
+        offset: stored.letter.offset,
+        bytes: stored.letter.bytes,
+        reason: stored.letter.reason,
+        at: Timestamp(stored.letter.time_ms),
+        replayed_at: stored.replayed_ms.map(Timestamp),
+    });
+    Ok(Body(Page { items: items.collect(), next, lag_ms: None }))
+}
+
+/// What a replay did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Replayed {
+    /// The dead letter.
+    pub id: i64,
+    /// Who sent it again.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Send a dead letter to its partition again.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/{id}/replay", operation_id = "replayDeadLetter", tag = "operators",
+    params(("id" = i64, Path)),
+    request_body = super::act::ReasonCall,
+    responses((status = 202, description = "Queued durably", body = Replayed)),
+    security(("token" = ["sagas:operate"]))
+)]
+pub async fn replay(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::SagasOperate>,
+    Path(id): Path<String>,
+    StrictJson(body): StrictJson,
+) -> Result<(axum::http::StatusCode, Body<Replayed>), Problem> {
+    let mut fields = Fields::of(body)?;
+    let reason = fields.text("reason", 1..=500);
+    fields.finish()?;
+    let id = id.parse().map_err(|_| Problem::new(Code::UnknownDeadLetter, "ids of dead letters are numbers"))?;
+    let now_ms = api.gateway.clock().now_ms();
+    dead_letter::replay(&**api.gateway.store(), id, now_ms).await.map_err(refuse::replay)?;
+    tracing::info!(id, by = caller.subject, reason, "a dead letter was replayed");
+    Ok((axum::http::StatusCode::ACCEPTED, Body(Replayed { id, by: caller.subject, reason })))
+}
+
+/// List discrepancies, oldest first.
+#[utoipa::path(
+    get, path = "/v1/discrepancies", operation_id = "listDiscrepancies", tag = "system",
+    params(
+        ("state" = Option<String>, Query, description = "open, explained or fixed"),
+        ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query),
+    ),
+    responses((status = 200, description = "A page", body = Page<DiscrepancyBody>)),
+    security(("token" = ["ledger:read"]))
+)]
+pub async fn discrepancies(
+    State(api): State<Api>,
+    _allowed: Allowed<scope::LedgerRead>,
+    mut params: Params,
+) -> Result<Body<Page<DiscrepancyBody>>, Problem> {
+    let state = params.one_of("state", &["open", "explained", "fixed"])?;
+    let limit = params.integer("limit", 1..=200)?.unwrap_or(50);
+    let after = id_cursor(&mut params)?;
+    params.finish()?;
+    let given = Rows::one([after.into(), limit.into(), state.into()]);
+    let rows = api.gateway.store().read(&DISCREPANCIES, given).await.map_err(refuse::store)?;
+    let item = |row: &endstate_outbox::Row| {
+        let [id, saga, kind, detail, state, time] = row.as_slice() else { return None };
+        Some(DiscrepancyBody {
+            id: id.int()?,
+            saga: saga.id().map(SagaId),
+            kind: kind.text()?.to_owned(),
+            detail: serde_json::from_str(detail.text()?).unwrap_or_else(|_| Json::from(detail.text())),
+            state: state.text()?.to_owned(),
+            at: Timestamp(time.int()?),
+        })
+    };
+    let items: Vec<_> = rows.iter().filter_map(item).collect();
+    let next = items.last().filter(|_| items.len() as i64 == limit).map(|last| last.id.to_string());
+    Ok(Body(Page { items, next, lag_ms: None }))
+}
+
+/// Show every shard's owner and positions.
+#[utoipa::path(
+    get, path = "/v1/shards", operation_id = "listShards", tag = "system",
+    responses((status = 200, description = "All of them", body = Page<ShardBody>)),
+    security(("token" = ["audit:read"]))
+)]
+pub async fn shards(
+    State(api): State<Api>,
+    _allowed: Allowed<scope::AuditRead>,
+) -> Result<Body<Page<ShardBody>>, Problem> {
+    let rows = api.gateway.store().read(&SHARDS, Rows::one([1.into()])).await.map_err(refuse::store)?;
+    let item = |row: &endstate_outbox::Row| {
+        let [side, shard, epoch, start, progress, next_seq, seen] = row.as_slice() else { return None };
+        let (side, next_seq) = (side.text()?.to_owned(), next_seq.int()?);
+        let behind = if side == Side::Orchestrator.label() { next_seq - 1 - seen.int()? } else { 0 };
+        Some(ShardBody {
+            side,
+            shard: shard.int()?,
+            epoch: epoch.int()?,
+            position_start: start.int()?,
+            position_progress: progress.int()?,
+            next_seq,
+            view_behind: behind.max(0),
+        })
+    };
+    Ok(Body(Page { items: rows.iter().filter_map(item).collect(), next: None, lag_ms: Some(api.lag_ms()) }))
+}

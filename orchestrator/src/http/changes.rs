@@ -1,0 +1,162 @@
+//! Status changes for other teams, and their events for us (CloudEvents 1.0).
+
+use super::model::{Change, Page, Received, StartedBody};
+use super::{Api, act, read, refuse};
+use crate::feed::{self, Position};
+use crate::gateway::StartOptions;
+use axum::Json as Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use endstate_events::{InputBody, Json};
+use endstate_http::guard::Raw;
+use endstate_http::{Allowed, Code, Fields, Params, Problem, headers, scope, strict_json};
+use std::time::Duration;
+
+/// Pause between looks while a caller waits for changes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Status changes, in order per saga.
+///
+/// Pass `next` as `after` to go on. With `Prefer: wait=N` an empty page is given only after N seconds. Without `after`
+/// the page begins with the oldest change that is kept. A change may come twice; (saga, version) identifies it.
+#[utoipa::path(
+    get, path = "/v1/events", operation_id = "listChanges", tag = "events",
+    params(
+        ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("limit" = Option<i64>, Query, description = "1 to 1000, default 200"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for a change, at most 30"),
+    ),
+    responses((status = 200, description = "A page; `next` is always there", body = Page<Change>)),
+    security(("token" = ["sagas:read"]))
+)]
+pub async fn changes(
+    State(api): State<Api>,
+    _allowed: Allowed<scope::SagasRead>,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let store = api.gateway.store();
+    let position = match params.text("after") {
+        Some(text) => Position::decode(&text, store.partitions())?,
+        None => Position::start(store.partitions()),
+    };
+    let limit = params.integer("limit", 1..=1_000)?.unwrap_or(200) as usize;
+    params.finish()?;
+    let wait = headers::wait(&headers)?;
+    let until = tokio::time::Instant::now() + wait.unwrap_or_default();
+    let (items, next) = loop {
+        let (items, next) = feed::read(&**store, &position, limit).await.map_err(refuse::store)?;
+        if !items.is_empty() || api.drain.started() || tokio::time::Instant::now() >= until {
+            break (items, next);
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let page = Body(Page { items, next: Some(next.encode()), lag_ms: None });
+    Ok(match wait {
+        Some(wait) => ([(headers::PREFERENCE_APPLIED, headers::wait_applied(wait))], page).into_response(),
+        None => page.into_response(),
+    })
+}
+
+/// One event of another team.
+struct CloudEvent {
+    id: String,
+    kind: String,
+    subject: Option<String>,
+    data: Json,
+}
+
+/// Take an event of another team (CloudEvents 1.0, structured or binary).
+///
+/// With a `subject` of `DEFINITION/NUMBER` it goes to that saga; else it starts a saga of every active definition whose
+/// `starts_on` names its type. (`source`, `id`) is its identity: repeated, it changes nothing.
+#[utoipa::path(
+    post, path = "/v1/events", operation_id = "receiveEvent", tag = "events",
+    request_body(content = Object, content_type = "application/cloudevents+json", description = "The event",
+        example = json!({"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "shop.approved", "subject": "flash_sale_order/ORDER-17", "data": {"by": "u-2"}})),
+    responses((status = 202, description = "Queued durably", body = Received)),
+    security(("token" = ["events:write"]))
+)]
+pub async fn receive(
+    State(api): State<Api>,
+    _allowed: Allowed<scope::EventsWrite>,
+    headers: HeaderMap,
+    Raw(bytes): Raw,
+) -> Result<(StatusCode, Body<Received>), Problem> {
+    let event = cloud_event(&headers, &bytes)?;
+    let started = match event.subject.as_deref().and_then(|subject| subject.split_once('/')) {
+        Some((definition, number)) if api.gateway.definitions().active(definition).is_some() => {
+            let (stored, loaded) = read::find(&api.gateway, &act::system(), definition, number).await?;
+            act::known_event(&loaded, &event.kind)?;
+            let body = InputBody::Event { name: event.kind, data: event.data };
+            let sent = api.gateway.send(stored.saga.id, event.id, stored.saga.lane, body).await;
+            sent.map_err(|error| refuse::gateway(definition, error))?;
+            Vec::new()
+        }
+        _ => start_all(&api, &event).await?,
+    };
+    Ok((StatusCode::ACCEPTED, Body(Received { started })))
+}
+
+async fn start_all(api: &Api, event: &CloudEvent) -> Result<Vec<StartedBody>, Problem> {
+    let mut started = Vec::new();
+    let mut known = false;
+    for listed in api.gateway.definitions().list().iter().filter(|listed| listed.active) {
+        let Some(definition) = api.gateway.definitions().get(&listed.name, listed.version) else { continue };
+        if !definition.start_events().any(|name| **name == *event.kind) {
+            continue;
+        }
+        known = true;
+        let failed = |error: endstate_saga::plan::EvalError| Problem::new(Code::InputRefused, error.to_string());
+        let Some(input) = definition.start_input(&event.kind, &event.data).map_err(failed)? else { continue };
+        let options = StartOptions::default();
+        let start = api.gateway.start(&listed.name, input, options).await;
+        let start = start.map_err(|error| refuse::gateway(&listed.name, error))?;
+        started.push(StartedBody::new(&listed.name, &start));
+    }
+    if known {
+        Ok(started)
+    } else {
+        Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"))
+    }
+}
+
+fn cloud_event(headers: &HeaderMap, bytes: &[u8]) -> Result<CloudEvent, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/cloudevents+json" => structured(strict_json::parse(bytes)?),
+        "application/json" if headers.contains_key("ce-specversion") => {
+            let attribute = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+            let envelope = [
+                ("specversion", "ce-specversion"),
+                ("id", "ce-id"),
+                ("source", "ce-source"),
+                ("type", "ce-type"),
+                ("subject", "ce-subject"),
+            ];
+            let known =
+                envelope.into_iter().filter_map(|(name, header)| Some((name.to_owned(), attribute(header)?.into())));
+            let mut event: serde_json::Map<String, Json> = known.collect();
+            event.insert("data".into(), strict_json::parse(bytes)?);
+            structured(event.into())
+        }
+        _ => Err(Problem::new(
+            Code::UnsupportedMedia,
+            "send application/cloudevents+json, or application/json with the headers ce-specversion, ce-id, ce-source, ce-type",
+        )),
+    }
+}
+
+fn structured(event: Json) -> Result<CloudEvent, Problem> {
+    let mut fields = Fields::of(event)?;
+    fields.one_of("specversion", &[("1.0", ())]);
+    let (id, source) = (fields.text("id", 1..=128), fields.text("source", 1..=256));
+    let kind = fields.text("type", 1..=128);
+    let subject = fields.optional_text("subject", 1..=256);
+    let data = fields.json("data");
+    fields.ignore_rest();
+    fields.finish()?;
+    Ok(CloudEvent { id: format!("{source}#{id}"), kind, subject, data })
+}

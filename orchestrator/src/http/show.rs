@@ -1,0 +1,145 @@
+//! Sagas as callers see them: bodies, rows of the view, timelines with names instead of indices.
+
+use super::model::{SagaBody, TimelineEntry};
+use crate::definitions::Definitions;
+use crate::view::{Render, ViewRow};
+use endstate_events::Json;
+use endstate_http::{Timestamp, headers};
+use endstate_saga::definition::Definition;
+use endstate_saga::event::{Event, Fact};
+use endstate_saga::saga::Saga;
+use serde_json::{Map, json};
+
+/// Address of a saga.
+#[must_use]
+pub fn location(definition: &str, number: &str) -> String {
+    format!("/v1/sagas/{}/{}", headers::segment(definition), headers::segment(number))
+}
+
+/// A saga's row of the view.
+#[must_use]
+pub fn row(definition: &Definition, saga: &Saga) -> ViewRow {
+    let outcome = saga.control.outcome();
+    ViewRow {
+        saga: saga.id,
+        version: i64::try_from(saga.version).unwrap_or(i64::MAX),
+        definition: saga.definition.to_string(),
+        definition_version: saga.definition_version,
+        number: saga.number.to_string(),
+        owner: saga.owner.as_deref().map(str::to_owned),
+        lane: saga.lane,
+        status: saga.status.to_string(),
+        phase: saga.control.phase(definition.plan()).label().to_owned(),
+        outcome: outcome.map(|outcome| outcome.label().to_owned()),
+        reason: saga.reason.as_deref().map(str::to_owned),
+        view: definition.view_attributes(saga),
+        search: pairs(definition.search_attributes(saga)),
+        order: saga.link.as_ref().map(|link| link.order),
+        started_ms: saga.started_ms,
+        updated_ms: saga.changed_ms,
+        ended_ms: outcome.map(|_| saga.changed_ms),
+    }
+}
+
+/// A saga's body.
+#[must_use]
+pub fn body(definition: &Definition, saga: &Saga) -> SagaBody {
+    row(definition, saga).into()
+}
+
+/// One pair per value: a list is found by each of its elements.
+fn pairs(attributes: Json) -> Vec<(String, String)> {
+    let Json::Object(attributes) = attributes else { return Vec::new() };
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for (name, value) in attributes {
+        let values = if let Json::Array(values) = value { values } else { vec![value] };
+        for value in values {
+            let text = if let Json::String(text) = value { text } else { value.to_string() };
+            let pair = (name.clone(), text);
+            if !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+    }
+    pairs
+}
+
+impl Render for Definitions {
+    fn render(&self, state: &str) -> Option<ViewRow> {
+        let saga: Saga = serde_json::from_str(state).ok()?;
+        let definition = self.get(&saga.definition, saga.definition_version)?;
+        Some(row(&definition, &saga))
+    }
+}
+
+/// A saga's events for people: steps, items and stages by name.
+#[must_use]
+pub fn timeline(definition: &Definition, pages: Vec<(u64, i64, Vec<Event>)>) -> Vec<TimelineEntry> {
+    let plan = definition.plan();
+    let stage = |value: &Json| {
+        let stage = value.as_u64().and_then(|stage| plan.stages.get(stage as usize));
+        stage.map_or(Json::Null, |stage| json!(*stage.name))
+    };
+    let mut runs: Vec<(String, String)> = Vec::new();
+    let mut entries = Vec::new();
+    for (before, _, events) in pages {
+        for (version, event) in (before + 1..).zip(events) {
+            if let Fact::StageEntered { runs: entered, .. } = &event.fact {
+                runs.extend(entered.iter().map(|run| {
+                    let step = plan.steps.get(usize::from(run.step)).map_or("", |step| &*step.name);
+                    (step.to_owned(), run.item_key.to_string())
+                }));
+            }
+            let (name, mut data) = unfold(serde_json::to_value(&event.fact).unwrap_or_default());
+            if let Some(index) = data.get("stage").map(&stage).filter(|name| !name.is_null()) {
+                data.insert("stage".into(), index);
+            }
+            if let Some(run) = data.get("run").and_then(Json::as_u64).and_then(|run| runs.get(run as usize)) {
+                data.remove("run");
+                name_run(&mut data, run);
+            }
+            if let Some(Json::Array(list)) = data.get_mut("runs") {
+                for value in list {
+                    rename(value, &runs, plan);
+                }
+            }
+            let (at, version) = (Timestamp(event.at_ms), i64::try_from(version).unwrap_or(i64::MAX));
+            entries.push(TimelineEntry { version, at, event: name, data: Json::Object(data) });
+        }
+    }
+    entries
+}
+
+fn name_run(data: &mut Map<String, Json>, (step, item): &(String, String)) {
+    data.insert("step".into(), json!(step));
+    if !item.is_empty() {
+        data.insert("item".into(), json!(item));
+    }
+}
+
+/// An entered run (its short field names spelled out), or the (run, time) of an undo.
+fn rename(value: &mut Json, runs: &[(String, String)], plan: &endstate_saga::plan::Plan) {
+    let mut named = Map::new();
+    if let Json::Object(run) = value {
+        let step = run.get("s").and_then(Json::as_u64).and_then(|step| plan.steps.get(step as usize));
+        let item = run.get("i").and_then(Json::as_str).unwrap_or_default().to_owned();
+        name_run(&mut named, &(step.map_or_else(String::new, |step| step.name.to_string()), item));
+        named.insert("with".into(), run.get("w").cloned().unwrap_or_default());
+    } else if let Some(run) = value.get(0).and_then(Json::as_u64).and_then(|run| runs.get(run as usize)) {
+        name_run(&mut named, run);
+    }
+    *value = Json::Object(named);
+}
+
+/// Name and members of an externally tagged enum.
+fn unfold(fact: Json) -> (String, Map<String, Json>) {
+    match fact {
+        Json::Object(fact) => match fact.into_iter().next() {
+            Some((name, Json::Object(members))) => (name, members),
+            Some((name, _)) => (name, Map::new()),
+            None => (String::new(), Map::new()),
+        },
+        Json::String(name) => (name, Map::new()),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) => (String::new(), Map::new()),
+    }
+}

@@ -1,0 +1,124 @@
+//! Starts. The business number is the idempotency key: a repeat gets the first saga.
+
+use super::model::StartedBody;
+use super::{Api, refuse, show};
+use crate::gateway::{StartOptions, Started};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use endstate_events::Json;
+use endstate_http::guard::StrictJson;
+use endstate_http::problem::ProblemBody;
+use endstate_http::{Allowed, Caller, Code, Problem, Scope, headers, scope};
+
+/// The definition behind `/v1/orders`.
+pub const ORDER: &str = "flash_sale_order";
+
+/// Start a saga.
+///
+/// The number comes from the input, by the definition's own expression, and is the idempotency key: the same number with
+/// the same body answers with the first saga and `Idempotent-Replayed: true`; with another body it is refused. The answer
+/// is 202 once the start is queued durably, or 200 when the saga ended within `Prefer: wait=N`.
+#[utoipa::path(
+    post, path = "/v1/sagas/{definition}", operation_id = "startSaga", tag = "sagas",
+    params(
+        ("definition" = String, Path, description = "Name of the definition", example = "flash_sale_order"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end, at most 30", example = "wait=10"),
+        ("Idempotency-Key" = Option<String>, Header, description = "If given, it must equal the number"),
+        ("Endstate-Lane" = Option<String>, Header, description = "`live` (default), `test` or `load`"),
+    ),
+    request_body(content = Object, description = "The definition's input", example = json!({"order_no": "ORDER-17", "user_id": "u-1", "activity_id": "sale-1", "store": "flagship", "currency": "CNY", "total_minor": 19900, "discount_minor": 2000, "points": 0, "stock_strategy": "reserve", "pay_within_s": 1800, "lines": [{"line_no": "1", "sku": "tea", "quantity": 1, "price_minor": 19900}]})),
+    responses(
+        (status = 200, description = "It has ended", body = StartedBody),
+        (status = 202, description = "It is queued durably; `Location` leads to it", body = StartedBody),
+        (status = 409, description = "E2301", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "E2302", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["orders:write"]), ("token" = ["orders:own"]))
+)]
+pub async fn start(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::StartAny>,
+    Path(definition): Path<String>,
+    headers: HeaderMap,
+    StrictJson(input): StrictJson,
+) -> Result<Response, Problem> {
+    begin(&api, &caller, &definition, &headers, input).await
+}
+
+/// Start an order: `POST /v1/sagas/flash_sale_order` under a friendly name.
+#[utoipa::path(
+    post, path = "/v1/orders", operation_id = "startOrder", tag = "orders",
+    params(
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end, at most 30"),
+        ("Idempotency-Key" = Option<String>, Header, description = "If given, it must equal the order's number"),
+        ("Endstate-Lane" = Option<String>, Header, description = "`live` (default), `test` or `load`"),
+    ),
+    request_body(content = Object, description = "The order", example = json!({"order_no": "ORDER-17", "user_id": "u-1", "activity_id": "sale-1", "store": "flagship", "currency": "CNY", "total_minor": 19900, "discount_minor": 2000, "points": 0, "stock_strategy": "reserve", "pay_within_s": 1800, "lines": [{"line_no": "1", "sku": "tea", "quantity": 1, "price_minor": 19900}]})),
+    responses(
+        (status = 200, description = "It has ended", body = StartedBody),
+        (status = 202, description = "It is queued durably; `Location` leads to it", body = StartedBody),
+        (status = 409, description = "E2301", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "E2302", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["orders:write"]), ("token" = ["orders:own"]))
+)]
+pub async fn start_order(
+    State(api): State<Api>,
+    Allowed(caller, ..): Allowed<scope::StartAny>,
+    headers: HeaderMap,
+    StrictJson(input): StrictJson,
+) -> Result<Response, Problem> {
+    begin(&api, &caller, ORDER, &headers, input).await
+}
+
+async fn begin(
+    api: &Api,
+    caller: &Caller,
+    definition: &str,
+    headers: &HeaderMap,
+    input: Json,
+) -> Result<Response, Problem> {
+    if api.drain.started() {
+        return Err(Problem::new(Code::Draining, "another server will take it"));
+    }
+    let wait = headers::wait(headers)?;
+    let options = StartOptions {
+        lane: headers::lane(headers)?,
+        idempotency_key: headers::idempotency_key(headers)?,
+        wait,
+        version: None,
+    };
+    if !caller.may(Scope::OrdersWrite) {
+        check_owner(api, caller, definition, &input)?;
+    }
+    let started = api.gateway.start(definition, input, options).await;
+    let started = started.map_err(|error| refuse::gateway(definition, error))?;
+    let mut response = answer(definition, &started);
+    if let Some(wait) = wait {
+        response.headers_mut().insert(headers::PREFERENCE_APPLIED, headers::wait_applied(wait));
+    }
+    Ok(response)
+}
+
+/// A customer starts only what they will own.
+fn check_owner(api: &Api, caller: &Caller, definition: &str, input: &Json) -> Result<(), Problem> {
+    let Some(loaded) = api.gateway.definitions().active(definition) else { return Ok(()) };
+    let identity = loaded.identify(input, &Json::Null);
+    let identity = identity.map_err(|error| Problem::new(Code::InputRefused, error.to_string()))?;
+    if identity.owner.as_deref() == Some(&*caller.subject) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::ScopeMissing, "with orders:own, the owner must be the token's subject"))
+}
+
+fn answer(definition: &str, started: &Started) -> Response {
+    let body = StartedBody::new(definition, started);
+    let status = if started.notice.outcome.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let location = show::location(definition, &started.number);
+    let mut response = (status, [(header::LOCATION, location)], axum::Json(body)).into_response();
+    if started.replayed {
+        response.headers_mut().insert(headers::IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
