@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use endstate_events::Json;
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -32,20 +32,37 @@ impl Default for Limits {
     }
 }
 
-/// Set when the server should get no more work: `readyz` fails first, then new calls are refused.
+/// How a server stops: first it is no longer ready, so that load balancers look elsewhere while it still takes calls; then
+/// it refuses new work and finishes what it has.
 #[derive(Clone, Debug, Default)]
-pub struct Drain(Arc<AtomicBool>);
+pub struct Drain(Arc<AtomicU8>);
+
+const NOT_READY: u8 = 1;
+const CLOSED: u8 = 2;
 
 impl Drain {
-    /// Starts to drain.
+    /// No longer ready.
     pub fn start(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_max(NOT_READY, Ordering::AcqRel);
     }
 
-    /// True once draining.
+    /// No new work.
+    pub fn close(&self) {
+        self.0.fetch_max(CLOSED, Ordering::AcqRel);
+    }
+
+    /// True once no longer ready.
     #[must_use]
     pub fn started(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Acquire) >= NOT_READY
+    }
+
+    /// Refuses new work once closed.
+    pub fn admit(&self) -> Result<(), Problem> {
+        match self.0.load(Ordering::Acquire) {
+            CLOSED => Err(Problem::new(Code::Draining, "another server will take it")),
+            _ => Ok(()),
+        }
     }
 }
 

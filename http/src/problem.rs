@@ -79,6 +79,7 @@ impl Problem {
     #[must_use]
     pub fn fields(code: Code, errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
+            [one] if one.pointer.is_empty() => one.detail.clone(),
             [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} fields are wrong", many.len()),
         };

@@ -194,9 +194,7 @@ pub async fn operate(
     headers: HeaderMap,
     Raw(bytes): Raw,
 ) -> Result<(StatusCode, Body<OperationQueued>), Problem> {
-    if api.drain.started() {
-        return Err(Problem::new(Code::Draining, "another server will take it"));
-    }
+    api.drain.admit()?;
     let (operation, lines) = read_operation(&headers, &bytes)?;
     let wrong = |error: LineError| {
         let (LineError::Unknown { line, .. } | LineError::Missing { line, .. }) = error;

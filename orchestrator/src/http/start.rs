@@ -79,9 +79,7 @@ async fn begin(
     headers: &HeaderMap,
     input: Json,
 ) -> Result<Response, Problem> {
-    if api.drain.started() {
-        return Err(Problem::new(Code::Draining, "another server will take it"));
-    }
+    api.drain.admit()?;
     let wait = headers::wait(headers)?;
     let options = StartOptions {
         lane: headers::lane(headers)?,
