@@ -54,7 +54,6 @@ pub(crate) struct Http {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Engine {
-    pub(crate) shards: u16,
     pub(crate) in_motion: usize,
     pub(crate) definitions: PathBuf,
 }
@@ -215,11 +214,11 @@ mod tests {
     #[test]
     fn the_environment_wins_over_the_file() {
         let config = load(
-            "environment = \"file\"\n[engine]\nshards = 8",
+            "environment = \"file\"\n[engine]\nin_motion = 8",
             &[("ENDSTATE_ENVIRONMENT", "variable"), ("ENDSTATE_SERVER", "http://x"), ("ENDSTATE_SWEEP_LIMIT", "7")],
         )
         .unwrap();
-        assert_eq!((config.environment.as_str(), config.engine.shards, config.sweep.limit), ("variable", 8, 7));
+        assert_eq!((config.environment.as_str(), config.engine.in_motion, config.sweep.limit), ("variable", 8, 7));
     }
 
     #[test]
@@ -237,7 +236,7 @@ mod tests {
         for (toml, variable, expected) in [
             ("[http]\nlisten_on = \"x\"", ("ENDSTATE_LOG_FILTER", "warn"), "listen_on"),
             ("", ("ENDSTATE_HTTP_PORT", "1"), "ENDSTATE_HTTP_PORT"),
-            ("", ("ENDSTATE_ENGINE_SHARDS", "many"), "shards"),
+            ("", ("ENDSTATE_ENGINE_IN_MOTION", "many"), "in_motion"),
             ("[log]\nformat = \"xml\"", ("ENDSTATE_LOG_FILTER", "warn"), "xml"),
         ] {
             let error = load(toml, &[variable]).unwrap_err().to_string();

@@ -9,9 +9,9 @@ use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::sqlite::PARTITIONS;
 use endstate_outbox::{Bus, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::handler::{HandOver, Participants, Settings};
-use endstate_saga::definition::shipped;
+use endstate_saga::definition::{Source, shipped};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +30,9 @@ pub(crate) struct Node {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) clock: Arc<dyn Clock>,
     /// What participants want called outside, for the caller.
-    pub(crate) calls: Option<mpsc::UnboundedReceiver<HandOver>>,
+    calls: Mutex<Option<mpsc::UnboundedReceiver<HandOver>>>,
     /// What people should know.
-    pub(crate) alerts: Option<mpsc::UnboundedReceiver<Alert>>,
+    alerts: Mutex<Option<mpsc::UnboundedReceiver<Alert>>>,
     listeners: Listeners,
     caller: mpsc::UnboundedSender<HandOver>,
     pub(crate) tasks: TaskTracker,
@@ -55,7 +55,7 @@ impl Node {
         let gateway = Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
         let listeners = Listeners { waiters, alerts: alerts_in };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (calls, alerts) = (Some(calls), Some(alerts));
+        let (calls, alerts) = (Mutex::new(Some(calls)), Mutex::new(Some(alerts)));
         Ok(Self { store, gateway, definitions, clock, calls, alerts, listeners, caller, tasks, stop })
     }
 
@@ -84,6 +84,27 @@ impl Node {
         self.tasks.spawn(shard.run(self.stop.clone()));
     }
 
+    /// What participants want called outside; taken once, by the caller.
+    pub(crate) fn take_calls(&self) -> Option<mpsc::UnboundedReceiver<HandOver>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What people should know; taken once, by whoever delivers it.
+    pub(crate) fn take_alerts(&self) -> Option<mpsc::UnboundedReceiver<Alert>> {
+        self.alerts.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// For others who have something to tell.
+    pub(crate) fn alert_sender(&self) -> mpsc::UnboundedSender<Alert> {
+        self.listeners.alerts.clone()
+    }
+
+    /// Loads a definition from its file.
+    pub(crate) async fn load(&self, file: &Path) -> anyhow::Result<()> {
+        let source = Source::read(file)?;
+        load(&self.definitions, &source, self.clock.now_ms()).await
+    }
+
     /// Cancelled when the system stops.
     pub(crate) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
@@ -99,7 +120,7 @@ impl Node {
 
 async fn load(
     definitions: &Definitions,
-    source: &endstate_saga::definition::Source,
+    source: &Source,
     now_ms: i64,
 ) -> anyhow::Result<()> {
     match definitions.load(source, now_ms).await {

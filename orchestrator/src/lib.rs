@@ -10,7 +10,8 @@
 //! - [`waiters`]: who is told after the commit
 //! - [`view`]: what lists are read from; [`feed`]: status changes for other teams
 //! - [`http`]: the routes of sagas
-//! - [`job`]: scheduled jobs: lease, record, clock
+//! - [`job`]: scheduled jobs: lease, record, clock; [`sweep`]: the one that pushes stuck sagas
+//! - [`alert`]: what people are told
 
 pub mod definitions;
 pub mod gateway;
@@ -23,3 +24,5 @@ pub mod view;
 pub mod feed;
 pub mod http;
 pub mod job;
+pub mod sweep;
+pub mod alert;

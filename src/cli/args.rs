@@ -53,6 +53,9 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run everything in this process: engine, participants, API, simulated payment provider, on one SQLite file
+    #[command(after_help = "Examples:\n  endstate dev\n  endstate dev --listen 127.0.0.1:0 --data /tmp/shop\n  endstate dev --config shop.toml")]
+    Dev(DevArgs),
     /// Run a whole sale over HTTP against a worker that is killed again and again, and compare the books
     #[command(
         after_help = "Examples:\n  endstate demo\n  endstate demo --kills 10 --seed 7\n  endstate demo --sale my-sale.ndjson --keep /tmp/sale -o json\n  endstate demo --generate 12 > my-sale.ndjson"
@@ -105,6 +108,22 @@ pub(crate) enum Command {
 pub(crate) enum BenchCommand {
     /// Sagas over the whole way: an HTTP call, bus, shard transaction, no-op participants, and back
     Saga(crate::bench::SagaBench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the API listens; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// File to write the API's address to, once it answers.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) address_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

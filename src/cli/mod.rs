@@ -28,6 +28,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(cli.global.output);
     let client = || Client::new(&cli.global);
     match cli.command {
+        Command::Dev(args) => crate::dev::run(args).await,
         Command::Demo(args) => crate::demo::run(args, output).await,
         Command::Provider(args) => crate::provider::run(args).await,
         Command::Saga(command) => saga::run(command, output, client).await,

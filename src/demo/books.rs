@@ -61,7 +61,7 @@ pub(super) struct Books {
 
 /// Reads the three records and compares them.
 pub(super) async fn compare(run: &Run, told: &[Told], provider_file: &Path) -> anyhow::Result<Books> {
-    let answer = run.shop.must(Method::GET, "/v1/books", None, None).await?;
+    let answer = run.office.must(Method::GET, "/v1/books", None, None).await?;
     let ledger = ledger(&answer);
     let journal = journal(&run.sale, told);
     let file = std::fs::read_to_string(provider_file)

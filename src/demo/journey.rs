@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(45);
 
 /// How often a buyer looks again when nobody tells of a change.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// Money for the provider.
 #[derive(Debug, Clone, Copy)]
@@ -238,7 +238,7 @@ impl<'a> Buyer<'a> {
     async fn until(&mut self, what: &str, good: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         let started = Instant::now();
         let mut changes = self.run.feed.follow(&self.journey.order);
-        let mut pause = Duration::from_millis(40);
+        let mut pause = Duration::from_millis(60);
         loop {
             let answer = self.run.shop.order(&self.journey.order).await?;
             // Accepted but not begun yet is "not found" for a moment.

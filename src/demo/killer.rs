@@ -71,7 +71,7 @@ pub(super) async fn open_sagas(run: &Run) -> anyhow::Result<BTreeMap<String, u64
     let mut open = BTreeMap::new();
     for phase in ["running", "waiting", "compensating", "reversing", "parked"] {
         let path = format!("/v1/sagas?phase={phase}&limit=200");
-        let page = run.shop.must(Method::GET, &path, None, None).await?;
+        let page = run.office.must(Method::GET, &path, None, None).await?;
         for saga in page["items"].as_array().into_iter().flatten() {
             let text = |name: &str| saga[name].as_str().unwrap_or_default().to_owned();
             *open.entry(format!("{}/{}", text("definition"), text("status"))).or_default() += 1;

@@ -60,7 +60,10 @@ const SETTLE: Duration = Duration::from_secs(20);
 struct Run {
     sale: Sale,
     seed: u64,
+    /// What buyers call with.
     shop: Shop,
+    /// What the watchers call with, so that no crowd of buyers keeps them waiting.
+    office: Shop,
     feed: Feed,
     progress: Progress,
     /// When the sale opened.
@@ -76,7 +79,8 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
     let (folder, _temporary) = folder(args.keep)?;
     let mut stage = Stage::start(&folder).await?;
     let shop = Shop::new(stage.server.clone())?;
-    opening::open(&shop, &sale).await?;
+    let office = Shop::new(stage.server.clone())?;
+    opening::open(&office, &sale).await?;
     let progress = Progress::new(sale.journeys.len());
     progress.say(&format!(
         "{}: {} orders, {} kills; worker at {}",
@@ -86,7 +90,7 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
         stage.server
     ));
     let feed = Feed::new(&sale);
-    let run = Arc::new(Run { sale, seed: args.seed, shop, feed, progress, opened: Instant::now() });
+    let run = Arc::new(Run { sale, seed: args.seed, shop, office, feed, progress, opened: Instant::now() });
     let (told, kills) = act(&run, &mut stage.worker, args.kills).await?;
     let seconds = run.opened.elapsed().as_secs_f64();
     let open = settle(&run).await?;
@@ -187,7 +191,7 @@ async fn act(run: &Arc<Run>, worker: &mut Process, kills: u32) -> anyhow::Result
     tokio::select! {
         done = async { tokio::try_join!(all, killing) } => done,
         // Following the stream only ends with an error; without it buyers would crawl, so it counts.
-        error = run.feed.run(&run.shop) => Err(error.err().unwrap_or_else(|| anyhow::anyhow!("the stream of changes ended"))),
+        error = run.feed.run(&run.office) => Err(error.err().unwrap_or_else(|| anyhow::anyhow!("the stream of changes ended"))),
         () = run.progress.lines() => unreachable!("lines are written until dropped"),
     }
 }

@@ -1,0 +1,115 @@
+//! The sweep (H1): the last of three ways to push a stuck saga. Replies and timers are the first two; this one looks
+//! for sagas whose time is long over, sends each a retry like any operator would, and tells people of parked ones.
+
+use crate::gateway::Gateway;
+use crate::handler::Alert;
+use crate::job::{Job, Report};
+use async_trait::async_trait;
+use endstate_events::{Actor, InputBody, Lane, Operation, SagaId};
+use endstate_outbox::{Kind, Row, Rows, Statement, StoreError};
+use rustc_hash::FxHashSet;
+use serde_json::json;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::mpsc::UnboundedSender;
+
+static OVERDUE: Statement = Statement {
+    name: "sweep.overdue",
+    columns: &[Kind::Int, Kind::Int],
+    sql: "with r(before_ms, page) as ({rows}) select s.id, s.phase, s.due from saga s, r where s.due is not null \
+          and s.due < r.before_ms and s.phase in ('running', 'waiting', 'compensating', 'reversing') \
+          order by s.due limit (select page from r)",
+};
+
+static PARKED: Statement = Statement {
+    name: "sweep.parked",
+    columns: &[Kind::Int],
+    sql: "with r(page) as ({rows}) select v.saga, v.definition, v.number, v.status from saga_view v \
+          where v.phase = 'parked' order by v.started_ms, v.saga limit (select page from r)",
+};
+
+/// Finds sagas past their time and pushes them; finds parked ones that nobody was told of, and tells.
+pub struct Sweep {
+    gateway: Gateway,
+    alerts: UnboundedSender<Alert>,
+    overdue_ms: i64,
+    limit: u32,
+    /// Parked sagas that this process has told of: an alert that a crash swallowed is told once more, others are not.
+    told: Mutex<FxHashSet<SagaId>>,
+}
+
+impl Sweep {
+    /// A saga is overdue when its timer is more than `overdue_ms` late; one run pushes at most `limit`.
+    #[must_use]
+    pub fn new(gateway: Gateway, alerts: UnboundedSender<Alert>, overdue_ms: i64, limit: u32) -> Self {
+        Self { gateway, alerts, overdue_ms, limit, told: Mutex::default() }
+    }
+
+    async fn push(&self, saga: SagaId, now_ms: i64, late_s: i64) -> Result<(), String> {
+        let body = InputBody::Operate {
+            operation: Operation::Retry,
+            reason: format!("its timer is {late_s} s late"),
+            actor: Actor { subject: "sweep".to_owned(), role: "system".to_owned() },
+        };
+        // One push per run: a repeat of the run's own input changes nothing, the next run's is another.
+        let id = format!("sweep/{saga}/{now_ms}");
+        self.gateway.send(saga, id, Lane::Live, body).await.map_err(|error| error.to_string())
+    }
+
+    async fn tell_parked(&self, dry_run: bool, report: &mut Report) -> Result<(), StoreError> {
+        let rows = self.gateway.store().read(&PARKED, Rows::one([i64::from(self.limit).into()])).await?;
+        for row in rows {
+            let [saga, definition, number, status] = row.as_slice() else { continue };
+            let (Some(saga), Some(definition), Some(number)) = (saga.id(), definition.text(), number.text()) else {
+                continue;
+            };
+            let saga = SagaId(saga);
+            if self.told.lock().unwrap_or_else(PoisonError::into_inner).contains(&saga) {
+                continue;
+            }
+            report.found += 1;
+            report.details.push(json!({ "parked": saga, "definition": definition, "number": number }));
+            if !dry_run {
+                report.changed += 1;
+                self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(saga);
+                let text = format!("still parked, with status {}", status.text().unwrap_or_default());
+                let alert = Alert { saga, definition: definition.into(), number: number.into(), kind: "parked".into(), step: None, text };
+                // Nobody listens while the program stops; the next one tells.
+                self.alerts.send(alert).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Job for Sweep {
+    fn name(&self) -> &'static str {
+        "sweep"
+    }
+
+    async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
+        let mut report = Report::default();
+        let rows = Rows::one([(now_ms - self.overdue_ms).into(), i64::from(self.limit).into()]);
+        let overdue = self.gateway.store().read(&OVERDUE, rows).await?;
+        for (saga, phase, due_ms) in overdue.iter().filter_map(overdue_saga) {
+            report.found += 1;
+            let late_s = (now_ms - due_ms) / 1_000;
+            let pushed = if dry_run { Ok(()) } else { self.push(saga, now_ms, late_s).await };
+            report.changed += usize::from(pushed.is_ok() && !dry_run);
+            report.details.push(json!({ "overdue": saga, "phase": phase, "late_s": late_s, "error": pushed.err() }));
+        }
+        self.tell_parked(dry_run, &mut report).await?;
+        Ok(report)
+    }
+}
+
+fn overdue_saga(row: &Row) -> Option<(SagaId, String, i64)> {
+    let [saga, phase, due] = row.as_slice() else { return None };
+    Some((SagaId(saga.id()?), phase.text()?.to_owned(), due.int()?))
+}
+
+impl std::fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sweep").field("overdue_ms", &self.overdue_ms).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,202 @@
+//! `endstate dev`: everything in one process on one file: both sides' shards, the API, the projector, the sweep, the
+//! caller of outside parties, and, unless another is configured, the simulated payment provider.
+
+use crate::cli::args::DevArgs;
+use crate::cli::failure::Failure;
+use crate::config::{Config, LogFormat};
+use crate::node::Node;
+use crate::outside::Outdoors;
+use anyhow::Context;
+use endstate_http::Tokens;
+use endstate_http::auth::Identity;
+use endstate_http::guard::{Drain, Limits};
+use endstate_orchestrator::alert::{self, Channel};
+use endstate_orchestrator::job::{self, Job, Jobs};
+use endstate_orchestrator::sweep::Sweep;
+use endstate_orchestrator::view::Projector;
+use endstate_orchestrator::http;
+use endstate_outbox::Bus;
+use endstate_participants::caller::Caller;
+use endstate_participants::handler::Settings;
+use endstate_participants::http::{self as participants_http, Provider};
+use endstate_participants::simulated::{self, Simulated};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until it is asked to stop; then lets calls finish, and the batches that have begun.
+pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
+    let config = configured(&args)?;
+    start_logging(&config)?;
+    std::fs::create_dir_all(&config.data)
+        .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
+    let node = Node::open(&config.data).await?;
+    load_definitions(&node, &config).await?;
+    let listener = TcpListener::bind(config.http.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another address with --listen", config.http.listen))?;
+    let address = listener.local_addr()?;
+    let drain = Drain::default();
+    let (router, provider) = assemble(&node, &config, address, &drain).await?;
+    eprintln!("endstate at http://{address}, data in {}", config.data.display());
+    eprintln!("payment provider at {provider}; API description at http://{address}/openapi.json");
+    if let Some(file) = &args.address_file {
+        std::fs::write(file, format!("http://{address}\n"))?;
+    }
+    serve(listener, router, &drain, Duration::from_secs(config.http.drain_s)).await?;
+    node.stop().await;
+    Ok(())
+}
+
+fn configured(args: &DevArgs) -> anyhow::Result<Config> {
+    let mut config = Config::load(args.config.as_deref(), std::env::vars())?;
+    if let Some(listen) = args.listen {
+        config.http.listen = listen;
+    }
+    if let Some(data) = &args.data {
+        config.data.clone_from(data);
+    }
+    Ok(config)
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
+        .with_context(|| format!("log.filter `{}` is refused", config.log.filter))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Loads the definitions of the configured folder, beside the shipped ones.
+async fn load_definitions(node: &Node, config: &Config) -> anyhow::Result<()> {
+    if config.engine.definitions.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let folder = &config.engine.definitions;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|ending| ending == "yaml")) {
+        node.load(file).await?;
+    }
+    Ok(())
+}
+
+/// Starts every part around the shards; returns the API and the provider's address.
+async fn assemble(
+    node: &Node,
+    config: &Config,
+    address: SocketAddr,
+    drain: &Drain,
+) -> anyhow::Result<(axum::Router, String)> {
+    let (provider_url, secret) = provider(node, config, address).await?;
+    let outdoors = Outdoors::new(config, &provider_url, &secret, node.definitions.clone(), node.clock.clone())?;
+    let bus: Arc<dyn Bus> = node.store.bus();
+    let calls = node.take_calls().context("the node was assembled before")?;
+    let caller = Caller::new(Arc::new(outdoors), bus.clone(), node.clock.clone(), calls);
+    node.tasks.spawn(caller.run(node.stop_token()));
+    watch(node, config, address).await?;
+
+    let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
+    let view_lag_ms = projector.lag_ms();
+    node.tasks.spawn(projector.run(node.stop_token()));
+    node.start(config.engine.in_motion, Settings::default());
+
+    let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
+    let api = http::Api {
+        gateway: node.gateway.clone(),
+        tokens: tokens.clone(),
+        drain: drain.clone(),
+        started: Arc::new(AtomicBool::new(true)),
+        view_lag_ms,
+        metrics: Arc::new(move || metrics.render()),
+    };
+    let window_ms = i64::try_from(config.payment.callback_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    let provider = Provider { secret: secret.into(), window_ms };
+    let participants = participants_http::Api {
+        store: node.store.clone(),
+        bus,
+        clock: node.clock.clone(),
+        providers: Arc::new([(config.payment.provider.clone(), provider)].into()),
+        drain: drain.clone(),
+    };
+    let routes = http::routes(api).merge(participants_http::routes(participants));
+    let identity = Identity { tokens, clock: node.clock.clone() };
+    Ok((http::serve(routes, identity, Limits::default()), provider_url))
+}
+
+/// The provider's address and the secret shared with it; without a configured one, starts the simulated provider.
+async fn provider(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Result<(String, Vec<u8>)> {
+    let secret = config.payment.secret.reveal();
+    if !config.payment.url.is_empty() {
+        anyhow::ensure!(!secret.is_empty(), "payment.url is set but no secret: set ENDSTATE_PAYMENT_SECRET");
+        return Ok((config.payment.url.clone(), secret.as_bytes().to_vec()));
+    }
+    // Both sides of this secret live in this process, so it may as well be a new one every time.
+    let secret = if secret.is_empty() { uuid::Uuid::new_v4().to_string() } else { secret.to_owned() };
+    let callback_url = format!("http://{address}/v1/callbacks/{}", config.payment.provider);
+    let file = config.in_data("provider.ndjson".as_ref());
+    let local = simulated::Config::local(&callback_url, secret.as_bytes(), &file);
+    let settings = simulated::Config { name: config.payment.provider.clone(), ..local };
+    let provider = Simulated::bind(settings, node.clock.clone()).await?;
+    let url = format!("http://{}", provider.address());
+    let stop = node.stop_token();
+    node.tasks.spawn(async move {
+        if let Err(error) = provider.serve(stop).await {
+            tracing::error!(%error, "the simulated payment provider ended");
+        }
+    });
+    Ok((url, secret.into_bytes()))
+}
+
+/// Starts what watches: alerts to people, and the clock of scheduled jobs.
+async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Result<()> {
+    let public_url = match config.http.public_url.as_str() {
+        "" => format!("http://{address}"),
+        url => url.to_owned(),
+    };
+    let webhook_url = Some(config.alert.webhook_url.clone()).filter(|url| !url.is_empty());
+    let channel = Channel { webhook_url, file: config.in_data(&config.alert.file), public_url };
+    let alerts = node.take_alerts().context("the node was assembled before")?;
+    let (delivery, stop) = (alert::deliver(alerts, channel, node.clock.clone()), node.stop_token());
+    node.tasks.spawn(async move {
+        stop.run_until_cancelled(delivery).await;
+    });
+    let overdue_ms = i64::try_from(config.sweep.overdue_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    let sweep = Sweep::new(node.gateway.clone(), node.alert_sender(), overdue_ms, config.sweep.limit);
+    let jobs = Arc::new(Jobs::new(node.store.clone(), node.clock.clone(), uuid::Uuid::new_v4()));
+    let timetable: Vec<(String, Arc<dyn Job>)> = vec![(config.sweep.schedule.clone(), Arc::new(sweep))];
+    let mut clock = job::schedule(jobs, timetable).await?;
+    let stop = node.stop_token();
+    node.tasks.spawn(async move {
+        stop.cancelled().await;
+        if let Err(error) = clock.shutdown().await {
+            tracing::warn!(%error, "the clock of scheduled jobs did not stop");
+        }
+    });
+    Ok(())
+}
+
+/// Answers calls until somebody asks to stop; then tells so, and gives those under way their time.
+async fn serve(listener: TcpListener, router: axum::Router, drain: &Drain, patience: Duration) -> anyhow::Result<()> {
+    let closing = CancellationToken::new();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
+    let served = tokio::spawn(served.into_future());
+    crate::signal::asked_to_stop().await;
+    eprintln!("stopping");
+    drain.start();
+    closing.cancel();
+    match tokio::time::timeout(patience, served).await {
+        Ok(done) => done?.context("the API ended with an error"),
+        // Calls that wait for a saga's end may take longer; they are cut off, and their sagas go on at the next start.
+        Err(_) => Ok(()),
+    }
+}
