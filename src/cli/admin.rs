@@ -5,7 +5,7 @@ use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Output, items, members};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// `endstate deadletters ...`.
 pub(super) async fn dead_letters(command: DeadlettersCommand, output: Output, client: &Client) -> Result<(), Failure> {
