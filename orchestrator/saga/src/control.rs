@@ -1,14 +1,16 @@
 //! Control: the small state that the transition works on, and what can be read off it.
 //!
 //! It holds no strings, times or ids, so that the model check can explore it exhaustively; what payloads and conditions
-//! read rides beside it (see [`crate::saga`]). Three files work on it:
+//! read rides beside it (see [`crate::saga`]). Four files work on it:
 //! - [`event`]: what can happen to it, and `apply`
 //! - [`react`]: an input to events; total, one row for each case
-//! - [`advance`]: what the saga does next by itself
+//! - [`advance`](mod@advance): what the saga does next by itself
+//! - [`table`]: all of that as a page
 
 pub mod event;
 pub mod react;
 pub mod advance;
+pub mod table;
 mod wire;
 
 pub use advance::{Conditions, advance, step};
