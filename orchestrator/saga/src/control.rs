@@ -243,23 +243,6 @@ impl Control {
         &mut self.runs[..usize::from(self.len)]
     }
 
-    /// A control state from its parts, for the model check, which stores states packed.
-    pub(crate) fn of_parts(
-        (course, next, forced, faulted): (Course, u8, bool, bool),
-        waits: impl Iterator<Item = WaitState>,
-        runs: impl Iterator<Item = Run>,
-    ) -> Self {
-        let mut control = Self { course, next, forced, faulted, ..Self::default() };
-        for (slot, wait) in control.waits.iter_mut().zip(waits) {
-            *slot = wait;
-        }
-        for (slot, run) in control.runs.iter_mut().zip(runs) {
-            *slot = run;
-            control.len += 1;
-        }
-        control
-    }
-
     /// The wait of a stage.
     #[must_use]
     pub fn wait(&self, stage: usize) -> WaitState {

@@ -296,8 +296,7 @@ fn arrived(plan: &Plan, control: &Control, event: u8, matches: bool) -> Reaction
         }
         WaitState::Open | WaitState::Asked | WaitState::ParkedDeadline | WaitState::ParkedMismatch => match mismatch {
             Mismatch::Late => late(),
-            // Under force nobody looks.
-            Mismatch::Park if control.forced => late(),
+            Mismatch::Park if control.forced => late(), // nobody looks
             Mismatch::Park => one(ControlEvent::EventMismatched { stage }),
         },
         WaitState::Taken | WaitState::Passed | WaitState::Skipped => late(),

@@ -39,6 +39,25 @@ pub(crate) const UNDOS: [Undo; 5] = [Undo::None, Undo::InFlight, Undo::Done, Und
 pub(crate) const CONTRADICTIONS: [Contradiction; 3] =
     [Contradiction::None, Contradiction::Open, Contradiction::Accepted];
 
+impl Control {
+    /// A control state from its parts, for the model check, which stores states packed.
+    pub(crate) fn of_parts(
+        (course, next, forced, faulted): (Course, u8, bool, bool),
+        waits: impl Iterator<Item = WaitState>,
+        runs: impl Iterator<Item = Run>,
+    ) -> Self {
+        let mut control = Self { course, next, forced, faulted, ..Self::default() };
+        for (slot, wait) in control.waits.iter_mut().zip(waits) {
+            *slot = wait;
+        }
+        for (slot, run) in control.runs.iter_mut().zip(runs) {
+            *slot = run;
+            control.len += 1;
+        }
+        control
+    }
+}
+
 impl Serialize for Control {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&write(self))

@@ -171,10 +171,9 @@ impl World<'_> {
         if !goes_back {
             broken.push(Property::MoneyGoesBack);
         }
-        if self.options.participants == Participants::Honest {
-            if !control.runs().iter().all(|run| self.holds(run, outcome)) {
-                broken.push(Property::NothingIsLeft);
-            }
+        let honest = self.options.participants == Participants::Honest;
+        if honest && !control.runs().iter().all(|run| self.holds(run, outcome)) {
+            broken.push(Property::NothingIsLeft);
         }
     }
 

@@ -165,3 +165,18 @@ fn swapping_equal_chains_changes_nothing() {
     }
     assert!(met.len() >= 4_000);
 }
+
+#[test]
+fn the_shipped_definitions_are_sound() {
+    for source in crate::definition::shipped() {
+        let definition = crate::definition::Definition::load(&source).unwrap();
+        let report = check_definition(&definition, &Options::default()).unwrap();
+        for sample in &report.samples {
+            println!("{} {sample}", definition.name());
+        }
+        if let Some(violation) = report.violations.first() {
+            panic!("{}: {violation}", definition.name());
+        }
+        assert_eq!(report.unreached_ends, [], "{}", definition.name());
+    }
+}
