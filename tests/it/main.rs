@@ -1,4 +1,5 @@
-//! The program as a process: what it prints, how it ends, and what it survives.
+//! The program from outside: its API, and as a process what it prints, how it ends, and what it survives.
 
+mod api;
 mod command_line;
 mod program;

@@ -1,0 +1,270 @@
+//! Orders and sagas from start to end.
+
+use super::*;
+use endstate_participants::provider::{SIGNATURE, TIMESTAMP, sign};
+
+const WAIT: (&str, &str) = ("prefer", "wait=20");
+
+async fn with_tea() -> Server {
+    let server = Server::start().await;
+    let lines =
+        json!([{"participant": "stock", "action": "open", "with": {"unit": "tea", "quantity": 5, "standby": false}}]);
+    let opened = server.post("/v1/operations", &json!({"operation": "open-1", "lines": lines})).await;
+    assert_eq!(opened.status, StatusCode::ACCEPTED, "{}", opened.body);
+    server.until("/v1/operations/open-1", |answer| answer.body["items"][0]["verdict"] == "done").await;
+    server
+}
+
+#[tokio::test]
+async fn a_start_is_answered_when_it_ended_and_its_repeat_with_the_first_saga() {
+    let server = Server::start().await;
+    let first = server.post_with("/v1/sagas/bench_saga", &[WAIT], &bench("B/1 ä", "")).await;
+    assert_eq!((first.status, first.body["outcome"].as_str()), (StatusCode::OK, Some("completed")), "{}", first.body);
+    assert_eq!(first.headers["preference-applied"], "wait=20");
+    assert_eq!(first.headers["location"], "/v1/sagas/bench_saga/B%2F1%20%C3%A4");
+
+    let again = server.post_with("/v1/sagas/bench_saga", &[WAIT], &bench("B/1 ä", "")).await;
+    assert_eq!((again.status, &again.body["saga"]), (StatusCode::OK, &first.body["saga"]));
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    let other = server.post("/v1/sagas/bench_saga", &bench("B/1 ä", "lock")).await;
+    assert_eq!((other.status, other.code()), (StatusCode::CONFLICT, "E2301"));
+    assert_eq!(other.headers["location"], first.headers["location"]);
+    let key = server.post_with("/v1/sagas/bench_saga", &[("idempotency-key", "x")], &bench("B-2", "")).await;
+    assert_eq!(key.code(), "E2303");
+
+    let shown = server.get("/v1/sagas/bench_saga/B%2F1%20%C3%A4").await;
+    assert_eq!((shown.status, shown.body["phase"].as_str()), (StatusCode::OK, Some("ended")));
+    let timeline = server.get("/v1/sagas/bench_saga/B%2F1%20%C3%A4/timeline").await;
+    let events = timeline.body["items"].as_array().unwrap();
+    assert_eq!(events[0]["event"], "started");
+    assert!(
+        events.iter().any(|event| event["event"] == "run_done" && event["data"]["step"] == "deduct"),
+        "{events:#?}"
+    );
+    assert_eq!(events.last().unwrap()["event"], "status_changed", "{events:#?}");
+}
+
+#[tokio::test]
+async fn lists_filter_and_go_on_from_their_cursor() {
+    let server = Server::start().await;
+    for n in 0..5 {
+        let fail_at = if n == 3 { "deduct" } else { "" };
+        server.post_with("/v1/sagas/bench_saga", &[WAIT], &bench(&format!("L-{n}"), fail_at)).await;
+    }
+    let all = server.until("/v1/sagas?phase=ended&limit=200", |a| a.body["items"].as_array().unwrap().len() == 5).await;
+    assert!(all.body["next"].is_null());
+    let cancelled = server.get("/v1/sagas?outcome=cancelled").await;
+    assert_eq!(cancelled.body["items"][0]["number"], "L-3");
+    let (mut path, mut numbers) = ("/v1/sagas?definition=bench_saga&limit=2".to_owned(), Vec::new());
+    loop {
+        let page = server.get(&path).await;
+        let items = page.body["items"].as_array().unwrap();
+        numbers.extend(items.iter().map(|item| item["number"].as_str().unwrap().to_owned()));
+        let Some(next) = page.body["next"].as_str() else { break };
+        path = format!("/v1/sagas?definition=bench_saga&limit=2&cursor={next}");
+    }
+    numbers.sort();
+    assert_eq!(numbers, ["L-0", "L-1", "L-2", "L-3", "L-4"]);
+    let stream = server.get("/v1/events?limit=1000").await;
+    let completed = stream.body["items"].as_array().unwrap().iter().filter(|change| change["status"] == "completed");
+    assert_eq!(completed.count(), 4);
+    let after = server.get(&format!("/v1/events?after={}", stream.body["next"].as_str().unwrap())).await;
+    assert_eq!(after.body["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_order_is_seen_by_its_buyer_and_by_the_back_office() {
+    let server = with_tea().await;
+    let buyer = server.token("ann", [Scope::OrdersOwn]).await;
+    let office = server.token("office", [Scope::OrdersRead, Scope::LedgerRead]).await;
+    let as_buyer = ("authorization", format!("Bearer {buyer}"));
+    let as_buyer = [WAIT, (as_buyer.0, as_buyer.1.as_str())];
+    let placed = server.post_with("/v1/orders", &as_buyer, &order("O-1", "ann", 0)).await;
+    assert_eq!((placed.status, placed.body["status"].as_str()), (StatusCode::OK, Some("completed")), "{}", placed.body);
+    let for_others = server.post_with("/v1/orders", &as_buyer, &order("O-2", "bob", 0)).await;
+    assert_eq!(for_others.code(), "E2103");
+
+    let get = |path: &str, token: &str| {
+        Request::get(path).header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap()
+    };
+    let mine = server.send(get("/v1/my/orders/O-1", &buyer)).await;
+    assert_eq!((&mine.body["goods"][0]["sku"], &mine.body["total_minor"]), (&json!("tea"), &json!(1_000)));
+    assert!(mine.body.get("user").is_none() && mine.body.get("saga").is_none());
+    let theirs = server.send(get("/v1/orders/O-1", &office)).await;
+    assert_eq!((&theirs.body["user"], &theirs.body["store"]), (&json!("ann"), &json!("flagship")));
+    assert_eq!(theirs.body["saga"]["outcome"], "completed");
+    let books = server.send(get("/v1/books", &office)).await;
+    let tea = books.body["items"].as_array().unwrap().iter().find(|book| book["asset"] == "stock:tea").unwrap();
+    assert_eq!(
+        *tea,
+        json!({"asset": "stock:tea", "opened": 5, "held": 0, "used": 1, "returned": 0, "left": 4, "owed": 0, "balanced": true})
+    );
+}
+
+#[tokio::test]
+async fn events_cancels_and_operators_are_queued_and_land_in_the_timeline() {
+    let server = with_tea().await;
+    server.post("/v1/orders", &order("O-1", "ann", 500)).await;
+    let order = "/v1/sagas/flash_sale_order/O-1";
+    let saga = server.until(order, |answer| answer.body["phase"] == "waiting").await;
+    assert_eq!((&saga.body["status"], &saga.body["view"]["payment_no"]), (&json!("awaiting_payment"), &json!("PAY-1")));
+
+    let callback = json!({"event_id": "E-1", "provider": "simpay", "provider_no": "P-1", "saga": saga.body["saga"],
+        "amount_minor": 400, "currency": "CNY", "captured_ms": 1})
+    .to_string();
+    let now = SystemClock.now_ms();
+    let call = |time: i64, signature: String, body: String| {
+        let request =
+            Request::post("/v1/callbacks/simpay").header(TIMESTAMP, time.to_string()).header(SIGNATURE, signature);
+        request.body(Body::from(body)).unwrap()
+    };
+    for _ in 0..3 {
+        let taken = server.send(call(now, sign(SECRET, now, callback.as_bytes()), callback.clone())).await;
+        assert_eq!((taken.status, taken.body), (StatusCode::OK, json!("success")));
+    }
+    let forged = server.send(call(now, sign(b"guess", now, callback.as_bytes()), callback.clone())).await;
+    assert_eq!(forged.code(), "E2401");
+    let old = now - 301_000;
+    let stale = server.send(call(old, sign(SECRET, old, callback.as_bytes()), callback.clone())).await;
+    assert_eq!(stale.code(), "E2402");
+
+    let timeline = format!("{order}/timeline");
+    let count = |answer: &Answer, name: &str| {
+        answer.body["items"].as_array().unwrap().iter().filter(|event| event["event"] == name).count()
+    };
+    let kept = server.until(&timeline, |answer| count(answer, "event_kept") + count(answer, "event_late") > 0).await;
+    assert_eq!(count(&kept, "event_kept") + count(&kept, "event_late"), 1, "a callback three times is one event");
+    let linked = server.until(order, |answer| answer.body["linked"][0]["status"].is_string()).await;
+    assert_eq!(linked.body["linked"][0]["definition"], "refund_payment", "a wrong amount goes back");
+
+    let unknown = server.post(&format!("{order}/cancel"), &json!({"reason": "bored"})).await;
+    assert_eq!((unknown.code(), unknown.body["errors"][0]["pointer"].as_str()), ("E2305", Some("/reason")));
+    let deadline = server.post(&format!("{order}/cancel"), &json!({"reason": "unpaid"})).await;
+    assert_eq!(deadline.code(), "E2306");
+    let cancelled = server.post(&format!("{order}/cancel"), &json!({"reason": "user"})).await;
+    assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{}", cancelled.body);
+    server.until(&timeline, |answer| count(answer, "cancel_requested") == 1).await;
+    server.until(order, |answer| answer.body["outcome"] == "cancelled").await;
+    let late = server.post(&format!("{order}/retry"), &json!({"reason": "OPS-1"})).await;
+    assert_eq!((late.status, late.code()), (StatusCode::CONFLICT, "E2304"));
+}
+
+#[tokio::test]
+async fn what_operators_do_needs_a_reason_and_lands_in_the_timeline() {
+    let server = with_tea().await;
+    server.post("/v1/orders", &order("O-2", "ann", 500)).await;
+    let order = "/v1/sagas/flash_sale_order/O-2";
+    server.until(order, |answer| answer.body["phase"] == "waiting").await;
+    let silent = server.post(&format!("{order}/compensate"), &json!({})).await;
+    assert_eq!((silent.code(), silent.body["errors"][0]["pointer"].as_str()), ("E2002", Some("/reason")));
+    let woken = server.post("/v1/definitions/flash_sale_order/steps/refund/wake", &json!({"reason": "OPS-1"})).await;
+    assert_eq!((woken.status, &woken.body["sagas"]), (StatusCode::ACCEPTED, &json!(0)));
+    let nowhere = server.post("/v1/definitions/flash_sale_order/steps/dance/wake", &json!({"reason": "OPS-1"})).await;
+    assert_eq!(nowhere.code(), "E2207");
+    let endless = server.post(&format!("{order}/force"), &json!({"reason": "OPS-1", "end": "forgotten"})).await;
+    assert_eq!(endless.body["errors"][0]["pointer"], "/end");
+    let forced = server.post(&format!("{order}/force"), &json!({"reason": "OPS-1", "end": "cancelled"})).await;
+    assert_eq!(forced.status, StatusCode::ACCEPTED, "{}", forced.body);
+    let timeline = server
+        .until(&format!("{order}/timeline"), |answer| {
+            answer.body["items"].as_array().unwrap().iter().any(|event| event["event"] == "operated")
+        })
+        .await;
+    let operated =
+        timeline.body["items"].as_array().unwrap().iter().find(|event| event["event"] == "operated").unwrap();
+    assert_eq!(
+        (&operated["data"]["reason"], &operated["data"]["actor"]["subject"]),
+        (&json!("OPS-1"), &json!("local"))
+    );
+}
+
+#[tokio::test]
+async fn an_operation_is_done_once_and_its_id_is_not_used_again() {
+    let server = with_tea().await;
+    let line = |quantity: i64| json!({"participant": "stock", "action": "open", "with": {"unit": "tea", "quantity": quantity, "standby": false}});
+    let same = json!({"operation": "open-1", "lines": [line(5)]});
+    assert_eq!(server.post("/v1/operations", &same).await.status, StatusCode::ACCEPTED);
+    let other = server.post("/v1/operations", &json!({"operation": "open-1", "lines": [line(6)]})).await;
+    assert_eq!(other.code(), "E2310");
+    let text = format!("{}\n\n{}\n", line(1), line(2));
+    let request = Request::post("/v1/operations").header("content-type", "application/x-ndjson");
+    let lines = server.send(request.header("idempotency-key", "open-2").body(text.into()).unwrap()).await;
+    assert_eq!(lines.body, json!({"operation": "open-2", "lines": 2}));
+    server.until("/v1/operations/open-2", |answer| answer.body["items"].as_array().unwrap().len() == 2).await;
+    let books = server.get("/v1/books").await;
+    assert_eq!(books.body["items"][0]["opened"], 8);
+}
+
+#[tokio::test]
+async fn definitions_are_listed_loaded_switched_and_rolled_back() {
+    let server = Server::start().await;
+    let bench = shipped().into_iter().find(|source| source.text.contains("saga: bench_saga")).unwrap();
+    let mut second = bench.clone();
+    second.text = second.text.replace("version: 1", "version: 2");
+    let changed = json!({"file": bench.file, "text": bench.text.replace("locking", "locked"), "schemas": bench.schemas,
+        "samples": bench.samples, "catalogues": bench.catalogues, "siblings": bench.siblings});
+    assert_eq!(server.post("/v1/definitions", &changed).await.code(), "E2309");
+    let broken =
+        json!({"file": "x.yaml", "text": "saga: [", "schemas": {}, "samples": {}, "catalogues": {}, "siblings": []});
+    let broken = server.post("/v1/definitions", &broken).await;
+    assert_eq!(broken.code(), "E2308");
+    assert!(broken.body["errors"][0]["detail"].as_str().unwrap().contains("x.yaml:1:"), "{}", broken.body);
+
+    let active = |answer: &Answer| {
+        let items = answer.body["items"].as_array().unwrap().iter();
+        items
+            .filter(|item| item["name"] == "bench_saga" && item["active"] == true)
+            .map(|item| item["version"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let loaded = server.post("/v1/definitions", &serde_json::to_value(&second).unwrap()).await;
+    assert_eq!((loaded.status, active(&loaded)), (StatusCode::CREATED, vec![1]), "{}", loaded.body);
+    let switched = server.post("/v1/definitions/bench_saga/activate", &json!({"version": 2})).await;
+    assert_eq!(active(&switched), [2]);
+    let started = server.post_with("/v1/sagas/bench_saga", &[WAIT], &super::bench("V-2", "")).await;
+    assert_eq!(started.status, StatusCode::OK);
+    assert_eq!(server.get("/v1/sagas/bench_saga/V-2").await.body["definition_version"], 2);
+    assert_eq!(active(&server.post("/v1/definitions/bench_saga/rollback", &json!({})).await), [1]);
+    assert_eq!(server.post("/v1/definitions/bench_saga/activate", &json!({"version": 9})).await.code(), "E2201");
+}
+
+#[tokio::test]
+async fn a_draining_server_says_so_before_it_stops() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/readyz").await.status, StatusCode::OK);
+    server.drain.start();
+    assert_eq!(server.get("/livez").await.status, StatusCode::OK);
+    let verbose = server.get("/readyz?verbose").await;
+    assert_eq!(verbose.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(verbose.body.as_str().unwrap().contains("FAIL not draining"));
+    let still = server.post("/v1/sagas/bench_saga", &bench("D-0", "")).await;
+    assert!(still.status.is_success(), "load balancers need a moment to look elsewhere");
+    server.drain.close();
+    let refused = server.post("/v1/sagas/bench_saga", &bench("D-1", "")).await;
+    assert_eq!((refused.code(), &refused.headers["retry-after"]), ("E2502", &"1".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn an_event_of_another_team_finds_its_saga_or_is_refused() {
+    let server = with_tea().await;
+    server.post("/v1/orders", &order("O-1", "ann", 500)).await;
+    server.until("/v1/sagas/flash_sale_order/O-1", |answer| answer.status == StatusCode::OK).await;
+    let event = json!({"specversion": "1.0", "id": "1", "source": "/shop", "type": "payment.captured",
+        "subject": "flash_sale_order/O-1", "data": {"amount_minor": 1, "currency": "CNY"}, "traceparent": "00-1"});
+    let send = |event: &Value, kind: &str| {
+        Request::post("/v1/events").header("content-type", kind).body(Body::from(event.to_string())).unwrap()
+    };
+    let taken = server.send(send(&event, "application/cloudevents+json")).await;
+    assert_eq!((taken.status, &taken.body["started"]), (StatusCode::ACCEPTED, &json!([])), "{}", taken.body);
+    let nobody = json!({"specversion": "1.0", "id": "2", "source": "/shop", "type": "shop.closed", "data": {}});
+    assert_eq!(server.send(send(&nobody, "application/cloudevents+json")).await.code(), "E2311");
+    assert_eq!(server.send(send(&event, "text/plain")).await.code(), "E2004");
+    let plain = Request::post("/v1/events").header("content-type", "application/json");
+    let binary = plain.header("ce-specversion", "1.0").header("ce-id", "3").header("ce-source", "/shop");
+    let binary = binary
+        .header("ce-type", "no.such")
+        .header("ce-subject", "flash_sale_order/O-1")
+        .body(Body::from("{}"))
+        .unwrap();
+    assert_eq!(server.send(binary).await.code(), "E2307");
+}
