@@ -11,15 +11,16 @@ use endstate_http::Tokens;
 use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::alert::{self, Channel};
+use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Job, Jobs};
 use endstate_orchestrator::sweep::Sweep;
 use endstate_orchestrator::view::Projector;
-use endstate_orchestrator::http;
 use endstate_outbox::Bus;
 use endstate_participants::caller::Caller;
 use endstate_participants::handler::Settings;
 use endstate_participants::http::{self as participants_http, Provider};
 use endstate_participants::simulated::{self, Simulated};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -109,7 +110,11 @@ async fn assemble(
     node.start(config.engine.in_motion, Settings::default());
 
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
-    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder()?;
+    anyhow::ensure!(
+        address.ip().is_loopback() || !tokens.is_empty(),
+        "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
+    );
+    let metrics = record_metrics(node)?;
     let api = http::Api {
         gateway: node.gateway.clone(),
         tokens: tokens.clone(),
@@ -130,6 +135,20 @@ async fn assemble(
     let routes = http::routes(api).merge(participants_http::routes(participants));
     let identity = Identity { tokens, clock: node.clock.clone() };
     Ok((http::serve(routes, identity, Limits::default()), provider_url))
+}
+
+/// Records metrics for `/metrics`. Without buckets they would be summaries, which cannot be added up over servers; without
+/// upkeep they would grow until somebody reads them.
+fn record_metrics(node: &Node) -> anyhow::Result<PrometheusHandle> {
+    const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+    let metrics = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
+    let (upkeep, stop) = (metrics.clone(), node.stop_token());
+    node.tasks.spawn(async move {
+        while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(metrics)
 }
 
 /// The provider's address and the secret shared with it; without a configured one, starts the simulated provider.
