@@ -3,8 +3,9 @@
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Output, items};
-use endstate_saga::check::check as check_samples;
+use endstate_saga::check::{check as check_samples, explore};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
+use endstate_saga::model::{Options, SampleReport};
 use serde_json::json;
 use std::io::Read;
 use std::path::Path;
@@ -12,8 +13,25 @@ use std::path::Path;
 /// `endstate saga check`: loads, runs the samples, explores.
 pub(super) fn check(file: &Path, output: Output) -> Result<(), Failure> {
     let definition = loaded(&source(file)?)?;
-    let found = json!({ "definition": definition.name(), "version": definition.version() });
-    output.print(&found, |_| format!("{} version {}: good\n", definition.name(), definition.version()))
+    let report = explore(&definition, &Options::default()).map_err(|diagnostics| complaints(&diagnostics))?;
+    let samples: Vec<_> = report.samples.iter().map(explored).collect();
+    let found = json!({ "definition": definition.name(), "version": definition.version(), "samples": samples });
+    output.print(&found, |_| {
+        let lines: String = report.samples.iter().map(|sample| format!("  {sample}\n")).collect();
+        format!("{} version {}: good\n{lines}", definition.name(), definition.version())
+    })
+}
+
+fn explored(sample: &SampleReport) -> serde_json::Value {
+    json!({
+        "name": sample.name,
+        "states": sample.states,
+        "moves": sample.edges,
+        "depth": sample.depth,
+        "ends": sample.ends,
+        "millis": sample.millis,
+        "bytes": sample.bytes,
+    })
 }
 
 /// `endstate saga load`: checks here, then sends it.
