@@ -118,11 +118,7 @@ impl Node {
     }
 }
 
-async fn load(
-    definitions: &Definitions,
-    source: &Source,
-    now_ms: i64,
-) -> anyhow::Result<()> {
+async fn load(definitions: &Definitions, source: &Source, now_ms: i64) -> anyhow::Result<()> {
     match definitions.load(source, now_ms).await {
         Ok(_) => Ok(()),
         Err(DefinitionsError::Faulty(faults)) => {

@@ -54,7 +54,9 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run everything in this process: engine, participants, API, simulated payment provider, on one SQLite file
-    #[command(after_help = "Examples:\n  endstate dev\n  endstate dev --listen 127.0.0.1:0 --data /tmp/shop\n  endstate dev --config shop.toml")]
+    #[command(
+        after_help = "Examples:\n  endstate dev\n  endstate dev --listen 127.0.0.1:0 --data /tmp/shop\n  endstate dev --config shop.toml"
+    )]
     Dev(DevArgs),
     /// Run a whole sale over HTTP against a worker that is killed again and again, and compare the books
     #[command(
@@ -181,6 +183,29 @@ pub(crate) enum SagaCommand {
         #[command(flatten)]
         file: DefinitionFile,
     },
+    /// Run a definition's cases
+    #[command(after_help = "Example:\n  endstate saga test orchestrator/sagas/flash_sale_order.yaml")]
+    Test {
+        #[command(flatten)]
+        file: DefinitionFile,
+    },
+    /// Draw a definition
+    #[command(
+        after_help = "Examples:\n  endstate saga diagram order.yaml > order.mmd\n  endstate saga diagram order.yaml --svg > order.svg"
+    )]
+    Diagram {
+        #[command(flatten)]
+        file: DefinitionFile,
+        /// A picture instead of Mermaid text.
+        #[arg(long)]
+        svg: bool,
+    },
+    /// Print the JSON Schema of definitions or of catalogues, for editors
+    Schema {
+        /// Which schema.
+        #[arg(value_enum, default_value = "definition")]
+        what: SchemaOf,
+    },
     /// Send a definition to the server; new sagas start with it once it is activated
     #[command(after_help = "Example:\n  endstate saga load order.yaml --activate")]
     Load {
@@ -268,6 +293,13 @@ pub(crate) enum SagaCommand {
 pub(crate) enum End {
     Completed,
     Cancelled,
+}
+
+/// The schemas for editors.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SchemaOf {
+    Definition,
+    Catalogue,
 }
 
 #[derive(Debug, Args)]

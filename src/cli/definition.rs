@@ -1,11 +1,14 @@
 //! Definition files: check, test, draw, load.
 
+use super::args::SchemaOf;
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Output, items};
+use endstate_saga::cases::{CaseFile, run_cases};
 use endstate_saga::check::{check as check_samples, explore};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
 use endstate_saga::model::{Options, SampleReport};
+use endstate_saga::{diagram, schema};
 use serde_json::json;
 use std::io::Read;
 use std::path::Path;
@@ -31,6 +34,42 @@ fn explored(sample: &SampleReport) -> serde_json::Value {
         "ends": sample.ends,
         "millis": sample.millis,
         "bytes": sample.bytes,
+    })
+}
+
+/// `endstate saga test`: plays the cases beside a definition.
+pub(super) fn test(file: &Path, output: Output) -> Result<(), Failure> {
+    let definition = loaded(&source(file)?)?;
+    let files = CaseFile::beside(file, definition.name());
+    if files.is_empty() {
+        let folder = format!("cases/{}", definition.name());
+        return Err(Failure::no(format!("{} has no cases: {folder}/*.yaml is not there", definition.name()))
+            .hint("docs/language.md shows how cases are written"));
+    }
+    let report = run_cases(&definition, &files);
+    let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+    let found = json!({ "passed": report.passed, "failures": failures, "uncovered": report.uncovered });
+    output.print(&found, |_| {
+        let passed = report.passed.iter().map(|name| format!("ok    {name}\n"));
+        let uncovered = report.uncovered.iter().map(|way| format!("not covered: {way}\n"));
+        let counts = format!("{} passed, {} failed\n", report.passed.len(), failures.len());
+        passed.chain(uncovered).chain([counts]).collect()
+    })?;
+    if report.failures.is_empty() { Ok(()) } else { Err(complaints(&report.failures)) }
+}
+
+/// `endstate saga diagram`: Mermaid text, or a picture.
+pub(super) fn diagram(file: &Path, svg: bool, output: Output) -> Result<(), Failure> {
+    // A definition is drawn also when its samples are not good yet.
+    let definition = Definition::load(&source(file)?).map_err(|diagnostics| complaints(&diagnostics))?;
+    output.raw(&if svg { diagram::svg(&definition) } else { diagram::mermaid(&definition) })
+}
+
+/// `endstate saga schema`: for editors.
+pub(super) fn schema(what: SchemaOf, output: Output) -> Result<(), Failure> {
+    output.raw(match what {
+        SchemaOf::Definition => schema::DEFINITION,
+        SchemaOf::Catalogue => schema::CATALOGUE,
     })
 }
 

@@ -18,6 +18,9 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     match command {
         SagaCommand::Check { file } => definition::check(&file.file, output),
+        SagaCommand::Test { file } => definition::test(&file.file, output),
+        SagaCommand::Diagram { file, svg } => definition::diagram(&file.file, svg, output),
+        SagaCommand::Schema { what } => definition::schema(what, output),
         SagaCommand::Load { file, activate } => definition::load(&file, activate, output, &client()?).await,
         SagaCommand::Activate { definition, version } => {
             let path = format!("/v1/definitions/{}/activate", segment(&definition));

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
-/// How long a buyer waits for a change before giving the run up: many times the longest payment limit and a restart.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// How long a buyer waits for a change: many times the longest payment limit and a restart, on a slow machine, too.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// How often a buyer looks again when nobody tells of a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);

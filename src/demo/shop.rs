@@ -12,20 +12,13 @@ use tokio::sync::Semaphore;
 const CONCURRENCY: usize = 96;
 
 /// How long a call is repeated before the run is given up: many times the worker's restart.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// An answer that is no transport failure: done, or refused for a reason.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Value,
-}
-
-impl Answer {
-    /// The answer's code when it is a problem (RFC 9457).
-    pub(super) fn code(&self) -> &str {
-        self.body["code"].as_str().unwrap_or_default()
-    }
 }
 
 /// The shop's side of the HTTP API, and of the provider's.
@@ -44,7 +37,7 @@ impl Shop {
     pub(super) fn new(server: String) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
-            .timeout(Duration::from_secs(10))
+            .timeout(Duration::from_secs(20))
             .pool_max_idle_per_host(CONCURRENCY)
             .build()?;
         let in_flight = Semaphore::new(CONCURRENCY);

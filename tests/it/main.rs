@@ -2,4 +2,5 @@
 
 mod api;
 mod command_line;
+mod kill;
 mod program;
