@@ -18,6 +18,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["events", "orchestrator/saga"];
 const IMPURE: &[&str] = &["tokio", "sqlx", "rand", "reqwest", "axum", "tracing", "metrics"];
 
+/// A stopwatch for a report decides nothing.
+const STOPWATCHES: &[&str] = &["orchestrator/saga/src/model/search.rs"];
+
 /// Drivers, and the one crate that may name each. No entry: nobody yet.
 const DRIVERS: &[(&str, &[&str])] = &[("sqlx", &["events/outbox"]), ("rdkafka", &[]), ("redis", &[])];
 
@@ -141,7 +144,10 @@ fn pure_crates_know_no_clock_and_do_nothing() {
         for name in dependencies(folder, false).iter().filter(|name| IMPURE.contains(&name.as_str())) {
             findings.push(format!("{folder} is pure and may not import {name}"));
         }
-        for file in files(&[".rs"]).iter().filter(|file| file.path.starts_with(&format!("{folder}/src/"))) {
+        let inside = |file: &&File| {
+            file.path.starts_with(&format!("{folder}/src/")) && !STOPWATCHES.contains(&file.path.as_str())
+        };
+        for file in files(&[".rs"]).iter().filter(inside) {
             for word in clocks.iter().filter(|word| file.code().contains(**word)) {
                 findings.push(format!("{} is pure and may not name {word}", file.path));
             }

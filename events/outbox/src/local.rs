@@ -222,7 +222,7 @@ struct LocalConsumer {
 }
 
 impl LocalConsumer {
-    fn from_window(&mut self, limit: usize) -> Option<Vec<Delivered>> {
+    fn take_from_window(&mut self, limit: usize) -> Option<Vec<Delivered>> {
         let mut state = self.bus.partition(self.topic, self.partition).lock();
         if self.position >= state.next {
             return Some(Vec::new());
@@ -280,7 +280,7 @@ fn decode(body: &str, messages: i64) -> Vec<Result<Arc<Envelope>, Undecodable>> 
 impl Consumer for LocalConsumer {
     async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
         if self.page.is_empty() {
-            match self.from_window(limit) {
+            match self.take_from_window(limit) {
                 Some(taken) => {
                     self.bus.partition(self.topic, self.partition).lock().position = self.position - taken.len() as i64;
                     return Ok(taken);

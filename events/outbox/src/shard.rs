@@ -265,7 +265,7 @@ impl<H: Handler> Shard<H> {
             }
             let taken = consumer.take(room).await?;
             drained &= index > 0 || taken.len() < room;
-            let stop = taken.iter().position(|record| is_newer(record));
+            let stop = taken.iter().position(is_newer);
             newer |= stop.is_some();
             let known = stop.unwrap_or(taken.len());
             records.extend(taken.into_iter().take(known));

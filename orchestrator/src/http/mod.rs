@@ -124,7 +124,6 @@ pub fn routes(api: Api) -> OpenApiRouter {
 
 /// Completes a router: description at `/openapi.json`, who calls, limits, metrics. `identity` must hold the same tokens
 /// as [`Api`].
-#[must_use]
 pub fn serve(routes: OpenApiRouter, identity: Identity, limits: Limits) -> Router {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi()).merge(routes).split_for_parts();
     let text: Arc<str> = spell(&complete(description)).into();
