@@ -307,12 +307,13 @@ fn shown(reaction: &Reaction) -> String {
 
 /// The event's name in the code, and what distinguishes it.
 fn name(event: &ControlEvent) -> String {
-    match event {
-        ControlEvent::TurnedBack { reversal: true } => "TurnedBack (reversal)".to_owned(),
-        ControlEvent::TurnedBack { reversal: false } => "TurnedBack (compensation)".to_owned(),
-        ControlEvent::Ended { outcome } => format!("Ended ({})", outcome.label()),
-        event => format!("{event:?}").split(' ').next().unwrap_or_default().to_owned(),
+    if let ControlEvent::TurnedBack { reversal } = event {
+        return format!("TurnedBack ({})", if *reversal { "reversal" } else { "compensation" });
     }
+    if let ControlEvent::Ended { outcome } = event {
+        return format!("Ended ({})", outcome.label());
+    }
+    format!("{event:?}").split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn header(page: &mut String, first: &dyn std::fmt::Display, rest: &[impl Debug]) {
