@@ -45,7 +45,7 @@ pub async fn deliver(mut alerts: UnboundedReceiver<Alert>, channel: Channel, clo
     while let Some(alert) = alerts.recv().await {
         tracing::error!(kind = %alert.kind, definition = %alert.definition, number = %alert.number, "{}", alert.text);
         let body = Body {
-            kind: &alert.kind,
+            kind: alert.kind,
             definition: &alert.definition,
             number: &alert.number,
             saga: alert.saga.to_string(),

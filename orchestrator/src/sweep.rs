@@ -72,7 +72,7 @@ impl Sweep {
                 report.changed += 1;
                 self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(saga);
                 let text = format!("still parked, with status {}", status.text().unwrap_or_default());
-                let alert = Alert { saga, definition: definition.into(), number: number.into(), kind: "parked".into(), step: None, text };
+                let alert = Alert { saga, definition: definition.into(), number: number.into(), kind: "parked", step: None, text };
                 // Nobody listens while the program stops; the next one tells.
                 self.alerts.send(alert).ok();
             }

@@ -37,8 +37,8 @@ type Full = (State, [Outside; RUNS]);
 /// Notes the commands that an event sends.
 fn send(outside: &mut [Outside; RUNS], after: &State, from: &State, events: &[ControlEvent]) {
     let runs = after.control.runs();
-    for run in from.control.runs().len()..runs.len() {
-        outside[run].done_sent[0] = true;
+    for new in &mut outside[from.control.runs().len()..runs.len()] {
+        new.done_sent[0] = true;
     }
     for event in events {
         match event {
