@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const STAGES: usize = 3;
 
 /// How long a kill waits for that; a thin sale of one's own may never have it.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One kill.
 #[derive(Debug, Clone, Serialize)]
