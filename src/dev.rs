@@ -14,7 +14,6 @@ use endstate_orchestrator::alert::{self, Channel};
 use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Job, Jobs};
 use endstate_orchestrator::sweep::Sweep;
-use endstate_orchestrator::view::Projector;
 use endstate_outbox::Bus;
 use endstate_participants::caller::Caller;
 use endstate_participants::handler::Settings;
@@ -23,7 +22,6 @@ use endstate_participants::simulated::{self, Simulated};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -104,25 +102,14 @@ async fn assemble(
     node.tasks.spawn(caller.run(node.stop_token()));
     watch(node, config, address).await?;
 
-    let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
-    let view_lag_ms = projector.lag_ms();
-    node.tasks.spawn(projector.run(node.stop_token()));
     node.start(config.engine.in_motion, Settings::default());
-
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
     anyhow::ensure!(
         address.ip().is_loopback() || !tokens.is_empty(),
         "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
     );
     let metrics = record_metrics(node)?;
-    let api = http::Api {
-        gateway: node.gateway.clone(),
-        tokens: tokens.clone(),
-        drain: drain.clone(),
-        started: Arc::new(AtomicBool::new(true)),
-        view_lag_ms,
-        metrics: Arc::new(move || metrics.render()),
-    };
+    let sagas = crate::serve::sagas(node, &tokens, drain, Arc::new(move || metrics.render())).await?;
     let window_ms = i64::try_from(config.payment.callback_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let provider = Provider { secret: secret.into(), window_ms };
     let participants = participants_http::Api {
@@ -132,7 +119,7 @@ async fn assemble(
         providers: Arc::new([(config.payment.provider.clone(), provider)].into()),
         drain: drain.clone(),
     };
-    let routes = http::routes(api).merge(participants_http::routes(participants));
+    let routes = sagas.merge(participants_http::routes(participants));
     let identity = Identity { tokens, clock: node.clock.clone() };
     Ok((http::serve(routes, identity, Limits::default()), provider_url))
 }

@@ -1,26 +1,30 @@
-//! temporary
+//! The API's saga side over a node, shared by `dev` and `bench`: the projector and the routes.
+
 use crate::node::Node;
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::post,
-};
-use endstate_orchestrator::gateway::{Gateway, StartOptions};
-use std::time::Duration;
+use endstate_http::Tokens;
+use endstate_http::guard::Drain;
+use endstate_orchestrator::http;
+use endstate_orchestrator::view::Projector;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use utoipa_axum::router::OpenApiRouter;
 
-pub(crate) fn plain(listener: tokio::net::TcpListener, node: &Node) -> impl Future<Output = ()> + Send + 'static {
-    let router = Router::new().route("/v1/sagas/{definition}", post(start)).with_state(node.gateway.clone());
-    async move {
-        axum::serve(listener, router).await.ok();
-    }
-}
-
-async fn start(
-    State(gateway): State<Gateway>,
-    Path(definition): Path<String>,
-    Json(input): Json<serde_json::Value>,
-) -> Result<Json<serde_json::Value>, String> {
-    let options = StartOptions { wait: Some(Duration::from_secs(30)), ..StartOptions::default() };
-    let started = gateway.start(&definition, input, options).await.map_err(|e| e.to_string())?;
-    Ok(Json(serde_json::json!({"saga": started.saga, "outcome": started.notice.outcome.map(|o| o.label())})))
+/// Starts the projector and returns the routes of sagas. `metrics` renders what `/metrics` answers.
+pub(crate) async fn sagas(
+    node: &Node,
+    tokens: &Arc<Tokens>,
+    drain: &Drain,
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+) -> anyhow::Result<OpenApiRouter> {
+    let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
+    let view_lag_ms = projector.lag_ms();
+    node.tasks.spawn(projector.run(node.stop_token()));
+    Ok(http::routes(http::Api {
+        gateway: node.gateway.clone(),
+        tokens: tokens.clone(),
+        drain: drain.clone(),
+        started: Arc::new(AtomicBool::new(true)),
+        view_lag_ms,
+        metrics,
+    }))
 }

@@ -143,7 +143,7 @@ impl Worker {
         let request = hyper::Request::post("/v1/sagas/bench_saga")
             .header("host", "localhost")
             .header("content-type", "application/json")
-            .header("prefer", "wait=60")
+            .header("prefer", "wait=30")
             .body(Full::new(Bytes::from(body)))?;
         sender.ready().await?;
         let response = sender.send_request(request).await?;

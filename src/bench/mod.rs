@@ -11,11 +11,17 @@ mod meter;
 
 use crate::node::Node;
 use anyhow::{Context as _, ensure};
+use endstate_http::Tokens;
+use endstate_http::auth::Identity;
+use endstate_http::guard::{Drain, Limits};
+use endstate_orchestrator::http;
 use endstate_outbox::{Kind, Rows, Statement, Store as _, Value};
 use load::{Clients, Plan, Seen};
 use meter::Reading;
 use serde::Serialize;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -94,7 +100,13 @@ pub(crate) async fn saga(options: &SagaBench) -> anyhow::Result<Report> {
     node.start(4096, endstate_participants::handler::Settings::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let server = listener.local_addr()?;
-    let serving = tokio::spawn(crate::serve::plain(listener, &node));
+    let drain = Drain::default();
+    let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
+    let routes = crate::serve::sagas(&node, &tokens, &drain, Arc::new(String::new)).await?;
+    let identity = Identity { tokens, clock: node.clock.clone() };
+    let limits = Limits { calls: options.clients + 64, ..Limits::default() };
+    let service = http::serve(routes, identity, limits).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = tokio::spawn(axum::serve(listener, service).into_future());
 
     let plan = Plan {
         server,
