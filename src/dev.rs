@@ -13,6 +13,7 @@ use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::alert::{self, Channel};
 use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Job, Jobs};
+use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
 use endstate_outbox::Bus;
 use endstate_participants::caller::Caller;
@@ -178,7 +179,10 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     let overdue_ms = i64::try_from(config.sweep.overdue_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let sweep = Sweep::new(node.gateway.clone(), node.alert_sender(), overdue_ms, config.sweep.limit);
     let jobs = Arc::new(Jobs::new(node.store.clone(), node.clock.clone(), uuid::Uuid::new_v4()));
-    let timetable: Vec<(String, Arc<dyn Job>)> = vec![(config.sweep.schedule.clone(), Arc::new(sweep))];
+    let orphans = Orphans::new(node.gateway.clone(), node.alert_sender());
+    let schedule = &config.sweep.schedule;
+    let timetable: Vec<(String, Arc<dyn Job>)> =
+        vec![(schedule.clone(), Arc::new(sweep)), (schedule.clone(), Arc::new(orphans))];
     let mut clock = job::schedule(jobs, timetable).await?;
     let stop = node.stop_token();
     node.tasks.spawn(async move {

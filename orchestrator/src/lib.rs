@@ -25,4 +25,5 @@ pub mod feed;
 pub mod http;
 pub mod job;
 pub mod sweep;
+pub mod orphan;
 pub mod alert;

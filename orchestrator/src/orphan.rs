@@ -1,0 +1,114 @@
+//! Orphans: inputs whose saga nobody knows. They may be money (a callback for an archived order), so they are kept, tried
+//! again, and told of; nothing is dropped.
+
+use crate::gateway::Gateway;
+use crate::handler::Alert;
+use crate::job::{Job, Report};
+use async_trait::async_trait;
+use endstate_events::{Envelope, SagaId, Topic};
+use endstate_outbox::{Commit, Kind, Outgoing, Row, Rows, Statement, StoreError, Write};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Orphans that one run looks at.
+const PAGE: i64 = 500;
+
+static WAITING: Statement = Statement {
+    name: "orphan.waiting",
+    columns: &[Kind::Int],
+    sql: "with r(page) as ({rows}) select o.id, o.saga, o.tries, o.body, exists (select 1 from saga s where s.id = o.saga) \
+          from orphan o, r order by o.tried_ms limit (select page from r)",
+};
+
+static TRIED: Statement = Statement {
+    name: "orphan.tried",
+    columns: &[Kind::Int, Kind::Int],
+    sql: "with r(id, now_ms) as ({rows}) update orphan set tries = tries + 1, tried_ms = r.now_ms from r \
+          where orphan.id = r.id",
+};
+
+static DELETE: Statement = Statement {
+    name: "orphan.delete",
+    columns: &[Kind::Int],
+    sql: "delete from orphan where id in ({rows})",
+};
+
+/// Sends orphans whose saga has turned up, and tells people of the others.
+pub struct Orphans {
+    gateway: Gateway,
+    alerts: UnboundedSender<Alert>,
+}
+
+struct Orphan {
+    id: i64,
+    saga: SagaId,
+    tries: i64,
+    envelope: Arc<Envelope>,
+    has_saga: bool,
+}
+
+impl Orphans {
+    /// A job over the gateway's store.
+    #[must_use]
+    pub fn new(gateway: Gateway, alerts: UnboundedSender<Alert>) -> Self {
+        Self { gateway, alerts }
+    }
+
+    fn tell(&self, orphan: &Orphan) {
+        let text = format!("input {} waits for a saga that nobody knows", orphan.envelope.id);
+        let (saga, none) = (orphan.saga, Arc::from(""));
+        let alert = Alert { saga, definition: Arc::clone(&none), number: none, kind: "orphan", step: None, text };
+        // Nobody listens while the program stops; the row stays and the next program tells.
+        self.alerts.send(alert).ok();
+    }
+}
+
+#[async_trait]
+impl Job for Orphans {
+    fn name(&self) -> &'static str {
+        "orphans"
+    }
+
+    async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
+        let store = self.gateway.store();
+        let mut report = Report::default();
+        let (mut found, mut tried, mut messages) = (Rows::new(), Rows::new(), Vec::new());
+        for orphan in store.read(&WAITING, Rows::one([PAGE.into()])).await?.iter().filter_map(orphan) {
+            report.found += 1;
+            report.details.push(json!({ "orphan": orphan.envelope.id, "saga": orphan.saga, "sent": orphan.has_saga }));
+            if orphan.has_saga {
+                let partition = orphan.saga.slot().partition(store.partitions());
+                found.push([orphan.id.into()]);
+                messages.push(Outgoing { topic: Topic::Progress, partition, envelope: orphan.envelope });
+            } else {
+                tried.push([orphan.id.into(), now_ms.into()]);
+                if orphan.tries == 0 && !dry_run {
+                    self.tell(&orphan);
+                }
+            }
+        }
+        if dry_run || report.found == 0 {
+            return Ok(report);
+        }
+        report.changed = found.len();
+        let writes = [Write::exact(&DELETE, found), Write::exact(&TRIED, tried)];
+        let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).collect();
+        store.commit(Commit { writes, messages, ..Commit::default() }).await.map_err(|error| StoreError::Failed {
+            statement: "orphan.run".to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(report)
+    }
+}
+
+fn orphan(row: &Row) -> Option<Orphan> {
+    let [id, saga, tries, body, has_saga] = row.as_slice() else { return None };
+    Some(Orphan {
+        id: id.int()?,
+        saga: SagaId(saga.id()?),
+        tries: tries.int()?,
+        envelope: serde_json::from_str(body.text()?).ok()?,
+        has_saga: has_saga.int()? == 1,
+    })
+}
