@@ -14,6 +14,7 @@ use endstate_saga::decide::{Arrival, Decision, Denied, Setting, decide, decide_d
 use endstate_saga::definition::Definition;
 use endstate_saga::effect::Effect;
 use endstate_saga::event::Event;
+use endstate_saga::invariant;
 use endstate_saga::saga::Saga;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -319,6 +320,11 @@ impl<'a> Working<'a> {
                 false => persist::due(copy.stored_due_ms, saga.due_ms(plan)),
             };
             let phase = saga.control.phase(plan);
+            if let Some(broken) = invariant::broken_at_rest(plan, &saga.control) {
+                // Never expected: the saga goes on, people look at it.
+                metrics::counter!("invariants_broken_total", "invariant" => broken.id).increment(1);
+                tracing::error!(saga = %id, "E3010: {} is broken: {}", broken.id, broken.says);
+            }
             if !copy.events.is_empty() {
                 let before = copy.before.unwrap_or(0);
                 self.pages.events(shard, seq, id, before, self.batch.now_ms, &copy.events)?;
