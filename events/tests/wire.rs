@@ -52,9 +52,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             caller: Some((effect(Direction::Do), reply_to)),
         }),
     };
-    let operate = |operation| {
-        input(InputBody::Operate { operation, reason: "asked by the buyer".into(), actor: actor() })
-    };
+    let operate =
+        |operation| input(InputBody::Operate { operation, reason: "asked by the buyer".into(), actor: actor() });
     vec![
         ("command_do", command(CommandKind::Do, Direction::Do, None)),
         ("command_undo", command(CommandKind::Undo, Direction::Undo, Some(forward))),

@@ -28,11 +28,8 @@ static TRIED: Statement = Statement {
           where orphan.id = r.id",
 };
 
-static DELETE: Statement = Statement {
-    name: "orphan.delete",
-    columns: &[Kind::Int],
-    sql: "delete from orphan where id in ({rows})",
-};
+static DELETE: Statement =
+    Statement { name: "orphan.delete", columns: &[Kind::Int], sql: "delete from orphan where id in ({rows})" };
 
 /// Sends orphans whose saga has turned up, and tells people of the others.
 pub struct Orphans {
@@ -94,10 +91,10 @@ impl Job for Orphans {
         report.changed = found.len();
         let writes = [Write::exact(&DELETE, found), Write::exact(&TRIED, tried)];
         let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).collect();
-        store.commit(Commit { writes, messages, ..Commit::default() }).await.map_err(|error| StoreError::Failed {
-            statement: "orphan.run".to_owned(),
-            reason: error.to_string(),
-        })?;
+        store
+            .commit(Commit { writes, messages, ..Commit::default() })
+            .await
+            .map_err(|error| StoreError::Failed { statement: "orphan.run".to_owned(), reason: error.to_string() })?;
         Ok(report)
     }
 }

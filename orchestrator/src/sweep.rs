@@ -72,7 +72,14 @@ impl Sweep {
                 report.changed += 1;
                 self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(saga);
                 let text = format!("still parked, with status {}", status.text().unwrap_or_default());
-                let alert = Alert { saga, definition: definition.into(), number: number.into(), kind: "parked", step: None, text };
+                let alert = Alert {
+                    saga,
+                    definition: definition.into(),
+                    number: number.into(),
+                    kind: "parked",
+                    step: None,
+                    text,
+                };
                 // Nobody listens while the program stops; the next one tells.
                 self.alerts.send(alert).ok();
             }
@@ -110,6 +117,9 @@ fn overdue_saga(row: &Row) -> Option<(SagaId, String, i64)> {
 
 impl std::fmt::Debug for Sweep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sweep").field("overdue_ms", &self.overdue_ms).field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("Sweep")
+            .field("overdue_ms", &self.overdue_ms)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
