@@ -31,14 +31,14 @@ const STORIES: [(Story, usize); 15] = [
 /// Promotions: name, when stock is taken, how long an order may stay unpaid, when it opens. The limits are seconds,
 /// where a shop has 20 minutes, so that orders lapse while somebody watches.
 const PROMOTIONS: [(&str, StockStrategy, i64, u64); 8] = [
-    ("双十一 零点秒杀 · Singles' Day midnight drop", StockStrategy::Reserve, 4, 0),
-    ("数码专场 · Digital hour", StockStrategy::Reserve, 3, 1_500),
-    ("家电直降 · Appliances, straight down", StockStrategy::AtOrder, 4, 4_000),
-    ("美妆满减 · Beauty bundles", StockStrategy::AtOrder, 3, 6_000),
-    ("生鲜拼单 · Fresh from the farm", StockStrategy::AtPayment, 3, 8_000),
-    ("母婴专享 · Mother and child", StockStrategy::AtPayment, 3, 10_000),
-    ("限量发售 · Limited editions", StockStrategy::Reserve, 3, 3_000),
-    ("清仓尾货 · Last of the shelf", StockStrategy::AtPayment, 3, 5_000),
+    ("双十一 零点秒杀 · Singles' Day midnight drop", StockStrategy::Reserve, 6, 0),
+    ("数码专场 · Digital hour", StockStrategy::Reserve, 5, 2_500),
+    ("家电直降 · Appliances, straight down", StockStrategy::AtOrder, 6, 5_500),
+    ("美妆满减 · Beauty bundles", StockStrategy::AtOrder, 5, 8_500),
+    ("生鲜拼单 · Fresh from the farm", StockStrategy::AtPayment, 5, 11_500),
+    ("母婴专享 · Mother and child", StockStrategy::AtPayment, 6, 14_500),
+    ("限量发售 · Limited editions", StockStrategy::Reserve, 5, 4_000),
+    ("清仓尾货 · Last of the shelf", StockStrategy::AtPayment, 5, 7_000),
 ];
 
 /// Goods that are meant to run out: (stock, standby). The first few carry standby stock.
@@ -114,9 +114,9 @@ impl Maker {
             Story::ShortStockStandby => 7,
             _ => self.random.below(6),
         };
-        // Crowds come when a promotion opens and thin out over six seconds.
+        // Crowds come when a promotion opens and thin out over eight seconds.
         let haste = self.random.below(1_000) as u64;
-        let at_ms = PROMOTIONS[promotion].3 + haste * haste * haste / 166_667;
+        let at_ms = PROMOTIONS[promotion].3 + haste * haste / 125;
         let mut buyer = self.random.below(CUSTOMERS);
         let lines = self.lines(story);
         let total: i64 = lines.iter().map(|line| self.price(&line.sku) * line.quantity).sum();
