@@ -18,11 +18,11 @@ async fn described() -> String {
 #[tokio::test]
 async fn the_committed_description_is_current() {
     let text = described().await;
-    if std::env::var_os("UPDATE").is_some() {
+    if std::env::var_os("ENDSTATE_BLESS").is_some() {
         std::fs::write(FILE, &text).unwrap();
     }
     let committed = std::fs::read_to_string(FILE).unwrap_or_default();
-    assert!(committed == text, "docs/openapi.json is stale: UPDATE=1 cargo test --test it description");
+    assert!(committed == text, "docs/openapi.json is stale: ENDSTATE_BLESS=1 cargo test --test it description");
 }
 
 #[tokio::test]

@@ -328,15 +328,15 @@ fn row(page: &mut String, first: &dyn Debug, cells: impl IntoIterator<Item = Str
 
 #[cfg(test)]
 mod tests {
-    /// `ENDSTATE_PRINT=1 cargo test -p endstate-saga state_machine` writes the page anew.
+    /// `ENDSTATE_BLESS=1 cargo test -p endstate-saga state_machine` writes the page anew.
     #[test]
     fn the_page_of_the_state_machine_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/state-machine.md");
         let page = super::markdown();
-        if std::env::var_os("ENDSTATE_PRINT").is_some() {
+        if std::env::var_os("ENDSTATE_BLESS").is_some() {
             std::fs::write(path, &page).unwrap();
         }
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == page, "docs/state-machine.md is stale: run the test with ENDSTATE_PRINT=1");
+        assert!(committed == page, "docs/state-machine.md is stale: run the test with ENDSTATE_BLESS=1");
     }
 }
