@@ -1,4 +1,4 @@
-//! The committed description of the API is the one the code gives. To renew it: `UPDATE=1 cargo test --test it description`.
+//! The committed description of the API is the one the code gives. To renew it: `ENDSTATE_BLESS=1 cargo test --test it description`.
 
 use super::*;
 use std::collections::BTreeSet;

@@ -1,0 +1,153 @@
+//! Hazards of the orchestrator's side, by number: see docs/hazards.md.
+
+use crate::system::System;
+use endstate_events::{Direction, EffectId, InputBody, Reply, SagaId, Slot, Topic, Verdict};
+use endstate_orchestrator::persist;
+use endstate_orchestrator::waiters::Claim;
+use endstate_outbox::{Clock as _, Store as _, Turn};
+use endstate_saga::definition::{Source, shipped};
+use serde_json::{Value, json};
+
+fn source(name: &str) -> Source {
+    shipped().into_iter().find(|source| source.text.contains(&format!("\nsaga: {name}\n"))).unwrap()
+}
+
+fn bench(number: &str) -> Value {
+    json!({ "number": number, "fail_at": "" })
+}
+
+fn done(saga: SagaId, step: &str) -> InputBody {
+    let effect_id = EffectId { saga, step: step.into(), item: String::new(), direction: Direction::Do, round: 0 };
+    InputBody::Reply(Reply { effect_id, verdict: Verdict::Done { data: json!({}) } })
+}
+
+/// Numbers whose sagas belong to shard 0.
+fn of_shard_0(system: &mut System, count: usize) -> Vec<(SagaId, endstate_outbox::Outgoing)> {
+    let starts = (0..).map(|n| system.start("bench_saga", bench(&format!("n-{n}"))));
+    starts.filter(|(_, start)| start.partition == 0).take(count).collect()
+}
+
+/// A reply passes a rush of starts, and no more starts are taken than may be in motion.
+#[tokio::test]
+async fn z07_progress_passes_a_rush_of_starts() {
+    const MOST: usize = 5;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), MOST).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let starts = of_shard_0(&mut system, 2_001);
+    let (first, start) = starts[0].clone();
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    let rush: Vec<_> = starts[1..].iter().map(|(_, start)| start.clone()).collect();
+    system.queue(&rush).await;
+    let reply = system.message(Topic::Progress, first, "reply".into(), done(first, "reserve"));
+    system.queue(&[reply]).await;
+    assert_eq!(system.shards[0].turn().await, Turn::Worked);
+    assert_eq!(&*system.saga(first).await.unwrap().status, "locking", "the reply came last and is decided first");
+    assert!(system.shards[0].handler().in_motion() <= MOST);
+    system.run_until_idle().await;
+    assert_eq!(system.shards[0].handler().in_motion(), MOST);
+    let stored = persist::count_in_motion(&*system.store, 0).await.unwrap();
+    assert_eq!(stored, MOST, "the others wait their turn");
+}
+
+/// A thousand numbers, each claimed by two users on two shards at once: one wins, the other is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn z11_a_number_claimed_on_two_shards_is_one_saga() {
+    const NUMBERS: usize = 1_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 2 * NUMBERS).await;
+    for name in ["refund_payment", "flash_sale_order"] {
+        system.definitions.load(&source(name), 0).await.unwrap();
+    }
+    let sample: Value = serde_json::from_str(&source("flash_sale_order").samples["free.json"]).unwrap();
+    let shard_of = |user: &String| Slot::of(&format!("{user}/spring-sale")).partition(system.store.partitions());
+    let mut users = (0..).map(|n| format!("u-{n}"));
+    let ann = users.next().unwrap();
+    let bob = users.find(|user| shard_of(user) != shard_of(&ann)).unwrap();
+    let mut claims = Vec::new();
+    for n in 0..NUMBERS {
+        for user in [&ann, &bob] {
+            let mut input = sample["input"].clone();
+            input["order_no"] = json!(format!("O-{n}"));
+            input["user_id"] = json!(user);
+            let (saga, start) = system.start("flash_sale_order", input);
+            claims.push((format!("O-{n}"), saga, start));
+        }
+    }
+    assert_ne!(claims[0].2.partition, claims[1].2.partition);
+    let waiting: Vec<_> = claims.iter().map(|(_, saga, _)| system.waiters.sagas.wait(*saga)).collect();
+    // Ann's in order, Bob's backwards: what one batch claims first, the other claims last.
+    let anns = claims.iter().step_by(2);
+    let bobs = claims.iter().skip(1).step_by(2).rev();
+    let starts: Vec<_> = anns.chain(bobs).map(|(.., start)| start.clone()).collect();
+    system.queue(&starts).await;
+    system.run_until_idle().await;
+    for (pair, news) in claims.chunks(2).zip(waiting.chunks(2)) {
+        let held = persist::load_numbers(&*system.store, &[("flash_sale_order", &pair[0].0)]).await.unwrap();
+        let [(_, held)] = held.as_slice() else { panic!("{}: {held:?}", pair[0].0) };
+        for ((number, saga, _), news) in pair.iter().zip(news) {
+            let wins = *saga == held.saga;
+            assert_eq!(system.saga(*saga).await.is_some(), wins, "{number}");
+            let claim = if wins { Claim::First } else { Claim::Taken { by: held.saga, same_body: false } };
+            assert_eq!(news.latest().claim, Some(claim), "{number}");
+        }
+    }
+}
+
+/// The new program ships version 2 only; a saga of version 1 goes on as version 1.
+#[tokio::test]
+async fn z15_a_saga_keeps_its_version_when_the_file_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = {
+        let mut system = System::open(folder.path(), 10).await;
+        system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+        let (old, start) = system.start("bench_saga", bench("old"));
+        system.queue(&[start]).await;
+        system.run_until_idle().await;
+        old
+    };
+    let mut system = System::open(folder.path(), 10).await;
+    let mut second = source("bench_saga");
+    second.text = second.text.replace("version: 1", "version: 2").replace("status: locking", "status: bolting");
+    system.definitions.load(&second, 0).await.unwrap();
+    system.definitions.activate("bench_saga", 2, 0).await.unwrap();
+    let (new, start) = system.start("bench_saga", bench("new"));
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    for saga in [old, new] {
+        let reply = system.message(Topic::Progress, saga, format!("{saga}"), done(saga, "reserve"));
+        system.queue(&[reply]).await;
+    }
+    system.run_until_idle().await;
+    let (old, new) = (system.saga(old).await.unwrap(), system.saga(new).await.unwrap());
+    assert_eq!((old.definition_version, &*old.status), (1, "locking"));
+    assert_eq!((new.definition_version, &*new.status), (2, "bolting"));
+}
+
+/// Timers that are due at once are fired in pages, so that their number does not decide how much memory a batch takes.
+#[tokio::test]
+async fn z20_timers_due_at_once_fire_in_pages() {
+    const SAGAS: usize = 700;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10_000).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let starts: Vec<_> = of_shard_0(&mut system, SAGAS).into_iter().map(|(_, start)| start).collect();
+    system.queue(&starts).await;
+    system.run_until_idle().await;
+    system.clock.advance(10_000);
+    let now_ms = system.clock.now_ms();
+    let mut left = vec![due(&system, now_ms).await];
+    assert_eq!(left, [SAGAS]);
+    while left.last() != Some(&0) {
+        assert_eq!(system.shards[0].turn().await, Turn::Worked, "{left:?}");
+        left.push(due(&system, now_ms).await);
+    }
+    let pages: Vec<usize> = left.windows(2).map(|pair| pair[0] - pair[1]).collect();
+    assert!(pages.len() >= 3 && pages.iter().all(|page| *page <= 256), "{pages:?}");
+}
+
+async fn due(system: &System, now_ms: i64) -> usize {
+    let due = persist::load_due(&*system.store, 0, now_ms, 10_000).await.unwrap();
+    due.iter().filter(|(_, due)| *due <= now_ms).count()
+}

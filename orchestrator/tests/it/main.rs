@@ -1,0 +1,4 @@
+//! The orchestrator's side on a real store and bus; nobody answers its commands but the tests.
+
+mod hazards;
+mod system;
