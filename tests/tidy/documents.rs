@@ -1,0 +1,193 @@
+//! Documents: error pages, requirements, hazards, links, and the names of files and functions.
+
+use crate::{File, files, none, read, root};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// Codes such as `E1203` in a text.
+fn codes(text: &str) -> BTreeSet<String> {
+    let is_code = |word: &&str| {
+        word.len() == 5
+            && word.starts_with(['E'])
+            && word[1..].bytes().all(|byte| byte.is_ascii_digit())
+            && ('1'..='6').contains(&word.chars().nth(1).unwrap())
+    };
+    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_code).map(str::to_owned).collect()
+}
+
+/// Families of codes, in the order of the index.
+const FAMILIES: &[(&str, &str)] = &[
+    ("E1", "definitions"),
+    ("E20", "calls: the body and its surroundings"),
+    ("E21", "calls: who may"),
+    ("E22", "calls: what is not there"),
+    ("E23", "calls: what is refused"),
+    ("E24", "calls: payment callbacks"),
+    ("E25", "calls: not now"),
+    ("E29", "the sale file of the demo"),
+    ("E3", "the engine"),
+    ("E4", "store and bus"),
+    ("E5", "participants"),
+    ("E6", "the gate"),
+];
+
+const INDEX: &str = "# Error codes
+
+Every refusal, and every line in the log that asks for somebody's attention, has a code. A code is never given another
+meaning. A running server shows the pages of E2 at `/errors/CODE`. Refusal codes of participants, such as `stock.short`,
+are data of a saga and not errors: the catalogue lists them.
+";
+
+/// `ENDSTATE_BLESS=1 cargo test --test tidy` writes the index.
+#[test]
+fn every_error_code_has_its_page() {
+    let used: BTreeSet<String> = files(&[".rs"]).iter().flat_map(|file| codes(file.code())).collect();
+    let mut pages: BTreeMap<String, String> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for file in files(&[".md"]) {
+        let name = file.path.strip_prefix("docs/errors/").and_then(|name| name.strip_suffix(".md"));
+        let Some(code) = name.filter(|name| *name != "README") else { continue };
+        match file.text.lines().next().unwrap_or_default().strip_prefix(&format!("# {code}: ")) {
+            Some(title) => drop(pages.insert(code.to_owned(), title.to_owned())),
+            None => findings.push(format!("{} must begin with `# {code}: TITLE`", file.path)),
+        }
+    }
+    for code in used.iter().filter(|code| !pages.contains_key(*code)) {
+        findings.push(format!("{code} has no page docs/errors/{code}.md"));
+    }
+    for code in pages.keys().filter(|code| !used.contains(*code)) {
+        findings.push(format!("docs/errors/{code}.md: nothing raises {code}"));
+    }
+    none(findings);
+    let mut index = INDEX.to_owned();
+    for (family, about) in FAMILIES {
+        let lines = pages.iter().filter(|(code, _)| code.starts_with(family));
+        let lines: String = lines.map(|(code, title)| format!("- [{code}]({code}.md) {title}\n")).collect();
+        if !lines.is_empty() {
+            index += &format!("\n## {family}: {about}\n\n{lines}");
+        }
+    }
+    if std::env::var_os("ENDSTATE_BLESS").is_some() {
+        fs::write(root().join("docs/errors/README.md"), &index).unwrap();
+    }
+    assert!(read("docs/errors/README.md") == index, "docs/errors/README.md is stale; ENDSTATE_BLESS=1 writes it");
+}
+
+/// Names of all functions, tests included.
+fn functions() -> BTreeSet<String> {
+    let rust = files(&[".rs"]);
+    let after_fn = |file: &File| -> Vec<String> {
+        let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().map(str::to_owned);
+        file.text.split("fn ").skip(1).filter_map(name).collect()
+    };
+    let mut names: BTreeSet<String> = rust.iter().flat_map(after_fn).collect();
+    for path in ["tests/tidy/main.rs", "tests/tidy/documents.rs"] {
+        names.extend(after_fn(&File { path: path.to_owned(), text: read(path) }));
+    }
+    names
+}
+
+/// Rows of the tables in a document: the first cell and the last.
+fn rows(document: &str) -> Vec<(String, String)> {
+    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let table = document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| No.")).map(cells);
+    table.filter_map(|cells| Some((cells.first()?.clone(), cells.last()?.clone()))).collect()
+}
+
+/// Tests named in a cell: the part of `file: name` or plain `name` that looks like a function.
+fn named(cell: &str) -> Vec<String> {
+    let code = cell.split('`').skip(1).step_by(2);
+    let function = |word: &&str| word.contains('_') && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    code.filter(function).map(str::to_owned).collect()
+}
+
+/// Tests of a hazard: `z05_...` belongs to Z5.
+fn tests_of<'f>(number: &str, functions: &'f BTreeSet<String>) -> Vec<&'f str> {
+    let Some(number) = number.strip_prefix('Z').and_then(|number| number.parse::<u8>().ok()) else { return Vec::new() };
+    let prefix = format!("z{number:02}_");
+    functions.iter().map(String::as_str).filter(|name| name.starts_with(&prefix)).collect()
+}
+
+/// The page of hazards with the tests that there are, by name.
+fn hazards(page: &str, functions: &BTreeSet<String>) -> String {
+    let row = |line: &str| {
+        let number = line.split(' ').nth(1).unwrap_or_default();
+        let tests = tests_of(number, functions);
+        let Some((rest, _)) = line.trim_end_matches(" |").rsplit_once(" | ").filter(|_| !tests.is_empty()) else {
+            return line.to_owned() + "\n";
+        };
+        let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
+        format!("{rest} | {} |\n", tests.join(", "))
+    };
+    page.lines().map(row).collect()
+}
+
+/// `ENDSTATE_BLESS=1 cargo test --test tidy` enters new tests of hazards.
+#[test]
+fn requirements_and_hazards_name_tests_that_exist_or_say_not_yet() {
+    let functions = functions();
+    if std::env::var_os("ENDSTATE_BLESS").is_some() {
+        let page = hazards(&read("docs/hazards.md"), &functions);
+        fs::write(root().join("docs/hazards.md"), page).unwrap();
+    }
+    let mut findings = Vec::new();
+    for path in ["docs/requirements.md", "docs/hazards.md"] {
+        for (number, shown) in rows(&read(path)) {
+            let tests = named(&shown);
+            if tests.is_empty() && !shown.contains("not yet") {
+                findings.push(format!("{path}: {number} has neither a test nor `not yet`"));
+            }
+            for test in tests.iter().filter(|test| !functions.contains(*test)) {
+                findings.push(format!("{path}: {number} names `{test}`, which does not exist"));
+            }
+        }
+    }
+    none(findings);
+}
+
+/// Documents whose every `path/to/file.rs` and `Type::function` must exist. Changelog and plans may name what is gone.
+const PRECISE: &[&str] = &["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/guarantees.md", "docs/adr/"];
+
+#[test]
+fn documents_name_files_and_functions_that_exist() {
+    let functions = functions();
+    let mut findings = Vec::new();
+    for file in files(&[".md"]).iter().filter(|file| PRECISE.iter().any(|path| file.path.starts_with(path))) {
+        for code in file.text.split('`').skip(1).step_by(2) {
+            let is_file = code.contains('/') && [".rs", ".yaml", ".sql"].iter().any(|ending| code.ends_with(ending));
+            if is_file && !code.contains("N") && !root().join(code).exists() {
+                findings.push(format!("{}: no file {code}", file.path));
+            }
+            let function = code.rsplit_once("::").map_or("", |(_, name)| name);
+            let is_function = function.starts_with(|first: char| first.is_ascii_lowercase());
+            if is_function && !functions.contains(function) {
+                findings.push(format!("{}: no function {code}", file.path));
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut findings = Vec::new();
+    for file in files(&[".md"]) {
+        let folder = root().join(&file.path).parent().unwrap().to_owned();
+        for target in file.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            let outside = target.starts_with("http") || path.is_empty() || path.contains(' ');
+            if !outside && !folder.join(path).exists() {
+                findings.push(format!("{}: link to {target}, which is not there", file.path));
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn the_readme_and_the_check_run_the_same_tests() {
+    let command = "cargo test --workspace\n";
+    for path in ["README.md", "CONTRIBUTING.md", ".ci/run"] {
+        assert!(read(path).contains(command), "{path} does not hold the line `{}`", command.trim());
+    }
+}
