@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 /// Partitions of every topic of an embedded store.
 pub const PARTITIONS: u16 = 4;
 
-/// Readers beside the writer; reads are short and two cores do not need more.
-const READERS: u32 = 2;
+/// Readers beside the writer: enough that a long list does not hold up the shards.
+const READERS: u32 = 4;
 
 /// The embedded store.
 pub struct SqliteStore {

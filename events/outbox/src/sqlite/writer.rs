@@ -107,7 +107,8 @@ pub(super) struct Writer {
     connection: SqliteConnection,
     bus: Arc<LocalBus>,
     written: Arc<Written>,
-    texts: FxHashMap<Vec<(usize, usize)>, Arc<str>>,
+    /// Texts of several statements, each for one row, by the statements in them.
+    texts: FxHashMap<Vec<usize>, Arc<str>>,
 }
 
 type Waiting = (Prepared, oneshot::Sender<Result<Vec<u64>, CommitError>>);
@@ -188,27 +189,40 @@ impl Writer {
         result
     }
 
-    /// Begins, runs all steps in one call to the driver, and returns the rows each step hit.
+    /// Begins, runs all steps, and returns the rows each step hit.
+    ///
+    /// A call to the driver is a hop to its thread and back, which is what a small batch spends its time on: one row per
+    /// table goes in one call. Larger batches go statement by statement, because a text of several statements would be
+    /// another one, to be parsed anew, for every mix of sizes.
     async fn execute(&mut self, plan: &Plan) -> Result<Vec<u64>, CommitError> {
+        if plan.steps.iter().all(|step| step.size == 1) {
+            let mut hits = self.call("begin immediate", &plan.steps).await?;
+            hits.remove(0);
+            return Ok(hits);
+        }
+        self.connection.execute("begin immediate").await.map_err(classify)?;
+        let mut hits = Vec::with_capacity(plan.steps.len());
+        for step in &plan.steps {
+            hits.extend(self.call("", std::slice::from_ref(step)).await?);
+        }
+        Ok(hits)
+    }
+
+    /// Runs `first` (unless empty) and the steps in one call; returns the rows each statement hit.
+    async fn call(&mut self, first: &'static str, steps: &[Step]) -> Result<Vec<u64>, CommitError> {
         use futures_util::StreamExt as _;
         let mut arguments = SqliteArguments::default();
-        for step in &plan.steps {
+        for step in steps {
             render::bind(&mut arguments, step.statement, step.rows.as_ref(), step.from, step.to, step.size);
         }
-        let key: Vec<(usize, usize)> =
-            plan.steps.iter().map(|step| (std::ptr::from_ref(step.statement) as usize, step.size)).collect();
-        let text = self.texts.entry(key).or_insert_with(|| {
-            let mut text = String::from("begin immediate");
-            for step in &plan.steps {
-                text.push_str(";\n");
-                text.push_str(&render::sql(step.statement, step.size));
-            }
-            text.into()
-        });
+        let text = match steps {
+            [step] if first.is_empty() => render::sql(step.statement, step.size),
+            _ => self.joined(first, steps),
+        };
         // Composed of static texts only: see `render`.
-        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(text)), arguments);
+        let query = sqlx::query_with(AssertSqlSafe(text), arguments);
         let mut results = (&mut self.connection).fetch_many(query);
-        let mut hits = Vec::with_capacity(plan.steps.len() + 1);
+        let mut hits = Vec::with_capacity(steps.len() + 1);
         while let Some(result) = results.next().await {
             match result {
                 Ok(sqlx::Either::Left(done)) => hits.push(done.rows_affected()),
@@ -216,9 +230,16 @@ impl Writer {
                 Err(error) => return Err(classify(error)),
             }
         }
-        drop(results);
-        hits.remove(0);
         Ok(hits)
+    }
+
+    fn joined(&mut self, first: &'static str, steps: &[Step]) -> Arc<str> {
+        let key: Vec<usize> = steps.iter().map(|step| std::ptr::from_ref(step.statement) as usize).collect();
+        let text = self.texts.entry(key).or_insert_with(|| {
+            let texts = steps.iter().map(|step| render::sql(step.statement, step.size));
+            std::iter::once(Arc::from(first)).chain(texts).collect::<Vec<_>>().join(";\n").into()
+        });
+        Arc::clone(text)
     }
 
     async fn ask(&mut self, ask: Ask) -> Result<i64, StoreError> {
