@@ -24,8 +24,8 @@ static LOAD_NUMBERS: Statement = Statement {
 static DUE: Statement = Statement {
     name: "saga.due",
     columns: &[Kind::Int, Kind::Int, Kind::Int],
-    sql: "with r(shard, now_ms, page) as ({rows}) select s.id, s.due from saga s, r where s.shard = r.shard and \
-          s.due is not null order by s.due limit (select page from r)",
+    sql: "with r(shard, now_ms, page) as ({rows}) select s.id, s.due from saga s where \
+          s.shard = (select shard from r) and s.due is not null order by s.due limit (select page from r)",
 };
 
 static IN_MOTION: Statement = Statement {

@@ -69,8 +69,8 @@ impl LocalBus {
         for topic in Topic::ALL {
             for index in 0..PARTITIONS {
                 let next: i64 = sqlx::query_scalar(
-                    "select max(coalesce((select max(first_offset + messages) from outbox where topic = ?1 and \
-                     partition = ?2), 0), coalesce((select next_offset from outbox_end where topic = ?1 and \
+                    "select max(coalesce((select first_offset + messages from outbox where topic = ?1 and \
+                     partition = ?2 order by first_offset desc limit 1), 0), coalesce((select next_offset from outbox_end where topic = ?1 and \
                      partition = ?2), 0))",
                 )
                 .bind(topic.label())

@@ -258,7 +258,8 @@ impl Writer {
         for (topic, partition, position) in below {
             sqlx::query(
                 "insert into outbox_end (topic, partition, next_offset) select topic, partition, \
-                 max(first_offset + messages) from outbox where topic = ?1 and partition = ?2 having count(*) > 0 \
+                 first_offset + messages from outbox where topic = ?1 and partition = ?2 \
+                 order by first_offset desc limit 1 \
                  on conflict (topic, partition) do update set next_offset = excluded.next_offset",
             )
             .bind(topic)
