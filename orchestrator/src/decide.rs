@@ -275,7 +275,9 @@ impl<'a> Working<'a> {
                 };
                 let key = linked.key.to_string();
                 let input = Input { saga: linked.id, body: InputBody::Start(Box::new(start)) };
-                send(Topic::Start, at_slot(linked.id.slot()), linked.number, key, Message::Input(input));
+                // Not among the new starts, which are held back while many sagas are in motion: those that await a called
+                // saga are in motion, and would hold back what they wait for (Z7).
+                send(Topic::Progress, at_slot(linked.id.slot()), linked.number, key, Message::Input(input));
             }
             Effect::Alert { kind, step, text } => {
                 let alert = alert(saga, kind.label(), step, text);

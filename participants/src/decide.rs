@@ -125,6 +125,7 @@ fn call_again(desk: &mut Desk, job: &Job<'_>) -> Option<Verdict> {
 fn intend(desk: &mut Desk, job: &Job<'_>) {
     let command = Arc::new(job.command.clone());
     let call = Call { id: job.id.clone(), lane: job.lane, command, time_ms: job.now_ms };
+    desk.intents.push(call.clone());
     desk.calls.put(job.id.clone(), call);
 }
 

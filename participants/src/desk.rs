@@ -21,6 +21,8 @@ pub struct Desk {
     pub effects: Cells<Effect>,
     /// Open calls to outside parties, by effect id.
     pub calls: Cells<Call>,
+    /// Calls decided on in this batch, for the caller: one that is answered and wanted again at once looks unchanged.
+    pub intents: Vec<Call>,
     /// Log of operators' changes.
     pub operations: Vec<Operation>,
 }

@@ -234,8 +234,7 @@ impl Handler for Participants {
         }
         self.check_holds(batch, &mut check, &mut outcome).await?;
         outcome.writes.extend(storage::writes(&desk, batch.now_ms));
-        let calls = desk.calls.changes().into_iter().filter_map(|change| change.now.cloned()).collect();
-        self.decided = Some((calls, check));
+        self.decided = Some((desk.intents, check));
         Ok(outcome)
     }
 

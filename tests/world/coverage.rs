@@ -1,0 +1,46 @@
+//! What the seeds have met: faults, journeys, facts, refusals. What is never met is not tested, so the test fails.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Counts by kind and name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coverage(BTreeMap<(&'static str, String), u64>);
+
+/// The coverage of one seed, shared by the parts of its world.
+pub(crate) type Met = Arc<Mutex<Coverage>>;
+
+impl Coverage {
+    pub(crate) fn add(&mut self, kind: &'static str, name: &str) {
+        *self.0.entry((kind, name.to_owned())).or_default() += 1;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (key, count) in &other.0 {
+            *self.0.entry(key.clone()).or_default() += count;
+        }
+    }
+
+    /// Those of `names` that were never met.
+    pub(crate) fn missing<'a>(&self, kind: &'static str, names: &'a [&'static str]) -> Vec<&'a str> {
+        names.iter().copied().filter(|name| !self.0.contains_key(&(kind, (*name).to_owned()))).collect()
+    }
+}
+
+impl std::fmt::Display for Coverage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut last = "";
+        for ((kind, name), count) in &self.0 {
+            if *kind != last {
+                writeln!(f, "{kind}")?;
+                last = kind;
+            }
+            writeln!(f, "  {count:>9}  {name}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn met(coverage: &Met, kind: &'static str, name: &str) {
+    coverage.lock().unwrap_or_else(PoisonError::into_inner).add(kind, name);
+}

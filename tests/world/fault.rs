@@ -1,0 +1,210 @@
+//! A store that fails as stores and networks do, by draws from the seed: a commit that is not applied, one that is
+//! applied and not answered, a read that fails; messages of a commit that come twice, in another order, late or never.
+
+use crate::coverage::{Met, met};
+use crate::random::Random;
+use async_trait::async_trait;
+use endstate_events::{Input, InputBody, Message, Topic};
+use endstate_outbox::{
+    Assignment, Bus, BusError, Commit, CommitError, Consumer, Delivered, Outgoing, Row, Rows, ShardId, SqliteStore,
+    Statement, Store, StoreError,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Every fault that the store and the network draw.
+pub(crate) const FAULTS: [&str; 10] = [
+    "commit_failed",
+    "commit_answer_lost",
+    "read_failed",
+    "assign_failed",
+    "assign_answer_lost",
+    "take_failed",
+    "duplicated",
+    "reordered",
+    "delayed",
+    "dropped",
+];
+
+/// How often, in per mille: each a little different in every seed.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    commit: u64,
+    read: u64,
+    message: u64,
+}
+
+/// What is drawn from, and the messages under way.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    on: bool,
+    random: Random,
+    rates: Rates,
+    /// Messages that left their sender and have not arrived. The network outlives every crash.
+    under_way: Vec<Outgoing>,
+    coverage: Met,
+}
+
+/// [`Faults`], shared by all handles of one world.
+pub(crate) type SharedFaults = Arc<Mutex<Faults>>;
+
+pub(crate) fn lock(faults: &SharedFaults) -> MutexGuard<'_, Faults> {
+    faults.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Faults {
+    pub(crate) fn new(mut random: Random, coverage: Met) -> SharedFaults {
+        let mut rate = |most| random.below(most);
+        let rates = Rates { commit: rate(60), read: rate(20), message: rate(150) };
+        Arc::new(Mutex::new(Self { on: false, random, rates, under_way: Vec::new(), coverage }))
+    }
+
+    pub(crate) fn turn(&mut self, on: bool) {
+        self.on = on;
+    }
+
+    fn draws(&mut self, per_mille: u64, name: &str) -> bool {
+        let hit = self.on && self.random.below(1000) < per_mille;
+        if hit {
+            met(&self.coverage, "fault", name);
+        }
+        hit
+    }
+
+    /// Takes one message that is under way, any of them.
+    pub(crate) fn arriving(&mut self) -> Option<Outgoing> {
+        let count = self.under_way.len() as u64;
+        (count > 0).then(|| self.random.below(count)).map(|at| self.under_way.swap_remove(at as usize))
+    }
+
+    /// What the network makes of the messages: those that arrive with the commit, and those that come later.
+    fn distort(&mut self, messages: Vec<Outgoing>) -> (Vec<Outgoing>, Vec<Outgoing>) {
+        let (rate, mut now, mut later) = (self.rates.message, Vec::with_capacity(messages.len()), Vec::new());
+        for message in messages {
+            if message.topic == Topic::Events {
+                now.push(message);
+                continue;
+            }
+            if may_be_lost(&message.envelope.message) && self.draws(rate / 2, "dropped") {
+                continue;
+            }
+            if self.draws(rate, "duplicated") {
+                let copies = if self.random.chance(50) { &mut now } else { &mut later };
+                copies.push(message.clone());
+            }
+            let place = if self.draws(rate, "delayed") { &mut later } else { &mut now };
+            place.push(message);
+        }
+        if now.len() > 1 && self.draws(rate, "reordered") {
+            self.random.shuffle(&mut now);
+        }
+        (now, later)
+    }
+}
+
+/// Commands, replies and the self-check's questions are sent again by those who wait for their answers. Everything else
+/// is queued durably once, and a bus that loses it breaks its promise.
+fn may_be_lost(message: &Message) -> bool {
+    match message {
+        Message::Command(_) | Message::Inquired(_) => true,
+        Message::Input(Input { body, .. }) => matches!(body, InputBody::Reply(_) | InputBody::Inquire { .. }),
+        Message::Answer(_) | Message::Domain(_) => false,
+    }
+}
+
+/// The store that shards see.
+pub(crate) struct FaultyStore {
+    pub(crate) inner: Arc<SqliteStore>,
+    pub(crate) faults: SharedFaults,
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        let failed = {
+            let mut faults = lock(&self.faults);
+            let rate = faults.rates.read;
+            faults.draws(rate, "read_failed")
+        };
+        if failed {
+            return Err(broken(statement.name));
+        }
+        self.inner.read(statement, rows).await
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        let (failed, lost) = {
+            let mut faults = lock(&self.faults);
+            let rate = faults.rates.commit;
+            (faults.draws(rate, "assign_failed"), faults.draws(rate, "assign_answer_lost"))
+        };
+        if failed {
+            return Err(broken("assign"));
+        }
+        let assignment = self.inner.assign(shard).await?;
+        if lost { Err(broken("assign")) } else { Ok(assignment) }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        let (failed, lost, commit, later) = {
+            let mut faults = lock(&self.faults);
+            let rate = faults.rates.commit;
+            let failed = faults.draws(rate, "commit_failed");
+            let lost = !failed && faults.draws(rate, "commit_answer_lost");
+            let (messages, later) = faults.distort(commit.messages);
+            (failed, lost, Commit { messages, ..commit }, later)
+        };
+        if failed {
+            return Err(CommitError::Doubt("drawn: not applied".to_owned()));
+        }
+        let hits = self.inner.commit(commit).await?;
+        lock(&self.faults).under_way.extend(later);
+        if lost { Err(CommitError::Doubt("drawn: applied, not answered".to_owned())) } else { Ok(hits) }
+    }
+
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+}
+
+fn broken(what: &str) -> StoreError {
+    StoreError::Failed { statement: what.to_owned(), reason: "drawn".to_owned() }
+}
+
+/// The bus that shards see: its consumers fail at times.
+pub(crate) struct FaultyBus {
+    pub(crate) inner: Arc<dyn Bus>,
+    pub(crate) faults: SharedFaults,
+}
+
+#[async_trait]
+impl Bus for FaultyBus {
+    async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        self.inner.produce(messages).await
+    }
+
+    fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
+        let inner = self.inner.consumer(topic, partition, position);
+        Box::new(FaultyConsumer { inner, faults: Arc::clone(&self.faults) })
+    }
+}
+
+struct FaultyConsumer {
+    inner: Box<dyn Consumer>,
+    faults: SharedFaults,
+}
+
+#[async_trait]
+impl Consumer for FaultyConsumer {
+    async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
+        let failed = {
+            let mut faults = lock(&self.faults);
+            let rate = faults.rates.read / 4;
+            faults.draws(rate, "take_failed")
+        };
+        if failed { Err(broken("take")) } else { self.inner.take(limit).await }
+    }
+
+    async fn ready(&mut self) {
+        self.inner.ready().await;
+    }
+}
