@@ -3,6 +3,77 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Every kind of event a saga can have.
+pub(crate) const FACTS: [&str; 38] = [
+    "started",
+    "stage_entered",
+    "stage_skipped",
+    "run_done",
+    "run_refused",
+    "run_exhausted",
+    "run_abandoned",
+    "undos_sent",
+    "undo_done",
+    "undo_refused",
+    "undo_abandoned",
+    "contradicted",
+    "contradiction_accepted",
+    "run_retried",
+    "run_asked",
+    "run_resent",
+    "run_delayed",
+    "wait_opened",
+    "event_kept",
+    "event_taken",
+    "event_mismatched",
+    "kept_late",
+    "event_late",
+    "wait_asked",
+    "wait_asked_again",
+    "deadline_passed",
+    "deadline_parked",
+    "wait_reset",
+    "turned_back",
+    "reversal_began",
+    "return_began",
+    "force_began",
+    "faulted",
+    "fault_cleared",
+    "ended",
+    "status_changed",
+    "cancel_requested",
+    "operated",
+];
+
+/// Every way to turn an asker down that needs no 255 retries and no missing saga.
+pub(crate) const DENIED: [&str; 9] = [
+    "ended",
+    "after_pivot",
+    "turned_back",
+    "not_parked",
+    "forced",
+    "unknown_reason",
+    "wrong_role",
+    "unknown_step",
+    "unknown_event",
+];
+
+/// Every refusal that a saga takes a way for.
+pub(crate) const REFUSALS: [&str; 12] = [
+    "stock.short",
+    "coupon.used",
+    "coupon.held",
+    "coupon.unknown",
+    "coupon.foreign",
+    "points.short",
+    "payment.rejected",
+    "payment.exceeded",
+    "notify.rejected",
+    "saga.cancelled",
+    "bench.failed",
+    "lab.no",
+];
+
 /// Counts by kind and name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coverage(BTreeMap<(&'static str, String), u64>);

@@ -5,6 +5,9 @@ use endstate_events::{ForcedEnd, Json, Operation};
 use serde_json::json;
 use std::collections::VecDeque;
 
+/// The first of [`JOURNEYS`] are those of the flash sale.
+pub(crate) const SALES: usize = 26;
+
 /// Every journey.
 pub(crate) const JOURNEYS: [&str; 36] = [
     "pays",

@@ -21,7 +21,10 @@ use std::sync::Arc;
 pub(crate) const EVENTS: [&str; 6] =
     ["crash", "restart", "take_over", "answer_lost_in_crash", "clock_jump", "clock_back"];
 
-/// Sagas that each seed starts.
+/// Orders of the flash sale that each seed starts.
+const ORDERS: u64 = 20;
+
+/// All sagas that each seed starts; linked and called ones come on top.
 const SAGAS: u64 = 26;
 
 /// Draws of the chaotic part.
@@ -62,10 +65,12 @@ impl World {
         let provider = Provider::new(random.fork(), Arc::clone(&coverage));
         let in_motion_most = *random.pick(&[2, 6, 4096]);
         let shelf = journey::shelf(&mut random);
+        let (sales, jobs) = JOURNEYS.split_at(journey::SALES);
         let first = seed * 7;
         let journey = |n: u64, random: &mut Random| {
-            // The first ones walk through all journeys seed by seed; the others are drawn.
-            if n < 8 { JOURNEYS[((first + n) % JOURNEYS.len() as u64) as usize] } else { *random.pick(&JOURNEYS) }
+            let of = if n < ORDERS { sales } else { jobs };
+            // Every third walks through all journeys, seed by seed; the others are drawn.
+            if n.is_multiple_of(3) { of[((first + n / 3) % of.len() as u64) as usize] } else { *random.pick(of) }
         };
         let mut orders = Vec::new();
         for n in 0..SAGAS {
