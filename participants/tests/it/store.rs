@@ -267,19 +267,17 @@ async fn z08_a_call_that_was_open_at_a_crash_is_resumed_by_the_next_owner() {
 async fn z08_a_call_answered_and_wanted_again_in_one_batch_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut system = System::open(folder.path()).await;
-    let refund = refund_of(1);
+    let (refund, verdict) = (refund_of(1), Verdict::Unknown { reason: "no answer".into() });
     system.send(std::slice::from_ref(&refund)).await;
     system.settle().await;
     assert_eq!(system.calls.recv().await.unwrap().calls.len(), 1);
-    // Nobody knows what became of it, and the saga sends it again: in the same batch, in the same millisecond.
-    let verdict = Verdict::Unknown { reason: "no answer".into() };
     let mut unknown = sent(&refund, NOW_MS);
-    Arc::make_mut(&mut unknown.envelope).message =
-        Message::Answer(Reply { effect_id: refund.effect_id.clone(), verdict });
+    let answer = Reply { effect_id: refund.effect_id.clone(), verdict };
+    Arc::make_mut(&mut unknown.envelope).message = Message::Answer(answer);
+    // In the same batch and the same millisecond, its saga sends it again.
     system.store.bus().produce(vec![unknown, sent(&refund, NOW_MS)]).await.unwrap();
     system.settle().await;
-    let again = system.calls.try_recv().expect("it is handed over again");
-    assert_eq!(*again.calls[0].command, refund);
+    assert_eq!(*system.calls.try_recv().expect("it is handed over again").calls[0].command, refund);
 }
 
 #[tokio::test]
