@@ -175,7 +175,7 @@ async fn z11_a_number_is_claimed_once_over_all_shards() {
         }
     }
     world.random.shuffle(&mut starts);
-    let ids: Vec<SagaId> = starts.iter().map(|start| saga_of(start)).collect();
+    let ids: Vec<SagaId> = starts.iter().map(saga_of).collect();
     let waiting: Vec<_> = ids.iter().map(|id| world.system.waiters.sagas.wait(*id)).collect();
     for chunk in starts.chunks(97) {
         world.system.produce(chunk.to_vec()).await;

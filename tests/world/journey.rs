@@ -208,14 +208,6 @@ fn order_acts(number: &str, journey: &str, input: &Json, random: &mut Random) ->
     let soon = random.between(0, 20_000);
     let later = random.between(1_000, 5 * MINUTE_MS);
     let mut acts = vec![(random.between(0, 10_000), Doing::Start)];
-    let refund = |n: &str, lines: Json, needs_approval| Doing::Refund {
-        refund_no: format!("{number}-{n}"),
-        lines,
-        needs_approval,
-    };
-    let whole: Vec<Json> = input["lines"].as_array().into_iter().flatten().map(line_of).collect();
-    let some = vec![json!({ "line_no": "0", "quantity": 1 })];
-    let refund_no = format!("{number}-a");
     match journey {
         "pays" => acts.push((soon, pay(random))),
         "pays_late" => acts.push((
@@ -243,32 +235,9 @@ fn order_acts(number: &str, journey: &str, input: &Json, random: &mut Random) ->
         }
         "risk_cancels" => acts.extend([(soon, cancel("risk", "risk")), (0, pay(random))]),
         "warehouse_cancels" => acts.extend([(soon, pay(random)), (later / 8, cancel("short_stock", "warehouse"))]),
-        "refunds_lines" => acts.extend([(soon, pay(random)), (later, refund("a", json!(some), false))]),
-        "refunds_whole" => acts.extend([(soon, pay(random)), (later, refund("a", json!(whole), false))]),
-        "refunds_twice" => acts.extend([
-            (soon, pay(random)),
-            (later, refund("a", json!(whole), false)),
-            (random.between(0, later), refund("b", json!(whole), false)),
-        ]),
-        "refund_waits_for_approval" => {
-            let wrong_first = random.chance(50);
-            acts.extend([
-                (soon, pay(random)),
-                (later, refund("a", json!(some), true)),
-                (later, Doing::Approve { refund_no: refund_no.clone(), wrong_first }),
-                // Past its point of no return, mostly.
-                (soon, Doing::Withdraw { refund_no }),
-            ]);
-        }
-        "refund_withdrawn" => acts.extend([
-            (soon, pay(random)),
-            (later, refund("a", json!(some), true)),
-            (later, Doing::Withdraw { refund_no }),
-        ]),
-        "refund_never_approved" => acts.extend([(soon, pay(random)), (later, refund("a", json!(some), true))]),
-        "refund_of_unknown_line" => {
-            let unknown = json!([{ "line_no": "nine", "quantity": 1 }]);
-            acts.extend([(soon, pay(random)), (later, refund("a", unknown, false))]);
+        refunds if refunds.starts_with("refund") => {
+            acts.push((soon, pay(random)));
+            acts.extend(refund_acts(number, refunds, input, later, random));
         }
         "starts_again" => acts.extend([(soon / 8, Doing::StartAgain { other_body: false }), (soon, pay(random))]),
         "number_taken" => acts.extend([(soon / 8, Doing::StartAgain { other_body: true }), (soon, pay(random))]),
@@ -296,6 +265,36 @@ fn order_acts(number: &str, journey: &str, input: &Json, random: &mut Random) ->
         _ => {}
     }
     acts
+}
+
+/// What follows on a paid order that its customer sends back, whole or in part.
+fn refund_acts(number: &str, journey: &str, input: &Json, later: i64, random: &mut Random) -> Vec<(i64, Doing)> {
+    let refund = |n: &str, lines: Json, needs_approval| Doing::Refund {
+        refund_no: format!("{number}-{n}"),
+        lines,
+        needs_approval,
+    };
+    let whole: Vec<Json> = input["lines"].as_array().into_iter().flatten().map(line_of).collect();
+    let some = vec![json!({ "line_no": "0", "quantity": 1 })];
+    let refund_no = format!("{number}-a");
+    match journey {
+        "refunds_lines" => vec![(later, refund("a", json!(some), false))],
+        "refunds_whole" => vec![(later, refund("a", json!(whole), false))],
+        "refunds_twice" => vec![
+            (later, refund("a", json!(whole), false)),
+            (random.between(0, later), refund("b", json!(whole), false)),
+        ],
+        "refund_waits_for_approval" => vec![
+            (later, refund("a", json!(some), true)),
+            (later, Doing::Approve { refund_no: refund_no.clone(), wrong_first: random.chance(50) }),
+            // Past its point of no return, mostly.
+            (random.between(0, 20_000), Doing::Withdraw { refund_no }),
+        ],
+        "refund_withdrawn" => vec![(later, refund("a", json!(some), true)), (later, Doing::Withdraw { refund_no })],
+        "refund_never_approved" => vec![(later, refund("a", json!(some), true))],
+        // The order has no such line.
+        _ => vec![(later, refund("a", json!([{ "line_no": "nine", "quantity": 1 }]), false))],
+    }
 }
 
 fn line_of(line: &Json) -> Json {

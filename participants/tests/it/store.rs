@@ -272,9 +272,8 @@ async fn z08_a_call_answered_and_wanted_again_in_one_batch_is_made_again() {
     system.settle().await;
     assert_eq!(system.calls.recv().await.unwrap().calls.len(), 1);
     let mut unknown = sent(&refund, NOW_MS);
-    let answer = Reply { effect_id: refund.effect_id.clone(), verdict };
-    Arc::make_mut(&mut unknown.envelope).message = Message::Answer(answer);
-    // In the same batch and the same millisecond, its saga sends it again.
+    Arc::make_mut(&mut unknown.envelope).message =
+        Message::Answer(Reply { effect_id: refund.effect_id.clone(), verdict });
     system.store.bus().produce(vec![unknown, sent(&refund, NOW_MS)]).await.unwrap();
     system.settle().await;
     assert_eq!(*system.calls.try_recv().expect("it is handed over again").calls[0].command, refund);
