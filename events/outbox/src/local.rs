@@ -94,9 +94,9 @@ impl LocalBus {
         &self.partitions[topics * usize::from(PARTITIONS) + usize::from(index.min(PARTITIONS - 1))]
     }
 
-    /// A view of the next offsets for one transaction; they become real when the messages are delivered.
-    pub(crate) fn offsets(&self) -> Offsets<'_> {
-        Offsets { bus: self, taken: Vec::new() }
+    /// The offset that the next message delivered to the partition gets.
+    pub(crate) fn next_offset(&self, topic: Topic, partition: u16) -> i64 {
+        self.partition(topic, partition).lock().next
     }
 
     /// Hands over committed messages. Called by the one writer, in commit order.
@@ -149,26 +149,6 @@ impl LocalBus {
 impl Partition {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-pub(crate) struct Offsets<'a> {
-    bus: &'a LocalBus,
-    taken: Vec<((Topic, u16), i64)>,
-}
-
-impl Offsets<'_> {
-    /// The first of `count` offsets.
-    pub(crate) fn take(&mut self, topic: Topic, partition: u16, count: i64) -> i64 {
-        let key = (topic, partition);
-        if let Some((_, next)) = self.taken.iter_mut().find(|(k, _)| *k == key) {
-            let first = *next;
-            *next += count;
-            return first;
-        }
-        let first = self.bus.partition(topic, partition).lock().next;
-        self.taken.push((key, first + count));
-        first
     }
 }
 

@@ -27,7 +27,9 @@ const READERS: u32 = 4;
 /// The embedded store.
 pub struct SqliteStore {
     readers: SqlitePool,
-    writer: mpsc::UnboundedSender<writer::Request>,
+    /// None only while the store is being dropped.
+    writer: Option<mpsc::UnboundedSender<writer::Request>>,
+    thread: Option<std::thread::JoinHandle<()>>,
     bus: Arc<LocalBus>,
     written: Arc<writer::Written>,
     /// Held as long as the store lives: a second process is refused.
@@ -49,32 +51,33 @@ impl SqliteStore {
             .map_err(|error| unfit("cannot open the lock file in", error))?;
         lock.try_lock().map_err(|_| StoreError::InUse { path: folder.display().to_string() })?;
 
+        let file = folder.join("endstate.db");
         let options = SqliteConnectOptions::new()
-            .filename(folder.join("endstate.db"))
+            .filename(&file)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(std::time::Duration::from_secs(10))
             .pragma("temp_store", "memory")
-            // 64 MB: the hot part of saga and event indexes stays in memory.
-            .pragma("cache_size", "-65536")
-            // Pages; a larger log means fewer checkpoints, each of which costs two more syncs.
-            .pragma("wal_autocheckpoint", "8000")
             .statement_cache_capacity(512)
             .row_buffer_size(4096);
         let pool = |connections| {
             SqlitePoolOptions::new().min_connections(1).max_connections(connections).test_before_acquire(false)
         };
-        let connection = pool(1).connect_with(options.clone()).await.map_err(failed("open"))?;
-        migrate::run(&connection, &migrate::ALL).await?;
-        let bus = LocalBus::load(&connection).await?;
+        let migrating = pool(1).connect_with(options.clone()).await.map_err(failed("open"))?;
+        migrate::run(&migrating, &migrate::ALL).await?;
+        let bus = LocalBus::load(&migrating).await?;
+        migrating.close().await;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed("open readers"))?;
         let (sender, requests) = mpsc::unbounded_channel();
         let written = Arc::default();
-        let connection = connection.acquire().await.map_err(failed("open"))?.detach();
-        tokio::spawn(writer::Writer::new(connection, Arc::clone(&bus), Arc::clone(&written)).run(requests));
-        let store = Arc::new(Self { readers, writer: sender, bus, written, _lock: lock });
+        let writer = writer::Writer::open(&file, Arc::clone(&bus), Arc::clone(&written))?;
+        let thread = std::thread::Builder::new()
+            .name("sqlite-writer".into())
+            .spawn(move || writer.run(requests))
+            .map_err(|error| unfit("cannot start the writing thread for", error))?;
+        let store = Arc::new(Self { readers, writer: Some(sender), thread: Some(thread), bus, written, _lock: lock });
         store.bus.attach(&store);
         Ok(store)
     }
@@ -105,8 +108,24 @@ impl SqliteStore {
     async fn ask(&self, ask: writer::Ask) -> Result<i64, StoreError> {
         let (answer, answered) = oneshot::channel();
         let gone = || StoreError::Failed { statement: "ask".into(), reason: "the writer has stopped".into() };
-        self.writer.send(writer::Request::Ask { ask, answer }).map_err(|_| gone())?;
+        self.request(writer::Request::Ask { ask, answer }).ok_or_else(gone)?;
         answered.await.map_err(|_| gone())?
+    }
+
+    fn request(&self, request: writer::Request) -> Option<()> {
+        self.writer.as_ref()?.send(request).ok()
+    }
+}
+
+/// The file is free when the store is gone: what was asked of the writer is finished first.
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        drop(self.writer.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writing thread of the store has panicked");
+        }
     }
 }
 
@@ -149,7 +168,7 @@ impl Store for SqliteStore {
         let (answer, answered) = oneshot::channel();
         let gone = || CommitError::Doubt("the writer has stopped".into());
         let prepared = writer::Prepared::new(commit)?;
-        self.writer.send(writer::Request::Commit { prepared, answer }).map_err(|_| gone())?;
+        self.request(writer::Request::Commit { prepared, answer }).ok_or_else(gone)?;
         answered.await.map_err(|_| gone())?
     }
 

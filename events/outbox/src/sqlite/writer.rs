@@ -1,5 +1,8 @@
-//! The one writer of the file: batches that are ready together share one transaction; when that fails, each is tried
-//! alone, so that one batch's fault is never another's.
+//! The one writer of the file, on a thread of its own: batches that are ready together share one transaction; when that
+//! fails, each is tried alone, so that one batch's fault is never another's.
+//!
+//! It speaks to SQLite directly instead of through the readers' pool: a prepared statement per row costs no hop between
+//! threads, no temporary relation and no statement journal (docs/adr/0011).
 
 use super::render;
 use crate::bus::Outgoing;
@@ -8,17 +11,37 @@ use crate::local::{LocalBus, Placed};
 use crate::statement::{Kind, Rows, Statement, Value, Write};
 use crate::store::{Commit, CommitError, Fence, StoreError};
 use endstate_events::{Envelope, Topic};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection};
 use rustc_hash::FxHashMap;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{AssertSqlSafe, Executor as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Batches in one transaction at most; bounds the time a batch waits for its neighbours.
-const GROUP: usize = 64;
+/// Batches in one transaction at most; bounds the time a batch waits for its neighbours. A start that is queued is a
+/// batch of its own.
+const GROUP: usize = 512;
 
-/// The fence of every batch of a group. Must hit one row per batch.
+/// Prepared statements that stay: more than all components have together.
+const STATEMENTS: usize = 256;
+
+/// Readers never block the writer of a write-ahead log, but a recovery after a crash may.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Settings of the writing connection. The journal mode is the file's own, set when it is made.
+const SETTINGS: &[(&str, &str)] = &[
+    ("synchronous", "full"),
+    ("foreign_keys", "on"),
+    ("temp_store", "memory"),
+    // 64 MB: the hot part of saga and event indexes stays in memory.
+    ("cache_size", "-65536"),
+    // Pages; a larger log means fewer checkpoints, each of which costs two more syncs.
+    ("wal_autocheckpoint", "8000"),
+];
+
+/// The fence of a batch. Must hit one row.
 static FENCE: Statement = Statement {
     name: "shard.fence",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int],
@@ -29,7 +52,7 @@ static FENCE: Statement = Statement {
           and shard.next_seq = r.seq_before",
 };
 
-/// Messages of a batch for one partition are one row.
+/// Messages of a transaction for one partition are one row.
 static OUTBOX: Statement = Statement {
     name: "outbox.insert",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Text],
@@ -104,43 +127,51 @@ pub(super) struct Written {
 }
 
 pub(super) struct Writer {
-    connection: SqliteConnection,
+    connection: Connection,
     bus: Arc<LocalBus>,
     written: Arc<Written>,
-    /// Texts of several statements, each for one row, by the statements in them.
-    texts: FxHashMap<Vec<usize>, Arc<str>>,
 }
 
 type Waiting = (Prepared, oneshot::Sender<Result<Vec<u64>, CommitError>>);
 
 impl Writer {
-    pub(super) fn new(connection: SqliteConnection, bus: Arc<LocalBus>, written: Arc<Written>) -> Self {
-        Self { connection, bus, written, texts: FxHashMap::default() }
+    /// Opens the writing connection of a file that has its migrations.
+    pub(super) fn open(file: &Path, bus: Arc<LocalBus>, written: Arc<Written>) -> Result<Self, StoreError> {
+        let connection = Connection::open(file).and_then(|connection| {
+            connection.busy_timeout(BUSY)?;
+            for (name, value) in SETTINGS {
+                connection.pragma_update(None, name, value)?;
+            }
+            connection.set_prepared_statement_cache_capacity(STATEMENTS);
+            Ok(connection)
+        });
+        let connection = connection.map_err(failed("open writer"))?;
+        Ok(Self { connection, bus, written })
     }
 
-    pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+    /// Works until every sender of requests is gone.
+    pub(super) fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         let mut ready = Vec::with_capacity(GROUP);
-        while requests.recv_many(&mut ready, GROUP).await > 0 {
+        while requests.blocking_recv_many(&mut ready, GROUP) > 0 {
             let mut group = Vec::with_capacity(ready.len());
             for request in ready.drain(..) {
                 match request {
                     Request::Commit { prepared, answer } => group.push((prepared, answer)),
                     Request::Ask { ask, answer } => {
-                        let result = self.ask(ask).await;
-                        answer.send(result).ok();
+                        answer.send(self.ask(ask)).ok();
                     }
                 }
             }
-            self.commit_group(group).await;
+            self.commit_group(group);
         }
     }
 
-    async fn commit_group(&mut self, group: Vec<Waiting>) {
+    fn commit_group(&mut self, group: Vec<Waiting>) {
         if group.is_empty() {
             return;
         }
         let batches: Vec<&Prepared> = group.iter().map(|(prepared, _)| prepared).collect();
-        match self.transaction(&batches).await {
+        match self.transaction(&batches) {
             Ok(hits) => self.answer(group, hits),
             Err(error) if group.len() == 1 => {
                 for (_, answer) in group {
@@ -149,7 +180,7 @@ impl Writer {
             }
             Err(_) => {
                 for (prepared, answer) in group {
-                    match self.transaction(&[&prepared]).await {
+                    match self.transaction(&[&prepared]) {
                         Ok(hits) => self.answer(vec![(prepared, answer)], hits),
                         Err(error) => {
                             answer.send(Err(error)).ok();
@@ -170,240 +201,183 @@ impl Writer {
         }
     }
 
-    /// Runs one transaction over all batches: one statement per table. Returns the hits of every write of every batch.
-    async fn transaction(&mut self, batches: &[&Prepared]) -> Result<Vec<Vec<u64>>, CommitError> {
-        let plan = Plan::of(batches, &self.bus);
-        let hits = self.execute(&plan).await;
-        let rows = hits.as_ref().map_or(0, |hits| hits.iter().sum());
-        let result = hits.and_then(|hits| plan.judge(batches, &hits));
-        let end = if result.is_ok() { "commit" } else { "rollback" };
-        if let Err(error) = self.connection.execute(end).await {
-            if result.is_ok() {
-                self.connection.execute("rollback").await.ok();
-                return Err(CommitError::Doubt(error.to_string()));
+    /// Runs one transaction over all batches, in their order. Returns the rows that every write of every batch hit.
+    fn transaction(&mut self, batches: &[&Prepared]) -> Result<Vec<Vec<u64>>, CommitError> {
+        self.simple("begin immediate").map_err(classify)?;
+        let written = batches.iter().map(|batch| self.batch(batch)).collect::<Result<Vec<_>, _>>();
+        let result = written.and_then(|hits| Ok((self.outbox(batches)?, hits)));
+        let (sent, hits) = match result {
+            Ok(done) => done,
+            Err(error) => {
+                self.rollback();
+                return Err(error);
             }
-        } else if result.is_ok() {
-            self.written.rows.fetch_add(rows, Ordering::Relaxed);
-            self.written.commits.fetch_add(1, Ordering::Relaxed);
-        }
-        result
-    }
-
-    /// Begins, runs all steps, and returns the rows each step hit.
-    ///
-    /// A call to the driver is a hop to its thread and back, which is what a small batch spends its time on: one row per
-    /// table goes in one call. Larger batches go statement by statement, because a text of several statements would be
-    /// another one, to be parsed anew, for every mix of sizes.
-    async fn execute(&mut self, plan: &Plan) -> Result<Vec<u64>, CommitError> {
-        if plan.steps.iter().all(|step| step.size == 1) {
-            let mut hits = self.call("begin immediate", &plan.steps).await?;
-            hits.remove(0);
-            return Ok(hits);
-        }
-        self.connection.execute("begin immediate").await.map_err(classify)?;
-        let mut hits = Vec::with_capacity(plan.steps.len());
-        for step in &plan.steps {
-            hits.extend(self.call("", std::slice::from_ref(step)).await?);
-        }
-        Ok(hits)
-    }
-
-    /// Runs `first` (unless empty) and the steps in one call; returns the rows each statement hit.
-    async fn call(&mut self, first: &'static str, steps: &[Step]) -> Result<Vec<u64>, CommitError> {
-        use futures_util::StreamExt as _;
-        let mut arguments = SqliteArguments::default();
-        for step in steps {
-            render::bind(&mut arguments, step.statement, step.rows.as_ref(), step.from, step.to, step.size);
-        }
-        let text = match steps {
-            [step] if first.is_empty() => render::sql(step.statement, step.size),
-            _ => self.joined(first, steps),
         };
-        // Composed of static texts only: see `render`.
-        let query = sqlx::query_with(AssertSqlSafe(text), arguments);
-        let mut results = (&mut self.connection).fetch_many(query);
-        let mut hits = Vec::with_capacity(steps.len() + 1);
-        while let Some(result) = results.next().await {
-            match result {
-                Ok(sqlx::Either::Left(done)) => hits.push(done.rows_affected()),
-                Ok(sqlx::Either::Right(_)) => {}
-                Err(error) => return Err(classify(error)),
+        if let Err(error) = self.simple("commit") {
+            // Whether it is on disk is unknown, whatever kind of error it is.
+            self.rollback();
+            return Err(CommitError::Doubt(error.to_string()));
+        }
+        let fences = batches.iter().filter(|batch| batch.fence.is_some()).count() as u64;
+        let rows = fences + hits.iter().flatten().sum::<u64>() + sent;
+        self.written.rows.fetch_add(rows, Ordering::Relaxed);
+        self.written.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(hits)
+    }
+
+    /// One batch: its fence first, so that a fenced owner writes nothing, then its writes. Returns the rows each hit.
+    fn batch(&self, batch: &Prepared) -> Result<Vec<u64>, CommitError> {
+        if let Some(fence) = &batch.fence
+            && self.write(&FENCE, &fence_row(fence))? != 1
+        {
+            return Err(CommitError::Fenced(fence.before.shard));
+        }
+        let mut hits = Vec::with_capacity(batch.writes.len());
+        for Write { statement, rows, expect } in &batch.writes {
+            let hit = self.write(statement, rows)?;
+            if let Some(expected) = expect.filter(|expected| *expected != hit) {
+                return Err(CommitError::Conflict { statement: statement.name, expected, hit });
             }
+            hits.push(hit);
         }
         Ok(hits)
     }
 
-    fn joined(&mut self, first: &'static str, steps: &[Step]) -> Arc<str> {
-        let key: Vec<usize> = steps.iter().map(|step| std::ptr::from_ref(step.statement) as usize).collect();
-        let text = self.texts.entry(key).or_insert_with(|| {
-            let texts = steps.iter().map(|step| render::sql(step.statement, step.size));
-            std::iter::once(Arc::from(first)).chain(texts).collect::<Vec<_>>().join(";\n").into()
-        });
-        Arc::clone(text)
+    /// The messages of all batches: one row per partition. Their offsets are those at which [`Writer::answer`] will
+    /// deliver them.
+    fn outbox(&self, batches: &[&Prepared]) -> Result<u64, CommitError> {
+        let mut partitions: FxHashMap<(Topic, u16), Vec<&OutboxRow>> = FxHashMap::default();
+        for row in batches.iter().flat_map(|batch| &batch.outbox) {
+            partitions.entry((row.topic, row.partition)).or_default().push(row);
+        }
+        let mut rows = Rows::new();
+        for ((topic, partition), parts) in partitions {
+            let count: usize = parts.iter().map(|row| row.envelopes.len()).sum();
+            rows.push([
+                topic.label().into(),
+                i64::from(partition).into(),
+                self.bus.next_offset(topic, partition).into(),
+                (count as i64).into(),
+                Value::Text(join_arrays(&parts)),
+            ]);
+        }
+        self.write(&OUTBOX, &rows)
     }
 
-    async fn ask(&mut self, ask: Ask) -> Result<i64, StoreError> {
-        match ask {
-            Ask::Synchronous => sqlx::query_scalar("pragma synchronous")
-                .fetch_one(&mut self.connection)
-                .await
-                .map_err(super::failed("synchronous")),
-            Ask::Purge(below) => self.purge(below).await.map_err(super::failed("outbox.purge")),
+    /// Runs the statement once per row; returns the rows hit.
+    fn write(&self, statement: &'static Statement, rows: &Rows) -> Result<u64, CommitError> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let width = statement.columns.len();
+        debug_assert_eq!(rows.cells().len(), rows.len() * width, "{}: a row has the wrong length", statement.name);
+        let mut prepared = self.connection.prepare_cached(&render::sql(statement, 1)).map_err(classify)?;
+        let mut hit = 0;
+        for row in rows.cells().chunks_exact(width) {
+            hit += execute(&mut prepared, row).map_err(classify)?;
+        }
+        Ok(hit)
+    }
+
+    fn simple(&self, sql: &'static str) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.raw_execute()
+    }
+
+    fn rollback(&self) {
+        // After some errors SQLite has rolled back by itself.
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.simple("rollback")
+        {
+            tracing::error!(%error, "E4033: a transaction cannot be rolled back");
         }
     }
 
-    async fn purge(&mut self, below: Vec<(&'static str, u16, i64)>) -> Result<i64, sqlx::Error> {
+    fn ask(&self, ask: Ask) -> Result<i64, StoreError> {
+        match ask {
+            Ask::Synchronous => self
+                .connection
+                .query_row("pragma synchronous", [], |row| row.get(0))
+                .map_err(failed("synchronous")),
+            Ask::Purge(below) => self.purge(&below).map_err(|error| {
+                self.rollback();
+                failed("outbox.purge")(error)
+            }),
+        }
+    }
+
+    fn purge(&self, below: &[(&'static str, u16, i64)]) -> rusqlite::Result<i64> {
         let mut gone = 0;
-        self.connection.execute("begin immediate").await?;
+        self.simple("begin immediate")?;
         for (topic, partition, position) in below {
-            sqlx::query(
+            let mut keep = self.connection.prepare_cached(
                 "insert into outbox_end (topic, partition, next_offset) select topic, partition, \
                  first_offset + messages from outbox where topic = ?1 and partition = ?2 \
                  order by first_offset desc limit 1 \
                  on conflict (topic, partition) do update set next_offset = excluded.next_offset",
-            )
-            .bind(topic)
-            .bind(partition)
-            .execute(&mut self.connection)
-            .await?;
-            let deleted =
-                sqlx::query("delete from outbox where topic = ? and partition = ? and first_offset + messages <= ?")
-                    .bind(topic)
-                    .bind(partition)
-                    .bind(position)
-                    .execute(&mut self.connection)
-                    .await?;
-            gone += deleted.rows_affected();
+            )?;
+            keep.execute((topic, partition))?;
+            let mut delete = self.connection.prepare_cached(
+                "delete from outbox where topic = ? and partition = ? and first_offset + messages <= ?",
+            )?;
+            gone += delete.execute((topic, partition, position))?;
         }
-        self.connection.execute("commit").await?;
+        self.simple("commit")?;
         Ok(i64::try_from(gone).unwrap_or(i64::MAX))
     }
 }
 
+/// The elements of several JSON arrays, none of them empty, as one array.
+fn join_arrays(parts: &[&OutboxRow]) -> Arc<str> {
+    if let [only] = parts {
+        return Arc::clone(&only.body);
+    }
+    let mut joined = String::with_capacity(parts.iter().map(|part| part.body.len()).sum());
+    for part in parts {
+        joined.push(if joined.is_empty() { '[' } else { ',' });
+        joined.push_str(&part.body[1..part.body.len() - 1]);
+    }
+    joined.push(']');
+    joined.into()
+}
+
+fn fence_row(fence: &Fence) -> Rows {
+    let before = &fence.before;
+    Rows::one([
+        before.shard.side.label().into(),
+        i64::from(before.shard.index).into(),
+        before.epoch.into(),
+        before.positions.start.into(),
+        before.positions.progress.into(),
+        before.next_seq.into(),
+        fence.positions.start.into(),
+        fence.positions.progress.into(),
+        fence.next_seq.into(),
+    ])
+}
+
+fn execute(prepared: &mut CachedStatement<'_>, row: &[Value]) -> rusqlite::Result<u64> {
+    for (index, cell) in row.iter().enumerate() {
+        let cell = match cell {
+            Value::Null => ValueRef::Null,
+            Value::Int(n) => ValueRef::Integer(*n),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Id(id) => ValueRef::Blob(id.as_bytes()),
+        };
+        prepared.raw_bind_parameter(index + 1, ToSqlOutput::Borrowed(cell))?;
+    }
+    Ok(prepared.raw_execute()? as u64)
+}
+
+/// Names the statement in a driver's error.
+fn failed(statement: &str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+    move |error| StoreError::Failed { statement: statement.to_owned(), reason: error.to_string() }
+}
+
 /// A broken constraint is the batch's fault; everything else is a doubt.
-fn classify(error: sqlx::Error) -> CommitError {
-    match error.as_database_error() {
-        Some(database) if database.is_check_violation() || database.code().is_some_and(|code| is_data_code(&code)) => {
-            CommitError::Data(database.to_string())
-        }
+fn classify(error: rusqlite::Error) -> CommitError {
+    use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
+    match error.sqlite_error_code() {
+        Some(ConstraintViolation | TooBig | TypeMismatch) => CommitError::Data(error.to_string()),
         Some(_) | None => CommitError::Doubt(error.to_string()),
     }
-}
-
-/// SQLITE_CONSTRAINT (19 in the low byte), SQLITE_TOOBIG (18) and SQLITE_MISMATCH (20).
-fn is_data_code(code: &str) -> bool {
-    code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
-}
-
-/// The steps of one transaction: one statement for all batches' rows of a table, split only above [`render::MOST`].
-struct Plan {
-    steps: Vec<Step>,
-    /// Per batch and write: the group of rows it went into.
-    places: Vec<Vec<usize>>,
-    groups: Vec<Group>,
-}
-
-struct Step {
-    statement: &'static Statement,
-    rows: Arc<Rows>,
-    from: usize,
-    to: usize,
-    size: usize,
-    group: usize,
-}
-
-struct Group {
-    statement: &'static Statement,
-    rows: Rows,
-    /// Rows that must be hit; `None` when any number is right.
-    expect: Option<u64>,
-}
-
-impl Plan {
-    fn of(batches: &[&Prepared], bus: &LocalBus) -> Self {
-        let mut groups: Vec<Group> = Vec::new();
-        let mut fences = Rows::new();
-        for fence in batches.iter().filter_map(|batch| batch.fence.as_ref()) {
-            let before = &fence.before;
-            fences.push([
-                before.shard.side.label().into(),
-                i64::from(before.shard.index).into(),
-                before.epoch.into(),
-                before.positions.start.into(),
-                before.positions.progress.into(),
-                before.next_seq.into(),
-                fence.positions.start.into(),
-                fence.positions.progress.into(),
-                fence.next_seq.into(),
-            ]);
-        }
-        push(&mut groups, &FENCE, &fences, Some(fences.len() as u64));
-        let places = batches
-            .iter()
-            .map(|batch| {
-                let writes = batch.writes.iter();
-                writes.map(|write| push(&mut groups, write.statement, &write.rows, write.expect)).collect()
-            })
-            .collect();
-        let mut offsets = bus.offsets();
-        let mut outbox = Rows::new();
-        for row in batches.iter().flat_map(|batch| &batch.outbox) {
-            let count = row.envelopes.len() as i64;
-            let first = offsets.take(row.topic, row.partition, count);
-            outbox.push([
-                row.topic.label().into(),
-                i64::from(row.partition).into(),
-                first.into(),
-                count.into(),
-                Value::Text(Arc::clone(&row.body)),
-            ]);
-        }
-        push(&mut groups, &OUTBOX, &outbox, Some(outbox.len() as u64));
-        let steps = steps(&mut groups);
-        Self { steps, places, groups }
-    }
-
-    /// Compares hits with expectations and gives every write its hits (those of its whole group).
-    fn judge(&self, batches: &[&Prepared], hits: &[u64]) -> Result<Vec<Vec<u64>>, CommitError> {
-        let mut totals = vec![0u64; self.groups.len()];
-        for (step, hit) in self.steps.iter().zip(hits) {
-            totals[step.group] += hit;
-        }
-        for (group, hit) in self.groups.iter().zip(&totals) {
-            if let Some(expected) = group.expect.filter(|expected| expected != hit) {
-                let fence = batches.iter().find_map(|batch| batch.fence.as_ref());
-                return Err(match fence {
-                    Some(fence) if std::ptr::eq(group.statement, &FENCE) => CommitError::Fenced(fence.before.shard),
-                    Some(_) | None => CommitError::Conflict { statement: group.statement.name, expected, hit: *hit },
-                });
-            }
-        }
-        Ok(self.places.iter().map(|places| places.iter().map(|place| totals[*place]).collect()).collect())
-    }
-}
-
-/// Adds rows to the statement's group. A write with an expectation and one without never share a group.
-fn push(groups: &mut Vec<Group>, statement: &'static Statement, rows: &Rows, expect: Option<u64>) -> usize {
-    let same = |group: &Group| std::ptr::eq(group.statement, statement) && group.expect.is_some() == expect.is_some();
-    let place = groups.iter().position(same).unwrap_or_else(|| {
-        groups.push(Group { statement, rows: Rows::new(), expect: expect.map(|_| 0) });
-        groups.len() - 1
-    });
-    let group = &mut groups[place];
-    group.rows.append(rows);
-    group.expect = group.expect.zip(expect).map(|(a, b)| a + b);
-    place
-}
-
-fn steps(groups: &mut [Group]) -> Vec<Step> {
-    let mut steps = Vec::with_capacity(groups.len());
-    for (index, group) in groups.iter_mut().enumerate() {
-        let rows = Arc::new(std::mem::take(&mut group.rows));
-        for from in (0..rows.len()).step_by(render::MOST) {
-            let to = rows.len().min(from + render::MOST);
-            let size = render::size_class(to - from);
-            steps.push(Step { statement: group.statement, rows: Arc::clone(&rows), from, to, size, group: index });
-        }
-    }
-    steps
 }
