@@ -75,6 +75,11 @@ codes! {
     VersionTaken        "E2309" CONFLICT               "The version exists with another text";
     OperationTaken      "E2310" CONFLICT               "The operation id was used with other content";
     NothingStarts       "E2311" UNPROCESSABLE_ENTITY   "No definition waits for this event";
+    AfterPivot          "E2312" CONFLICT               "Too late for this reason";
+    TurnedBack          "E2313" CONFLICT               "The saga is giving back already";
+    NothingParked       "E2314" CONFLICT               "Nothing is parked or silent there";
+    ForcedAlready       "E2315" CONFLICT               "The saga is being forced already";
+    RoundsUsedUp        "E2316" CONFLICT               "The step was retried too often";
     SignatureRefused    "E2401" UNAUTHORIZED           "The callback's signature is wrong";
     CallbackStale       "E2402" UNAUTHORIZED           "The callback is outside its time window";
     UnknownProvider     "E2403" NOT_FOUND              "No such provider";

@@ -2,7 +2,7 @@
 
 use crate::definitions::Definitions;
 use crate::persist::{self, Stored};
-use crate::waiters::{Answer, Claim, Notice, Waiters};
+use crate::waiters::{Answer, Claim, Notice, Waiters, Waiting};
 use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
 };
@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a start waits for its shard's decision before it is answered as queued.
+/// How long an input waits for its shard's decision before it is answered as queued.
 const DECISION: Duration = Duration::from_secs(5);
 
 /// Queues inputs and reads sagas.
@@ -27,6 +27,7 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     definitions: Arc<Definitions>,
     waiters: Arc<Waiters>,
+    decision: Duration,
 }
 
 /// Beside the input, what a start may carry.
@@ -121,7 +122,19 @@ impl Gateway {
         definitions: Arc<Definitions>,
         waiters: Arc<Waiters>,
     ) -> Self {
-        Self { store, bus, clock, definitions, waiters }
+        Self { store, bus, clock, definitions, waiters, decision: DECISION }
+    }
+
+    /// Waits that long for a shard's decision, instead of five seconds.
+    #[must_use]
+    pub fn deciding_within(self, decision: Duration) -> Self {
+        Self { decision, ..self }
+    }
+
+    /// How long an input waits for its shard's decision, unless its caller says otherwise.
+    #[must_use]
+    pub fn decision(&self) -> Duration {
+        self.decision
     }
 
     /// The store, for read models.
@@ -180,7 +193,7 @@ impl Gateway {
         let mut waiting = self.waiters.sagas.wait(saga);
         let body = InputBody::Start(Box::new(start));
         self.queue(Topic::Start, saga, number.clone(), key, options.lane, body).await?;
-        tokio::time::timeout(DECISION, waiting.until(|notice| notice.claim.is_some())).await.ok();
+        tokio::time::timeout(self.decision, waiting.until(|notice| notice.claim.is_some())).await.ok();
         if let Some(patience) = options.wait {
             tokio::time::timeout(patience, waiting.until(Notice::is_settled)).await.ok();
         }
@@ -213,10 +226,29 @@ impl Gateway {
         body: InputBody,
         patience: Duration,
     ) -> Result<Answer, GatewayError> {
-        let mut waiting = self.waiters.inputs.wait((saga, id.clone()));
-        self.send(saga, id, lane, body).await?;
-        let answer = tokio::time::timeout(patience, waiting.until(Option::is_some)).await;
-        Ok(answer.unwrap_or_else(|_| waiting.latest()))
+        let answers = self.ask_each(&[(saga, lane)], &id, &body, patience).await?;
+        Ok(answers.into_iter().next().flatten())
+    }
+
+    /// Queues the same input to each saga, in one commit, and waits, at most `patience` for all, for what each says to it.
+    pub async fn ask_each(
+        &self,
+        sagas: &[(SagaId, Lane)],
+        id: &str,
+        body: &InputBody,
+        patience: Duration,
+    ) -> Result<Vec<Answer>, GatewayError> {
+        let wait = |(saga, _): &(SagaId, Lane)| self.waiters.inputs.wait((*saga, id.to_owned()));
+        let mut waiting: Vec<_> = sagas.iter().map(wait).collect();
+        let message = |(saga, lane): &(SagaId, Lane)| {
+            self.message(Topic::Progress, *saga, id.to_owned(), saga.to_string(), *lane, body.clone())
+        };
+        self.bus.produce(sagas.iter().map(message).collect()).await?;
+        let until = tokio::time::Instant::now() + patience;
+        for waiting in &mut waiting {
+            tokio::time::timeout_at(until, waiting.until(Option::is_some)).await.ok();
+        }
+        Ok(waiting.iter().map(Waiting::latest).collect())
     }
 
     /// Queues any other input, durably. `id` is its identity: repeated, it changes nothing.
@@ -233,12 +265,15 @@ impl Gateway {
         lane: Lane,
         body: InputBody,
     ) -> Result<(), GatewayError> {
+        self.bus.produce(vec![self.message(topic, saga, id, key, lane, body)]).await?;
+        Ok(())
+    }
+
+    fn message(&self, topic: Topic, saga: SagaId, id: String, key: String, lane: Lane, body: InputBody) -> Outgoing {
         let message = Message::Input(Input { saga, body });
         let time_ms = self.clock.now_ms();
         let envelope = Arc::new(Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane, message });
-        let partition = saga.slot().partition(self.store.partitions());
-        self.bus.produce(vec![Outgoing { topic, partition, envelope }]).await?;
-        Ok(())
+        Outgoing { topic, partition: saga.slot().partition(self.store.partitions()), envelope }
     }
 
     /// The saga that a number names.

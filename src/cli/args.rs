@@ -323,6 +323,9 @@ pub(crate) struct SagaAct {
     /// Why; stays in the saga's timeline. For a cancel, one of the definition's reasons.
     #[arg(long)]
     pub(crate) reason: String,
+    /// Seconds to wait for the saga's decision and for where it comes to rest; without it, only for the decision.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<u32>,
 }
 
 /// Filters of a list.
@@ -379,6 +382,9 @@ pub(crate) struct OrderAct {
     /// Why; for a cancel: user, risk or short_stock.
     #[arg(long)]
     pub(crate) reason: String,
+    /// Seconds to wait for the saga's decision and for where it comes to rest; without it, only for the decision.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -60,7 +60,7 @@ impl Client {
         let body = answer.text().await.map_err(|error| self.unreachable(&error))?;
         let value =
             if body.is_empty() { Value::Null } else { serde_json::from_str(&body).unwrap_or(Value::String(body)) };
-        if status.is_success() { Ok(value) } else { Err(refused(status.as_u16(), &value)) }
+        if status.is_success() { Ok(value) } else { Err(refused(&self.server, status.as_u16(), &value)) }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -86,7 +86,7 @@ pub(crate) fn segment(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-fn refused(status: u16, problem: &Value) -> Failure {
+fn refused(server: &str, status: u16, problem: &Value) -> Failure {
     let code = problem["code"].as_str().unwrap_or("HTTP");
     let title = problem["title"].as_str().unwrap_or("the server refused");
     let mut message = format!("error[{code}]: {title} ({status})");
@@ -102,7 +102,7 @@ fn refused(status: u16, problem: &Value) -> Failure {
         (401, _) => failure
             .hint("name a token with --token-file FILE; make one with `endstate token create` on the server's machine"),
         (403, _) => failure.hint("this token may not do that; `endstate token list` shows scopes"),
-        (_, Some(page)) if page.starts_with("http") => failure.hint(format!("see {page}")),
+        (_, Some(page)) if page.starts_with('/') => failure.hint(format!("see {server}{page}")),
         _ => failure,
     }
 }
@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn a_problem_is_told_with_code_places_and_hint() {
         let problem = serde_json::json!({"code": "E2002", "title": "Fields are wrong", "errors": [{"pointer": "/a", "detail": "missing"}]});
-        assert_eq!(refused(422, &problem).to_string(), "error[E2002]: Fields are wrong (422)\n  /a missing");
-        assert!(refused(401, &Value::Null).to_string().contains("token create"));
+        let told = |status, problem: &Value| refused("http://h", status, problem).to_string();
+        assert_eq!(told(422, &problem), "error[E2002]: Fields are wrong (422)\n  /a missing");
+        let page = serde_json::json!({"code": "E2314", "title": "Nothing is parked", "type": "/errors/E2314"});
+        assert!(told(409, &page).ends_with("hint: see http://h/errors/E2314"));
+        assert!(told(401, &Value::Null).contains("token create"));
     }
 }

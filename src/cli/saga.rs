@@ -5,7 +5,7 @@ use super::client::{Client, segment};
 use super::definition;
 use super::failure::Failure;
 use super::output::{Output, cell, items, members, table};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 const ORDER: &str = "flash_sale_order";
@@ -34,9 +34,7 @@ pub(super) async fn run(
         SagaCommand::Get(name) => get(&name, output, &client()?).await,
         SagaCommand::List { definition, filter } => list(definition.as_deref(), &filter, output, &client()?).await,
         SagaCommand::Timeline(name) => timeline(&name, output, &client()?).await,
-        SagaCommand::Cancel(args) => {
-            act(&args.saga, "cancel", json!({ "reason": args.reason }), output, &client()?).await
-        }
+        SagaCommand::Cancel(args) => operate(&args, "cancel", output, &client()?).await,
         SagaCommand::Retry(args) => operate(&args, "retry", output, &client()?).await,
         SagaCommand::Compensate(args) => operate(&args, "compensate", output, &client()?).await,
         SagaCommand::Force { act: args, end } => force(&args, end, output, &client()?).await,
@@ -54,15 +52,12 @@ fn versions(found: &Value) -> String {
 /// `endstate order ...`.
 pub(super) async fn run_order(command: OrderCommand, output: Output, client: &Client) -> Result<(), Failure> {
     let name = |number| SagaName { definition: ORDER.to_owned(), number };
-    let operated = |args: OrderAct| SagaAct { saga: name(args.number), reason: args.reason };
+    let operated = |args: OrderAct| SagaAct { saga: name(args.number), reason: args.reason, wait: args.wait };
     match command {
         OrderCommand::Get { number } => get(&name(number), output, client).await,
         OrderCommand::List(filter) => list(Some(ORDER), &filter, output, client).await,
         OrderCommand::Timeline { number } => timeline(&name(number), output, client).await,
-        OrderCommand::Cancel(args) => {
-            let reason = json!({ "reason": args.reason });
-            act(&name(args.number), "cancel", reason, output, client).await
-        }
+        OrderCommand::Cancel(args) => operate(&operated(args), "cancel", output, client).await,
         OrderCommand::Retry(args) => operate(&operated(args), "retry", output, client).await,
         OrderCommand::Compensate(args) => operate(&operated(args), "compensate", output, client).await,
         OrderCommand::Force { act: args, end } => force(&operated(args), end, output, client).await,
@@ -78,11 +73,8 @@ async fn start(
 ) -> Result<(), Failure> {
     let input: Value = serde_json::from_str(&super::definition::read(input)?)
         .map_err(|error| Failure::usage(format!("{}: not JSON: {error}", input.display())))?;
-    let mut request = client.request(Method::POST, &format!("/v1/sagas/{}", segment(definition))).json(&input);
-    if let Some(seconds) = wait {
-        request = request.header("prefer", format!("wait={seconds}"));
-    }
-    output.print(&client.send(request).await?, members)
+    let request = client.request(Method::POST, &format!("/v1/sagas/{}", segment(definition))).json(&input);
+    output.print(&client.send(waiting(request, wait)).await?, members)
 }
 
 fn path(name: &SagaName, rest: &str) -> String {
@@ -121,7 +113,7 @@ async fn timeline(name: &SagaName, output: Output, client: &Client) -> Result<()
 }
 
 async fn operate(args: &SagaAct, operation: &str, output: Output, client: &Client) -> Result<(), Failure> {
-    act(&args.saga, operation, json!({ "reason": args.reason }), output, client).await
+    act(args, operation, json!({ "reason": args.reason }), output, client).await
 }
 
 async fn force(args: &SagaAct, end: End, output: Output, client: &Client) -> Result<(), Failure> {
@@ -129,13 +121,23 @@ async fn force(args: &SagaAct, end: End, output: Output, client: &Client) -> Res
         End::Completed => "completed",
         End::Cancelled => "cancelled",
     };
-    act(&args.saga, "force", json!({ "reason": args.reason, "end": end }), output, client).await
+    act(args, "force", json!({ "reason": args.reason, "end": end }), output, client).await
 }
 
-async fn act(name: &SagaName, operation: &str, body: Value, output: Output, client: &Client) -> Result<(), Failure> {
-    let answer = client.post(&path(name, &format!("/{operation}")), &body).await?;
-    if output.is_text() {
-        eprintln!("queued; look with: endstate saga timeline {} {}", name.definition, name.number);
+/// Tells what the saga said; its refusal is a failure with its code.
+async fn act(args: &SagaAct, operation: &str, body: Value, output: Output, client: &Client) -> Result<(), Failure> {
+    let request = client.request(Method::POST, &path(&args.saga, &format!("/{operation}"))).json(&body);
+    let answer = client.send(waiting(request, args.wait)).await?;
+    if output.is_text() && answer["answer"] == "queued" {
+        let SagaName { definition, number } = &args.saga;
+        eprintln!("not decided yet; look with: endstate saga timeline {definition} {number}");
     }
     output.print(&answer, members)
+}
+
+fn waiting(request: RequestBuilder, seconds: Option<u32>) -> RequestBuilder {
+    match seconds {
+        Some(seconds) => request.header("prefer", format!("wait={seconds}")),
+        None => request,
+    }
 }

@@ -1,15 +1,20 @@
-//! Inputs other than starts: events, cancels, and what operators do. All are queued; the timeline shows what came of them.
+//! Inputs other than starts: events, cancels, and what operators do. All are queued; a cancel or an operator's action is
+//! answered with what its saga said, and the timeline shows what came of it.
 
+use super::answer::{RequestAnswers, RequestHeaders, SagaPath, request};
 use super::model::{Accepted, Woken};
 use super::read::find;
 use super::{Api, refuse};
 use crate::persist::Stored;
 use crate::view::{self, Filter};
+use crate::waiters::Answer;
 use axum::Json as Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use endstate_events::{Actor, ForcedEnd, InputBody, Operation};
 use endstate_http::guard::StrictJson;
+use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Caller, Code, Fields, Problem, Scope, headers, scope};
 use endstate_saga::definition::Definition;
 use utoipa::ToSchema;
@@ -21,20 +26,6 @@ const REASON: std::ops::RangeInclusive<usize> = 1..=500;
 /// Sagas woken by one call; call again for more.
 const WAKE: usize = 2_000;
 
-type Queued = Result<(StatusCode, Body<Accepted>), Problem>;
-
-async fn send(api: &Api, stored: &Stored, id: String, body: InputBody) -> Queued {
-    let saga = &stored.saga;
-    let sent = api.gateway.send(saga.id, id.clone(), saga.lane, body).await;
-    sent.map_err(|error| refuse::gateway(&saga.definition, error))?;
-    Ok((StatusCode::ACCEPTED, Body(Accepted { input: id, saga: saga.id })))
-}
-
-/// The caller's key, or a fresh id: without a key, a repeat is another request.
-fn input_id(headers: &HeaderMap) -> Result<String, Problem> {
-    Ok(headers::idempotency_key(headers)?.unwrap_or_else(|| Uuid::new_v4().to_string()))
-}
-
 /// Send an event to a saga.
 ///
 /// `Idempotency-Key` is the event's id: repeated, it changes nothing. An event that comes before its wait is kept; one
@@ -42,7 +33,7 @@ fn input_id(headers: &HeaderMap) -> Result<String, Problem> {
 #[utoipa::path(
     post, path = "/v1/sagas/{definition}/{number}/events/{name}", operation_id = "sendEvent", tag = "events",
     params(
-        ("definition" = String, Path), ("number" = String, Path),
+        SagaPath,
         ("name" = String, Path, example = "shop.approved"),
         ("Idempotency-Key" = String, Header, description = "The event's id"),
     ),
@@ -56,12 +47,15 @@ pub async fn event(
     Path((definition, number, name)): Path<(String, String, String)>,
     headers: HeaderMap,
     StrictJson(data): StrictJson,
-) -> Queued {
+) -> Result<(StatusCode, Body<Accepted>), Problem> {
     let missing = || Problem::new(Code::InvalidHeader, "Idempotency-Key: send the event's id in it");
     let id = headers::idempotency_key(&headers)?.ok_or_else(missing)?;
     let (stored, definition) = find(&api.gateway, &system(), &definition, &number).await?;
     known_event(&definition, &name)?;
-    send(&api, &stored, id, InputBody::Event { name, data }).await
+    let saga = &stored.saga;
+    let sent = api.gateway.send(saga.id, id.clone(), saga.lane, InputBody::Event { name, data }).await;
+    sent.map_err(|error| refuse::gateway(&saga.definition, error))?;
+    Ok((StatusCode::ACCEPTED, Body(Accepted { input: id, saga: saga.id })))
 }
 
 /// Whoever may send events may send them to every saga, without seeing it.
@@ -94,9 +88,9 @@ pub struct CancelCall {
 /// scope `role:ROLE`. What a cancel does after the pivot is up to the definition.
 #[utoipa::path(
     post, path = "/v1/sagas/{definition}/{number}/cancel", operation_id = "cancelSaga", tag = "sagas",
-    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    params(SagaPath, RequestHeaders),
     request_body = CancelCall,
-    responses((status = 202, description = "Queued durably", body = Accepted)),
+    responses(RequestAnswers),
     security(("token" = ["orders:own"]), ("token" = ["orders:write"]), ("token" = ["role:risk"]),
         ("token" = ["role:warehouse"]), ("token" = ["role:operator"]))
 )]
@@ -106,7 +100,7 @@ pub async fn cancel(
     Path((definition, number)): Path<(String, String)>,
     headers: HeaderMap,
     StrictJson(body): StrictJson,
-) -> Queued {
+) -> Result<Response, Problem> {
     let mut fields = Fields::of(body)?;
     let reason = fields.text("reason", 1..=64);
     fields.finish()?;
@@ -116,11 +110,8 @@ pub async fn cancel(
         let detail = format!("`{reason}` belongs to the role {role}");
         return Err(Problem::new(Code::ReasonNotAllowed, detail));
     }
-    if stored.saga.control.is_ended() {
-        return Err(Problem::new(Code::SagaEnded, "see the cure on the page of this code"));
-    }
     let actor = Actor { subject: caller.subject, role };
-    send(&api, &stored, input_id(&headers)?, InputBody::Cancel { reason, actor }).await
+    request(&api, &stored, &headers, InputBody::Cancel { reason, actor }).await
 }
 
 fn role_for(definition: &Definition, reason: &str) -> Result<String, Problem> {
@@ -157,13 +148,10 @@ async fn operate(
     headers: &HeaderMap,
     reason: String,
     operation: Operation,
-) -> Queued {
+) -> Result<Response, Problem> {
     let (stored, _) = find(&api.gateway, &caller, &definition, &number).await?;
-    if stored.saga.control.is_ended() {
-        return Err(Problem::new(Code::SagaEnded, "an ended saga never changes"));
-    }
     let actor = Actor { subject: caller.subject, role: "operator".to_owned() };
-    send(api, &stored, input_id(headers)?, InputBody::Operate { operation, reason, actor }).await
+    request(api, &stored, headers, InputBody::Operate { operation, reason, actor }).await
 }
 
 fn only_reason(body: endstate_events::Json) -> Result<String, Problem> {
@@ -176,9 +164,9 @@ fn only_reason(body: endstate_events::Json) -> Result<String, Problem> {
 /// Send again what is parked or silent.
 #[utoipa::path(
     post, path = "/v1/sagas/{definition}/{number}/retry", operation_id = "retrySaga", tag = "operators",
-    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    params(SagaPath, RequestHeaders),
     request_body = ReasonCall,
-    responses((status = 202, description = "Queued durably", body = Accepted)),
+    responses(RequestAnswers),
     security(("token" = ["sagas:operate"]))
 )]
 pub async fn retry(
@@ -187,7 +175,7 @@ pub async fn retry(
     Path(name): Path<(String, String)>,
     headers: HeaderMap,
     StrictJson(body): StrictJson,
-) -> Queued {
+) -> Result<Response, Problem> {
     let reason = only_reason(body)?;
     operate(&api, caller, name, &headers, reason, Operation::Retry).await
 }
@@ -195,9 +183,9 @@ pub async fn retry(
 /// Give back (before the pivot) or reverse (after it).
 #[utoipa::path(
     post, path = "/v1/sagas/{definition}/{number}/compensate", operation_id = "compensateSaga", tag = "operators",
-    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    params(SagaPath, RequestHeaders),
     request_body = ReasonCall,
-    responses((status = 202, description = "Queued durably", body = Accepted)),
+    responses(RequestAnswers),
     security(("token" = ["sagas:operate"]))
 )]
 pub async fn compensate(
@@ -206,7 +194,7 @@ pub async fn compensate(
     Path(name): Path<(String, String)>,
     headers: HeaderMap,
     StrictJson(body): StrictJson,
-) -> Queued {
+) -> Result<Response, Problem> {
     let reason = only_reason(body)?;
     operate(&api, caller, name, &headers, reason, Operation::Compensate).await
 }
@@ -226,9 +214,9 @@ pub struct ForceCall {
 /// Name the end of a saga. What stays unsettled becomes a discrepancy.
 #[utoipa::path(
     post, path = "/v1/sagas/{definition}/{number}/force", operation_id = "forceSaga", tag = "operators",
-    params(("definition" = String, Path), ("number" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    params(SagaPath, RequestHeaders),
     request_body = ForceCall,
-    responses((status = 202, description = "Queued durably", body = Accepted)),
+    responses(RequestAnswers),
     security(("token" = ["sagas:force"]))
 )]
 pub async fn force(
@@ -237,7 +225,7 @@ pub async fn force(
     Path(name): Path<(String, String)>,
     headers: HeaderMap,
     StrictJson(body): StrictJson,
-) -> Queued {
+) -> Result<Response, Problem> {
     let mut fields = Fields::of(body)?;
     let reason = fields.text("reason", REASON);
     let ends = [("completed", ForcedEnd::Completed), ("cancelled", ForcedEnd::Cancelled)];
@@ -253,18 +241,27 @@ pub async fn force(
 /// touched.
 #[utoipa::path(
     post, path = "/v1/definitions/{definition}/steps/{step}/wake", operation_id = "wakeStep", tag = "operators",
-    params(("definition" = String, Path), ("step" = String, Path, example = "refund")),
+    params(
+        ("definition" = String, Path), ("step" = String, Path, example = "refund"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for all decisions, at most 30; 5 without it"),
+    ),
     request_body = ReasonCall,
-    responses((status = 202, description = "Queued durably", body = Woken)),
+    responses(
+        (status = 200, description = "Every saga has decided", body = Woken),
+        (status = 202, description = "Queued durably; some have not decided in time", body = Woken),
+        (status = 404, description = "E2201, E2207", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("token" = ["sagas:operate"]))
 )]
 pub async fn wake(
     State(api): State<Api>,
     Allowed(caller, ..): Allowed<scope::SagasOperate>,
     Path((definition, step)): Path<(String, String)>,
+    headers: HeaderMap,
     StrictJson(body): StrictJson,
 ) -> Result<(StatusCode, Body<Woken>), Problem> {
     let reason = only_reason(body)?;
+    let patience = headers::wait(&headers)?.unwrap_or(api.gateway.decision());
     let loaded = api.gateway.definitions().active(&definition);
     let loaded = loaded.ok_or_else(|| Problem::new(Code::UnknownDefinition, "it has no active version"))?;
     if loaded.plan().step(&step).is_none() {
@@ -273,13 +270,19 @@ pub async fn wake(
     }
     let filter = Filter { definition: Some(definition.clone()), phase: Some("parked".into()), ..Filter::default() };
     let (rows, next) = view::list(&**api.gateway.store(), &filter, None, WAKE).await.map_err(refuse::store)?;
+    let sagas: Vec<_> = rows.iter().map(|row| (row.saga, row.lane)).collect();
     let actor = Actor { subject: caller.subject, role: "operator".to_owned() };
-    let call = Uuid::new_v4();
-    for row in &rows {
-        let operation = Operation::Wake { step: step.clone() };
-        let body = InputBody::Operate { operation, reason: reason.clone(), actor: actor.clone() };
-        let sent = api.gateway.send(row.saga, call.to_string(), row.lane, body).await;
-        sent.map_err(|error| refuse::gateway(&definition, error))?;
-    }
-    Ok((StatusCode::ACCEPTED, Body(Woken { sagas: rows.len() as u64, more: next.is_some() })))
+    let body = InputBody::Operate { operation: Operation::Wake { step }, reason, actor };
+    let asked = api.gateway.ask_each(&sagas, &Uuid::new_v4().to_string(), &body, patience).await;
+    let answers = asked.map_err(|error| refuse::gateway(&definition, error))?;
+    let count = |fits: fn(&Answer) -> bool| answers.iter().filter(|answer| fits(answer)).count();
+    let undecided = count(|answer| answer.is_none());
+    let woken = Woken {
+        sagas: answers.len(),
+        woken: count(|answer| *answer == Some(Ok(()))),
+        untouched: count(|answer| matches!(answer, Some(Err(_)))),
+        undecided,
+        more: next.is_some(),
+    };
+    Ok((if undecided == 0 { StatusCode::OK } else { StatusCode::ACCEPTED }, Body(woken)))
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`start`]: `POST /v1/sagas/DEFINITION`, `POST /v1/orders`
 //! - [`read`]: one saga, its timeline, lists
-//! - [`act`]: events in, cancel, what operators do
+//! - [`act`]: events in, cancel, what operators do; [`answer`]: what the saga said to it
 //! - [`orders`]: orders as customers and the back office see them (A8)
 //! - [`changes`]: status changes out, events of other teams in
 //! - [`definitions`]: list, load, activate, roll back
@@ -13,6 +13,7 @@
 pub mod start;
 pub mod read;
 pub mod act;
+pub mod answer;
 pub mod orders;
 pub mod changes;
 pub mod definitions;

@@ -209,7 +209,7 @@ pub struct DefinitionBody {
     pub active: bool,
 }
 
-/// What an operator gets back: the action is queued, and lands as an event of the saga.
+/// An event that is queued, durably.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Accepted {
     /// Id of the input; a repeat with the same `Idempotency-Key` changes nothing.
@@ -219,12 +219,51 @@ pub struct Accepted {
     pub saga: SagaId,
 }
 
+/// What became of a cancel or an operator's action, and how its saga stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Acted {
+    /// `accepted`: the saga took it. `queued`: it is durable, and the saga has not decided yet.
+    #[schema(example = "accepted")]
+    pub answer: &'static str,
+    /// Id of the input.
+    pub input: String,
+    /// The saga.
+    #[schema(value_type = String, format = "uuid")]
+    pub saga: SagaId,
+    /// Its definition.
+    #[schema(example = "flash_sale_order")]
+    pub definition: String,
+    /// Its number.
+    #[schema(example = "ORDER-20261122-000017")]
+    pub number: String,
+    /// What the customer sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "closed")]
+    pub status: Option<String>,
+    /// Its phase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "compensating")]
+    pub phase: Option<String>,
+    /// Its outcome, once ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
 /// The answer to a wake.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Woken {
     /// How many parked sagas got the input.
     #[schema(example = 12)]
-    pub sagas: u64,
+    pub sagas: usize,
+    /// How many of them took it: they were parked on this step.
+    #[schema(example = 11)]
+    pub woken: usize,
+    /// How many did not: they are parked elsewhere, or no longer.
+    #[schema(example = 1)]
+    pub untouched: usize,
+    /// How many have not decided yet.
+    #[schema(example = 0)]
+    pub undecided: usize,
     /// True when there are more; call again.
     pub more: bool,
 }

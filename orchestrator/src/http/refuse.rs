@@ -2,10 +2,13 @@
 
 use crate::definitions::DefinitionsError;
 use crate::gateway::GatewayError;
+use crate::waiters::Notice;
 use endstate_http::token::TokenError;
 use endstate_http::{Code, FieldError, Problem};
 use endstate_outbox::dead_letter::ReplayError;
 use endstate_outbox::{BusError, CommitError, StoreError};
+use endstate_saga::control::Phase;
+use endstate_saga::decide::Denied;
 use endstate_saga::definition::Misfit;
 
 /// A store that fails is not the caller's fault, and passes.
@@ -48,6 +51,27 @@ pub(super) fn gateway(definition: &str, error: GatewayError) -> Problem {
         }
         GatewayError::Store(error) => store(error),
     }
+}
+
+/// What a saga said to a request that it did not take; `news` is how it stands.
+pub(super) fn denied(denied: &Denied, news: &Notice) -> Problem {
+    let code = match denied {
+        Denied::NoSaga => Code::UnknownSaga,
+        Denied::BadInput(_) => Code::InputRefused,
+        Denied::Ended(_) => Code::SagaEnded,
+        Denied::AfterPivot => Code::AfterPivot,
+        Denied::TurnedBack => Code::TurnedBack,
+        Denied::NotParked => Code::NothingParked,
+        Denied::Forced => Code::ForcedAlready,
+        Denied::RoundsUsedUp => Code::RoundsUsedUp,
+        Denied::UnknownReason(_) => Code::UnknownReason,
+        Denied::WrongRole { .. } => Code::ReasonNotAllowed,
+        Denied::UnknownStep(_) => Code::UnknownStep,
+        Denied::UnknownEvent(_) => Code::UnknownEvent,
+    };
+    let phase = news.phase.map_or("unknown", Phase::label);
+    let status = news.status.as_deref().unwrap_or("unknown");
+    Problem::new(code, format!("{denied}; its status is {status}, its phase {phase}"))
 }
 
 /// Why a definition was not loaded or switched.

@@ -2,6 +2,7 @@
 
 use super::*;
 use endstate_participants::provider::{SIGNATURE, TIMESTAMP, sign};
+use std::time::Duration;
 
 const WAIT: (&str, &str) = ("prefer", "wait=20");
 
@@ -102,7 +103,7 @@ async fn an_order_is_seen_by_its_buyer_and_by_the_back_office() {
 }
 
 #[tokio::test]
-async fn events_cancels_and_operators_are_queued_and_land_in_the_timeline() {
+async fn events_and_cancels_land_in_the_timeline() {
     let server = with_tea().await;
     server.post("/v1/orders", &order("O-1", "ann", 500)).await;
     let order = "/v1/sagas/flash_sale_order/O-1";
@@ -141,12 +142,52 @@ async fn events_cancels_and_operators_are_queued_and_land_in_the_timeline() {
     assert_eq!((unknown.code(), unknown.body["errors"][0]["pointer"].as_str()), ("E2305", Some("/reason")));
     let deadline = server.post(&format!("{order}/cancel"), &json!({"reason": "unpaid"})).await;
     assert_eq!(deadline.code(), "E2306");
-    let cancelled = server.post(&format!("{order}/cancel"), &json!({"reason": "user"})).await;
-    assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{}", cancelled.body);
-    server.until(&timeline, |answer| count(answer, "cancel_requested") == 1).await;
-    server.until(order, |answer| answer.body["outcome"] == "cancelled").await;
-    let late = server.post(&format!("{order}/retry"), &json!({"reason": "OPS-1"})).await;
-    assert_eq!((late.status, late.code()), (StatusCode::CONFLICT, "E2304"));
+    let cancelled = server.post_with(&format!("{order}/cancel"), &[WAIT], &json!({"reason": "user"})).await;
+    assert_eq!(
+        (cancelled.status, &cancelled.body["answer"]),
+        (StatusCode::OK, &json!("accepted")),
+        "{}",
+        cancelled.body
+    );
+    assert_eq!((&cancelled.body["status"], &cancelled.body["outcome"]), (&json!("closed"), &json!("cancelled")));
+    assert_eq!(cancelled.headers["preference-applied"], "wait=20");
+    assert_eq!(count(&server.get(&timeline).await, "cancel_requested"), 1);
+}
+
+#[tokio::test]
+async fn what_a_saga_refuses_is_a_conflict_with_its_reason_and_where_it_stands() {
+    let server = with_tea().await;
+    server.post_with("/v1/orders", &[WAIT], &order("O-1", "ann", 0)).await;
+    let ended = "/v1/sagas/flash_sale_order/O-1";
+    let cancel = server.post(&format!("{ended}/cancel"), &json!({"reason": "user"})).await;
+    assert_eq!((cancel.status, cancel.code()), (StatusCode::CONFLICT, "E2304"));
+    let detail = cancel.body["detail"].as_str().unwrap();
+    assert!(detail.contains("its status is completed, its phase ended"), "{detail}");
+    assert_eq!(cancel.headers["location"], ended);
+    let retry = server.post(&format!("{ended}/retry"), &json!({"reason": "OPS-1"})).await;
+    assert_eq!((retry.status, retry.code()), (StatusCode::CONFLICT, "E2304"));
+
+    server.post("/v1/orders", &order("O-2", "ann", 500)).await;
+    let waiting = "/v1/sagas/flash_sale_order/O-2";
+    server.until(waiting, |answer| answer.body["phase"] == "waiting").await;
+    let retry = server.post(&format!("{waiting}/retry"), &json!({"reason": "OPS-1"})).await;
+    assert_eq!((retry.status, retry.code()), (StatusCode::CONFLICT, "E2314"));
+    let page = server.get(retry.body["type"].as_str().unwrap()).await;
+    assert!(page.body.as_str().unwrap().contains("## Cure"));
+}
+
+#[tokio::test]
+async fn what_is_not_decided_in_time_is_answered_as_queued() {
+    let server = Server::deciding_within(Duration::from_millis(50)).await;
+    server.post("/v1/sagas/bench_saga", &bench("Q-1", "")).await;
+    let saga = "/v1/sagas/bench_saga/Q-1";
+    server.until(saga, |answer| answer.status == StatusCode::OK).await;
+    server.stop.cancel();
+    for headers in [&[][..], &[("prefer", "wait=0")]] {
+        let cancel = server.post_with(&format!("{saga}/compensate"), headers, &json!({"reason": "OPS-1"})).await;
+        assert_eq!(cancel.status, StatusCode::ACCEPTED, "{}", cancel.body);
+        assert_eq!((&cancel.body["answer"], &cancel.headers["location"]), (&json!("queued"), &saga.parse().unwrap()));
+    }
 }
 
 #[tokio::test]
@@ -158,18 +199,14 @@ async fn what_operators_do_needs_a_reason_and_lands_in_the_timeline() {
     let silent = server.post(&format!("{order}/compensate"), &json!({})).await;
     assert_eq!((silent.code(), silent.body["errors"][0]["pointer"].as_str()), ("E2002", Some("/reason")));
     let woken = server.post("/v1/definitions/flash_sale_order/steps/refund/wake", &json!({"reason": "OPS-1"})).await;
-    assert_eq!((woken.status, &woken.body["sagas"]), (StatusCode::ACCEPTED, &json!(0)));
+    assert_eq!((woken.status, &woken.body["sagas"]), (StatusCode::OK, &json!(0)));
     let nowhere = server.post("/v1/definitions/flash_sale_order/steps/dance/wake", &json!({"reason": "OPS-1"})).await;
     assert_eq!(nowhere.code(), "E2207");
     let endless = server.post(&format!("{order}/force"), &json!({"reason": "OPS-1", "end": "forgotten"})).await;
     assert_eq!(endless.body["errors"][0]["pointer"], "/end");
     let forced = server.post(&format!("{order}/force"), &json!({"reason": "OPS-1", "end": "cancelled"})).await;
-    assert_eq!(forced.status, StatusCode::ACCEPTED, "{}", forced.body);
-    let timeline = server
-        .until(&format!("{order}/timeline"), |answer| {
-            answer.body["items"].as_array().unwrap().iter().any(|event| event["event"] == "operated")
-        })
-        .await;
+    assert_eq!((forced.status, &forced.body["answer"]), (StatusCode::OK, &json!("accepted")), "{}", forced.body);
+    let timeline = server.get(&format!("{order}/timeline")).await;
     let operated =
         timeline.body["items"].as_array().unwrap().iter().find(|event| event["event"] == "operated").unwrap();
     assert_eq!(

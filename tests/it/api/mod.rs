@@ -102,6 +102,15 @@ impl Server {
     }
 
     async fn with(limits: Limits) -> Self {
+        Self::new(limits, |gateway| gateway).await
+    }
+
+    /// One whose gateway has little patience with shards.
+    async fn deciding_within(decision: std::time::Duration) -> Self {
+        Self::new(Limits::default(), |gateway| gateway.deciding_within(decision)).await
+    }
+
+    async fn new(limits: Limits, settle: impl FnOnce(Gateway) -> Gateway) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path()).await.unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -111,7 +120,7 @@ impl Server {
         }
         let waiters = Arc::new(Waiters::default());
         let bus: Arc<dyn Bus> = store.bus();
-        let gateway = Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
+        let gateway = settle(Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone()));
         let stop = CancellationToken::new();
         run_shards(&store, &definitions, waiters, &stop);
         let render: Arc<dyn view::Render> = definitions;
