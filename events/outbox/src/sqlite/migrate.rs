@@ -2,8 +2,8 @@
 
 use super::failed;
 use crate::store::StoreError;
+use sqlx::Row as _;
 use sqlx::sqlite::SqlitePool;
-use sqlx::{AssertSqlSafe, Row as _};
 
 /// One numbered migration.
 #[derive(Clone, Copy, Debug)]
@@ -49,19 +49,46 @@ pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(
         }
     }
     for migration in migrations.iter().filter(|m| applied.iter().all(|(name, _)| name != m.name)) {
-        let text = format!("begin immediate; {}; commit", migration.sql);
-        let result = sqlx::raw_sql(AssertSqlSafe(text)).execute(pool).await;
-        result.map_err(failed(migration.name))?;
-        sqlx::query("insert into migration (name, sql) values (?, ?)")
-            .bind(migration.name)
-            .bind(migration.sql)
-            .execute(pool)
-            .await
-            .map_err(failed("migration.insert"))?;
+        apply(pool, migration).await.map_err(failed(migration.name))?;
     }
     Ok(())
 }
 
+/// The migration and the record of it in one transaction: a process that dies between them leaves neither.
+async fn apply(pool: &SqlitePool, migration: &Migration) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin_with("begin immediate").await?;
+    sqlx::raw_sql(migration.sql).execute(&mut *transaction).await?;
+    sqlx::query("insert into migration (name, sql) values (?, ?)")
+        .bind(migration.name)
+        .bind(migration.sql)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await
+}
+
 fn unfit(reason: String) -> StoreError {
     StoreError::Unfit { reason: format!("{reason}; use the program that made it, or a new data folder") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_migration_that_fails_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        let broken = Migration { name: "0001_a", sql: "create table a (x integer); create table a (x integer)" };
+        let mended = Migration { name: "0001_a", sql: "create table a (x integer)" };
+        assert!(
+            matches!(run(&pool, &[broken]).await, Err(StoreError::Failed { statement, .. }) if statement == "0001_a")
+        );
+        run(&pool, &[mended]).await.unwrap();
+        run(&pool, &[mended]).await.unwrap();
+        let other = Migration { name: "0001_a", sql: "create table b (x integer)" };
+        assert!(matches!(run(&pool, &[other]).await, Err(StoreError::Unfit { .. })), "its text never changes");
+        assert!(matches!(run(&pool, &[]).await, Err(StoreError::Unfit { .. })), "a newer program's file is refused");
+    }
 }

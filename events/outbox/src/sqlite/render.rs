@@ -1,7 +1,7 @@
 //! Statements over rows, as SQLite reads them: `{rows}` becomes `values (?,?),(?,?)...`.
 //!
-//! The number of rows is rounded up to a size class and the rest filled with null rows that a filter drops, so that a
-//! handful of prepared statements serves every batch.
+//! The writer runs a statement once per row. A reader gets all rows at once: their number is rounded up to a size class
+//! and the rest filled with null rows that a filter drops, so that a handful of prepared statements serves every batch.
 
 use crate::statement::{Row, Rows, Statement, Value};
 use rustc_hash::FxHashMap;
@@ -13,25 +13,25 @@ use sqlx::{
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, Mutex};
 
-/// Rows per prepared statement. More rows than the largest are split.
+/// Rows of a reader's prepared statement; SQLite binds at most 32,766 values.
 const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
 
-/// The largest number of rows one statement takes at once; SQLite binds at most 32,766 values.
-pub(super) const MOST: usize = SIZES[SIZES.len() - 1];
-
-/// The size class of `rows` (at most [`MOST`]) rows.
-pub(super) fn size_class(rows: usize) -> usize {
-    SIZES.into_iter().find(|size| rows <= *size).unwrap_or(MOST)
+/// The writer's SQL: the statement for one row.
+pub(super) fn writing(statement: &'static Statement) -> Arc<str> {
+    cached(statement, 0, || without_statement_journal(render(statement, 1)))
 }
 
-/// The statement's SQL for `size` rows.
-pub(super) fn sql(statement: &'static Statement, size: usize) -> Arc<str> {
-    type Key = (*const Statement, usize);
-    struct Cache(Mutex<FxHashMap<(usize, usize), Arc<str>>>);
-    static CACHE: LazyLock<Cache> = LazyLock::new(|| Cache(Mutex::default()));
-    let key: Key = (statement, size);
-    let mut cache = CACHE.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Arc::clone(cache.entry((key.0 as usize, key.1)).or_insert_with(|| render(statement, size).into()))
+/// A reader's SQL: the statement for `size` rows.
+fn reading(statement: &'static Statement, size: usize) -> Arc<str> {
+    cached(statement, size, || render(statement, size))
+}
+
+fn cached(statement: &'static Statement, size: usize, text: impl FnOnce() -> String) -> Arc<str> {
+    type Texts = FxHashMap<(usize, usize), Arc<str>>;
+    static CACHE: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
+    let key = (std::ptr::from_ref(statement) as usize, size);
+    let mut cache = CACHE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Arc::clone(cache.entry(key).or_insert_with(|| text().into()))
 }
 
 fn render(statement: &Statement, size: usize) -> String {
@@ -53,23 +53,17 @@ fn render(statement: &Statement, size: usize) -> String {
     statement.sql.replace("{rows}", &relation)
 }
 
-/// Appends `rows[from..to]`, filled up to `size` rows, to `arguments`.
-pub(super) fn bind(
-    arguments: &mut SqliteArguments,
-    statement: &Statement,
-    rows: &Rows,
-    from: usize,
-    to: usize,
-    size: usize,
-) {
-    let width = statement.columns.len();
-    debug_assert_eq!(rows.cells().len(), rows.len() * width, "{}: a row has the wrong length", statement.name);
-    for cell in &rows.cells()[from * width..to * width] {
-        add(arguments, cell);
+/// SQLite keeps a journal of what one statement changes when it may touch several rows and end in a broken constraint,
+/// to undo that statement alone. The writer undoes the whole transaction, so it says that nothing of the sort is wanted.
+fn without_statement_journal(sql: String) -> String {
+    for (verb, without) in [("insert into", "insert or fail into"), ("update", "update or fail")] {
+        // The main verb follows the relation of rows.
+        let main = format!(")) {verb} ");
+        if let Some(at) = sql.find(&main) {
+            return format!("{})) {without} {}", &sql[..at], &sql[at + main.len()..]);
+        }
     }
-    for _ in 0..(size - (to - from)) * width {
-        add(arguments, &Value::Null);
-    }
+    sql
 }
 
 fn add(arguments: &mut SqliteArguments, cell: &Value) {
@@ -83,14 +77,17 @@ fn add(arguments: &mut SqliteArguments, cell: &Value) {
     debug_assert!(added.is_ok());
 }
 
-/// A reading statement with its rows bound. Reads take at most [`MOST`] rows per size class; larger ones get a text of
-/// their own.
+/// A reading statement with its rows bound.
 pub(super) fn query<'q>(statement: &'static Statement, rows: &Rows) -> Query<'q, Sqlite, SqliteArguments> {
-    let size = if rows.len() > MOST { rows.len().next_power_of_two() } else { size_class(rows.len()) };
+    // More rows than the largest class get a text of their own.
+    let size = SIZES.into_iter().find(|size| rows.len() <= *size).unwrap_or_else(|| rows.len().next_power_of_two());
+    let width = statement.columns.len();
+    debug_assert_eq!(rows.cells().len(), rows.len() * width, "{}: a row has the wrong length", statement.name);
     let mut arguments = SqliteArguments::default();
-    bind(&mut arguments, statement, rows, 0, rows.len(), size);
+    let filling = std::iter::repeat_n(&Value::Null, (size - rows.len()) * width);
+    rows.cells().iter().chain(filling).for_each(|cell| add(&mut arguments, cell));
     // Composed of static texts only: see `render`.
-    sqlx::query_with(AssertSqlSafe(sql(statement, size)), arguments)
+    sqlx::query_with(AssertSqlSafe(reading(statement, size)), arguments)
 }
 
 /// A row as SQLite returned it; blobs are UUIDs.

@@ -35,8 +35,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("synchronous", "full"),
     ("foreign_keys", "on"),
     ("temp_store", "memory"),
-    // 64 MB: the hot part of saga and event indexes stays in memory.
-    ("cache_size", "-65536"),
+    // 8 MB: the inner pages of every index and the leaves written last. A commit after which pages have to be sorted
+    // looks at every slot of the cache, so that a larger one costs more than it saves; the file is in memory anyway.
+    ("cache_size", "-8192"),
     // Pages; a larger log means fewer checkpoints, each of which costs two more syncs.
     ("wal_autocheckpoint", "8000"),
 ];
@@ -271,7 +272,7 @@ impl Writer {
         }
         let width = statement.columns.len();
         debug_assert_eq!(rows.cells().len(), rows.len() * width, "{}: a row has the wrong length", statement.name);
-        let mut prepared = self.connection.prepare_cached(&render::sql(statement, 1)).map_err(classify)?;
+        let mut prepared = self.connection.prepare_cached(&render::writing(statement)).map_err(classify)?;
         let mut hit = 0;
         for row in rows.cells().chunks_exact(width) {
             hit += execute(&mut prepared, row).map_err(classify)?;
@@ -294,10 +295,9 @@ impl Writer {
 
     fn ask(&self, ask: Ask) -> Result<i64, StoreError> {
         match ask {
-            Ask::Synchronous => self
-                .connection
-                .query_row("pragma synchronous", [], |row| row.get(0))
-                .map_err(failed("synchronous")),
+            Ask::Synchronous => {
+                self.connection.query_row("pragma synchronous", [], |row| row.get(0)).map_err(failed("synchronous"))
+            }
             Ask::Purge(below) => self.purge(&below).map_err(|error| {
                 self.rollback();
                 failed("outbox.purge")(error)

@@ -176,6 +176,26 @@ async fn a_failing_batch_does_not_take_its_neighbours_with_it() {
 }
 
 #[tokio::test]
+async fn one_batch_too_few_is_not_made_good_by_one_too_many() {
+    static SET: Statement = Statement {
+        name: "test.set",
+        columns: &[Kind::Text],
+        sql: "with r(value) as ({rows}) update system set value = 'new' from r where system.value = r.value",
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let commit = |write| store.commit(Commit { writes: vec![write], ..Commit::default() });
+    for (name, value) in [("a", "twice"), ("b", "twice")] {
+        commit(Write::exact(&PUT, Rows::one([name.into(), value.into()]))).await.unwrap();
+    }
+    let few = commit(Write::exact(&SET, Rows::one(["never".into()])));
+    let many = commit(Write::exact(&SET, Rows::one(["twice".into()])));
+    let (few, many) = tokio::join!(few, many);
+    assert!(matches!(few, Err(CommitError::Conflict { expected: 1, hit: 0, .. })), "{few:?}");
+    assert!(matches!(many, Err(CommitError::Conflict { expected: 1, hit: 2, .. })), "{many:?}");
+}
+
+#[tokio::test]
 async fn z16_offsets_go_on_rising_after_a_purge_and_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
