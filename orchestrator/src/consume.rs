@@ -1,5 +1,6 @@
 //! What a batch needs to know before it decides: the sagas it names, and who holds the numbers it claims.
 
+use crate::decide::saga_of;
 use crate::persist::{self, Claimed, Stored};
 use endstate_events::{Input, InputBody, Message, SagaId, Start};
 use endstate_outbox::{Batch, Store, StoreError};
@@ -69,6 +70,7 @@ pub async fn load(store: &dyn Store, cache: &Cache, batch: &Batch, due: &[SagaId
             }
         }
     }
+    wanted.extend(batch.poisoned.iter().filter_map(saga_of));
     numbers.sort_unstable();
     numbers.dedup();
     let claims = persist::load_numbers(store, &numbers).await?.into_iter().collect();

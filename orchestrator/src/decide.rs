@@ -1,5 +1,9 @@
 //! Each input in turn, on working copies: the pure decision of the saga core, and what its effects become.
 
+mod poison;
+
+pub use poison::saga_of;
+
 use crate::consume::{Loaded, start_of};
 use crate::definitions::Definitions;
 use crate::handler::Alert;
@@ -8,7 +12,7 @@ use crate::waiters::Claim;
 use endstate_events::{
     Envelope, Input, InputBody, InquiryAnswer, Lane, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
 };
-use endstate_outbox::{Batch, DecideError, Outcome, Outgoing, Poisoned};
+use endstate_outbox::{Batch, DecideError, Outcome, Outgoing};
 use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, decide, decide_due};
 use endstate_saga::definition::Definition;
@@ -67,6 +71,8 @@ pub struct Working<'a> {
     /// Touched sagas in the order of their first input: rows and sequence numbers follow it.
     order: Vec<SagaId>,
     refused: Vec<(SagaId, Claim)>,
+    /// What people should know of sagas that there are not.
+    alerts: Vec<Alert>,
     pages: Pages,
     outcome: Outcome,
 }
@@ -84,6 +90,7 @@ impl<'a> Working<'a> {
             copies: FxHashMap::default(),
             order: Vec::new(),
             refused: Vec::new(),
+            alerts: Vec::new(),
             pages: Pages::default(),
             outcome: Outcome::default(),
         }
@@ -290,24 +297,6 @@ impl<'a> Working<'a> {
         }
     }
 
-    /// Puts a message aside for good.
-    pub fn bury(&mut self, topic: Topic, envelope: &Arc<Envelope>, reason: String) {
-        tracing::error!(id = %envelope.id, %reason, "E4032: a message goes to the dead letters");
-        self.outcome.dead_letters.push((topic, Arc::clone(envelope), reason));
-    }
-
-    /// A record of this batch went to the dead letters: somebody must know which saga it was for.
-    pub fn poisoned(&mut self, poisoned: &Poisoned) {
-        let Some(Message::Input(input)) = poisoned.envelope.as_ref().map(|envelope| &envelope.message) else { return };
-        if !self.open(input.saga) {
-            return;
-        }
-        if let Some(copy) = self.copies.get_mut(&input.saga) {
-            let text = format!("an input of this saga went to the dead letters: {}", poisoned.reason);
-            copy.alerts.extend(copy.saga.as_ref().map(|saga| alert(saga, "dead_letter", None, text)));
-        }
-    }
-
     /// Ends the batch: its rows, and what they did to each saga.
     pub fn finish(mut self) -> Result<(Outcome, Vec<Changed>), DecideError> {
         let shard = self.batch.assignment.shard.index;
@@ -347,19 +336,12 @@ impl<'a> Working<'a> {
                 answers: copy.answers,
             });
         }
-        for (id, claim) in self.refused {
-            let (phase, saga) = (Phase::Ended, None);
-            changed.push(Changed {
-                id,
-                saga,
-                phase,
-                due_ms: None,
-                claim: Some(claim),
-                motion: 0,
-                alerts: Vec::new(),
-                answers: Vec::new(),
-            });
-        }
+        let nothing = |id, claim, alerts| {
+            let (saga, phase, answers) = (None, Phase::Ended, Vec::new());
+            Changed { id, saga, phase, due_ms: None, claim, motion: 0, alerts, answers }
+        };
+        changed.extend(self.refused.into_iter().map(|(id, claim)| nothing(id, Some(claim), Vec::new())));
+        changed.extend(self.alerts.into_iter().map(|alert| nothing(alert.saga, None, vec![alert])));
         self.outcome.seqs = seq - self.batch.assignment.next_seq;
         self.outcome.writes = self.pages.into_writes();
         Ok((self.outcome, changed))

@@ -33,7 +33,7 @@ pub struct Alert {
     pub definition: Arc<str>,
     /// Its number.
     pub number: Arc<str>,
-    /// What it is about: `parked`, `undo_stuck`, `discrepancy`, `dead_letter`.
+    /// What it is about: `parked`, `silent`, `discrepancy`, `dead_letter`, `orphan`.
     pub kind: &'static str,
     /// The step concerned, if one is.
     pub step: Option<Arc<str>>,

@@ -1,10 +1,13 @@
 //! How the acts of a journey become inputs.
 
+use crate::coverage::met;
+use crate::fault::POISON;
 use crate::journey::{Doing, Order};
 use crate::run::World;
 use crate::system::{SHARDS, Seen};
 use endstate_events::{Actor, Direction, EffectId, InputBody, Json, Lane, Message, Operation, Reply, SagaId, Verdict};
 use endstate_orchestrator::persist;
+use endstate_outbox::dead_letter;
 use serde_json::json;
 
 impl World {
@@ -98,6 +101,18 @@ impl World {
 
     async fn event(&mut self, saga: SagaId, name: &str, data: Json) -> bool {
         self.ask(saga, InputBody::Event { name: name.to_owned(), data }).await
+    }
+
+    /// The cause is gone: operators send again what was poison, in the order in which it came.
+    pub(crate) async fn replay_letters(&mut self) {
+        let store = self.system.store().clone();
+        for letter in dead_letter::list(&*store, 0, 10_000).await.expect("letters can be read") {
+            if letter.letter.reason == POISON && letter.replayed_ms.is_none() {
+                met(&self.coverage, "operator", "replay");
+                self.note(|| format!("letter {} is sent again", letter.id));
+                dead_letter::replay(&*store, letter.id, self.system.now_ms()).await.expect("it is sent again");
+            }
+        }
     }
 
     async fn refund(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Every kind of event a saga can have.
-pub(crate) const FACTS: [&str; 38] = [
+pub(crate) const FACTS: [&str; 39] = [
     "started",
     "stage_entered",
     "stage_skipped",
@@ -38,6 +38,7 @@ pub(crate) const FACTS: [&str; 38] = [
     "return_began",
     "force_began",
     "faulted",
+    "dead_lettered",
     "fault_cleared",
     "ended",
     "status_changed",

@@ -1,18 +1,20 @@
 //! A store that fails as stores and networks do, by draws from the seed: a commit that is not applied, one that is
-//! applied and not answered, a read that fails; messages of a commit that come twice, in another order, late or never.
+//! applied and not answered, a read that fails; messages of a commit that come twice, in another order, late or never;
+//! inputs that are poison as long as there are faults.
 
 use crate::coverage::{Met, met};
 use crate::random::Random;
 use async_trait::async_trait;
 use endstate_events::{Input, InputBody, Message, Topic};
 use endstate_outbox::{
-    Assignment, Bus, BusError, Commit, CommitError, Consumer, Delivered, Outgoing, Row, Rows, ShardId, SqliteStore,
-    Statement, Store, StoreError,
+    Assignment, Batch, Bus, BusError, Commit, CommitError, Consumer, DecideError, Delivered, Handler, Outcome,
+    Outgoing, Row, Rows, ShardId, SqliteStore, Statement, Store, StoreError,
 };
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Every fault that the store and the network draw.
-pub(crate) const FAULTS: [&str; 10] = [
+pub(crate) const FAULTS: [&str; 11] = [
     "commit_failed",
     "commit_answer_lost",
     "read_failed",
@@ -23,7 +25,14 @@ pub(crate) const FAULTS: [&str; 10] = [
     "reordered",
     "delayed",
     "dropped",
+    "poison",
 ];
+
+/// Why an input is poison. It must not be mistaken for a reason of the program's own.
+pub(crate) const POISON: &str = "drawn: poison";
+
+/// Inputs that are poison, per mille.
+const POISONED: u64 = 4;
 
 /// How often, in per mille: each a little different in every seed.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +50,8 @@ pub(crate) struct Faults {
     rates: Rates,
     /// Messages that left their sender and have not arrived. The network outlives every crash.
     under_way: Vec<Outgoing>,
+    /// Whether an input is poison, by its id: it stays so however often it is tried.
+    poison: BTreeMap<String, bool>,
     coverage: Met,
 }
 
@@ -55,7 +66,14 @@ impl Faults {
     pub(crate) fn new(mut random: Random, coverage: Met) -> SharedFaults {
         let mut rate = |most| random.below(most);
         let rates = Rates { commit: rate(60), read: rate(20), message: rate(150) };
-        Arc::new(Mutex::new(Self { on: false, random, rates, under_way: Vec::new(), coverage }))
+        Arc::new(Mutex::new(Self {
+            on: false,
+            random,
+            rates,
+            under_way: Vec::new(),
+            poison: BTreeMap::new(),
+            coverage,
+        }))
     }
 
     pub(crate) fn turn(&mut self, on: bool) {
@@ -68,6 +86,18 @@ impl Faults {
             met(&self.coverage, "fault", name);
         }
         hit
+    }
+
+    fn is_poison(&mut self, id: &str) -> bool {
+        if !self.on {
+            return false;
+        }
+        if let Some(known) = self.poison.get(id) {
+            return *known;
+        }
+        let poison = self.draws(POISONED, "poison");
+        self.poison.insert(id.to_owned(), poison);
+        poison
     }
 
     /// Takes one message that is under way, any of them.
@@ -206,5 +236,45 @@ impl Consumer for FaultyConsumer {
 
     async fn ready(&mut self) {
         self.inner.ready().await;
+    }
+}
+
+/// A handler to which some inputs are poison.
+pub(crate) struct Poisonable<H> {
+    pub(crate) inner: H,
+    pub(crate) faults: SharedFaults,
+}
+
+impl<H: Handler> Handler for Poisonable<H> {
+    fn topics(&self) -> &'static [Topic] {
+        self.inner.topics()
+    }
+
+    fn room(&self, topic: Topic) -> usize {
+        self.inner.room(topic)
+    }
+
+    async fn assigned(&mut self, assignment: &Assignment) -> Result<(), StoreError> {
+        self.inner.assigned(assignment).await
+    }
+
+    async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
+        let poisoned = {
+            let mut faults = lock(&self.faults);
+            batch.messages.iter().any(|(_, envelope)| faults.is_poison(&envelope.id))
+        };
+        if poisoned { Err(DecideError::Data(POISON.to_owned())) } else { self.inner.decide(batch).await }
+    }
+
+    fn committed(&mut self) {
+        self.inner.committed();
+    }
+
+    fn rolled_back(&mut self) {
+        self.inner.rolled_back();
+    }
+
+    fn due_ms(&self) -> Option<i64> {
+        self.inner.due_ms()
     }
 }

@@ -231,6 +231,7 @@ impl World {
 
     /// No faults: runs until every saga has ended, then lets old holds be checked. Returns the sagas that have not.
     pub(crate) async fn quiet(&mut self) -> Vec<Seen> {
+        self.replay_letters().await;
         for _ in 0..QUIET {
             if self.step().await || self.push_parked().await {
                 continue;

@@ -1,6 +1,6 @@
 //! One seed's system: a real store in a folder of its own, shards turned by hand, a clock moved by hand.
 
-use crate::fault::{FaultyBus, FaultyStore, SharedFaults};
+use crate::fault::{FaultyBus, FaultyStore, Poisonable, SharedFaults};
 use crate::template::Template;
 use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Side, Slot, Start, Topic,
@@ -24,7 +24,7 @@ pub(crate) const SHARDS: u16 = endstate_outbox::sqlite::PARTITIONS;
 
 /// A shard of either side.
 enum Owned {
-    Sagas(Shard<SagaHandler>),
+    Sagas(Shard<Poisonable<SagaHandler>>),
     Participants(Shard<Participants>),
 }
 
@@ -108,7 +108,8 @@ impl System {
         self.zombies.clear();
         for index in 0..SHARDS {
             let (definitions, listeners) = (self.definitions.clone(), listeners.clone());
-            let sagas = SagaHandler::new(store.clone(), definitions, listeners, self.in_motion_most);
+            let inner = SagaHandler::new(store.clone(), definitions, listeners, self.in_motion_most);
+            let sagas = Poisonable { inner, faults: faults.clone() };
             let participants = Participants::new(store.clone(), caller.clone(), Settings::default());
             let id = |side| ShardId { side, index };
             let (s, b, c) = (store.clone(), bus.clone(), clock.clone());

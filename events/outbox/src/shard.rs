@@ -31,8 +31,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// A record that nobody could handle, on its way to the dead letters.
 #[derive(Clone, Debug)]
 pub struct Poisoned {
-    /// The message, if it could be read.
-    pub envelope: Option<Arc<Envelope>>,
+    /// The message, or the bytes of one that cannot be read.
+    pub record: Result<Arc<Envelope>, String>,
     /// Why it is put aside.
     pub reason: String,
 }
@@ -359,16 +359,16 @@ fn sort(part: &Part, assignment: Assignment, now_ms: i64) -> (Batch, Vec<DeadLet
     };
     let mut dead_letters = Vec::new();
     for record in &part.records {
-        let (envelope, bytes, reason) = match (&record.envelope, &part.poison) {
+        let (unread, bytes, reason) = match (&record.envelope, &part.poison) {
             (Ok(envelope), None) => {
                 batch.messages.push((record.topic, Arc::clone(envelope)));
                 continue;
             }
             (Ok(envelope), Some(reason)) => {
                 let bytes = serde_json::to_string(envelope).unwrap_or_default();
-                (Some(Arc::clone(envelope)), bytes, reason.clone())
+                (Ok(Arc::clone(envelope)), bytes, reason.clone())
             }
-            (Err(Undecodable { bytes, reason }), _) => (None, bytes.clone(), reason.clone()),
+            (Err(Undecodable { bytes, reason }), _) => (Err(bytes.clone()), bytes.clone(), reason.clone()),
         };
         let partition = assignment.shard.index;
         // A NUL can be refused by a database's text type; the letter must always fit.
@@ -382,7 +382,7 @@ fn sort(part: &Part, assignment: Assignment, now_ms: i64) -> (Batch, Vec<DeadLet
             reason: reason.clone(),
             time_ms: now_ms,
         });
-        batch.poisoned.push(Poisoned { envelope, reason });
+        batch.poisoned.push(Poisoned { record: unread, reason });
     }
     (batch, dead_letters)
 }

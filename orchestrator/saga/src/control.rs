@@ -33,7 +33,7 @@ pub struct Control {
     pub next: u8,
     /// An operator named the end: nothing parks any more, what does not answer is let go.
     pub forced: bool,
-    /// An expression failed in flight.
+    /// An expression failed in flight, or an input went to the dead letters.
     pub faulted: bool,
     waits: [WaitState; MAX_STAGES],
     len: u8,

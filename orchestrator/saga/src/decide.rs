@@ -14,7 +14,7 @@ mod tests;
 pub use timer::decide_due;
 
 use crate::control::{Answer, ControlInput, Ignored, Reaction, Rejection};
-use crate::effect::{ASK_PREFIX, Effect};
+use crate::effect::{ASK_PREFIX, AlertKind, DiscrepancyKind, Effect};
 use crate::event::{Event, Fact, Started};
 use crate::fold;
 use crate::plan::{DEADLINE_ROLE, EvalError, Program};
@@ -260,6 +260,29 @@ fn operated<P: Program + ?Sized>(turn: &mut Turn<'_, P>, operation: &Operation, 
             turn.react(input, Carried::Request { request, reason: "operator".into() });
         }
     }
+}
+
+/// What follows when an input of the saga went to the dead letters: it parks, since nobody knows what that input meant.
+/// What has ended, or is being forced, does not park; there the letter is a discrepancy.
+#[must_use]
+pub fn decide_dead_letter<P: Program + ?Sized>(
+    program: &P,
+    saga: Saga,
+    input: &str,
+    reason: &str,
+    setting: Setting,
+) -> Decision {
+    let mut turn = Turn::new(program, saga, setting);
+    let text = ending::dead_letter_text(input, reason);
+    match turn.react(ControlInput::DeadLetter, Carried::DeadLetter { input, reason }) {
+        Reaction::Discrepant => turn.discrepancy(DiscrepancyKind::DeadLetter, None, text),
+        Reaction::Events(_) if turn.was_parked => {
+            turn.effects.push(Effect::Alert { kind: AlertKind::DeadLetter, step: None, text });
+        }
+        // The alert of being parked says it.
+        Reaction::Events(_) | Reaction::Ignored(_) | Reaction::Rejected(_) => {}
+    }
+    turn.finish()
 }
 
 /// H3: a hold is kept while its saga needs it, and released when the saga is unknown or done with it.

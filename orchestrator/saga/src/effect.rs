@@ -72,6 +72,8 @@ pub struct LinkedStart {
 pub enum AlertKind {
     /// A saga waits for a person.
     Parked,
+    /// An input of a saga went to the dead letters while it was parked already; otherwise it parks by that.
+    DeadLetter,
     /// An undo or a called saga is not answered after all its retries; it goes on at the last interval.
     Silent,
     /// Two books differ.
@@ -84,6 +86,7 @@ impl AlertKind {
     pub fn label(self) -> &'static str {
         match self {
             Self::Parked => "parked",
+            Self::DeadLetter => "dead_letter",
             Self::Silent => "silent",
             Self::Discrepancy => "discrepancy",
         }
@@ -101,6 +104,8 @@ pub enum DiscrepancyKind {
     NotUndone,
     /// A late event whose linked saga could not be made.
     LateUnhandled,
+    /// An input went to the dead letters after the end, or under force: what it said is in no book.
+    DeadLetter,
 }
 
 impl DiscrepancyKind {
@@ -112,6 +117,7 @@ impl DiscrepancyKind {
             Self::NotDone => "not_done",
             Self::NotUndone => "not_undone",
             Self::LateUnhandled => "late_unhandled",
+            Self::DeadLetter => "dead_letter",
         }
     }
 }

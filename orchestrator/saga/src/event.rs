@@ -216,7 +216,14 @@ pub enum Fact {
         /// What went wrong.
         reason: Arc<str>,
     },
-    /// An operator lets the failed expression be tried again.
+    /// An input of the saga went to the dead letters: it parks, as whatever that input said is missing.
+    DeadLettered {
+        /// The input's identity: the envelope's id.
+        input: Arc<str>,
+        /// Why nobody could handle it.
+        reason: Arc<str>,
+    },
+    /// An operator has looked at what failed: expressions are tried again, and the saga goes on.
     FaultCleared,
     /// The saga is final.
     Ended {
@@ -323,7 +330,7 @@ impl Fact {
             Self::ReversalBegan { stage } => ControlEvent::ReversalBegan { stage },
             Self::ReturnBegan => ControlEvent::ReturnBegan,
             Self::ForceBegan => ControlEvent::ForceBegan,
-            Self::Faulted { .. } => ControlEvent::Faulted,
+            Self::Faulted { .. } | Self::DeadLettered { .. } => ControlEvent::Faulted,
             Self::FaultCleared => ControlEvent::FaultCleared,
             Self::Ended { outcome } => ControlEvent::Ended { outcome },
             Self::Started(_)
@@ -374,6 +381,7 @@ impl Fact {
             Self::ReturnBegan => "return_began",
             Self::ForceBegan => "force_began",
             Self::Faulted { .. } => "faulted",
+            Self::DeadLettered { .. } => "dead_lettered",
             Self::FaultCleared => "fault_cleared",
             Self::Ended { .. } => "ended",
             Self::StatusChanged { .. } => "status_changed",

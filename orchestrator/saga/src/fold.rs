@@ -134,6 +134,7 @@ fn record(saga: &mut Saga, at_ms: i64, fact: &Fact) {
         | Fact::ReturnBegan
         | Fact::ForceBegan
         | Fact::Faulted { .. }
+        | Fact::DeadLettered { .. }
         | Fact::FaultCleared
         | Fact::CancelRequested { .. }
         | Fact::Operated { .. } => {}

@@ -28,7 +28,7 @@ pub enum Check {
 }
 
 /// All invariants.
-pub const ALL: [Invariant; 14] = [
+pub const ALL: [Invariant; 15] = [
     Invariant {
         id: "INV-1",
         says: "An ended saga never changes.",
@@ -94,6 +94,11 @@ pub const ALL: [Invariant; 14] = [
         id: "INV-14",
         says: "While answers contradict each other, nothing new is begun.",
         check: Check::Event(contradictions_halt),
+    },
+    Invariant {
+        id: "INV-15",
+        says: "From a failed expression or a dead letter until a person acts, nothing new is begun.",
+        check: Check::Event(faults_halt),
     },
 ];
 
@@ -254,10 +259,16 @@ fn nothing_is_kept_in_vain(plan: &Plan, control: &Control) -> bool {
 
 fn contradictions_halt(_: &Plan, before: &Control, event: &ControlEvent, _: &Control) -> bool {
     let open = before.runs().iter().any(|run| run.contradiction == Contradiction::Open);
-    if !open || before.forced {
-        return true;
-    }
-    !matches!(
+    !open || before.forced || !begins(event)
+}
+
+fn faults_halt(_: &Plan, before: &Control, event: &ControlEvent, _: &Control) -> bool {
+    !before.faulted || !begins(event)
+}
+
+/// What a saga does by itself to go on; an end that a person names is not among it.
+fn begins(event: &ControlEvent) -> bool {
+    matches!(
         event,
         ControlEvent::StageEntered { .. }
             | ControlEvent::WaitOpened { .. }

@@ -56,6 +56,8 @@ pub struct Options {
     pub rounds: Rounds,
     /// Whether expressions may fail at any moment.
     pub faults: bool,
+    /// Whether inputs may go to the dead letters at any moment.
+    pub dead_letters: bool,
     /// Whether equal chains count as one.
     pub symmetry: bool,
 }
@@ -89,6 +91,7 @@ impl Default for Options {
             participants: Participants::Honest,
             rounds: Rounds::Forgotten,
             faults: false,
+            dead_letters: true,
             symmetry: true,
         }
     }

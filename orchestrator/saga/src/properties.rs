@@ -21,6 +21,8 @@ enum Act {
     Pay(u8, u64),
     Cancel(&'static str, &'static str),
     Operate(Operation),
+    /// An input goes to the dead letters.
+    Bury,
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
@@ -49,6 +51,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..3u8, prop_oneof![4 => Just(7u64), 1 => Just(6)]).prop_map(|(no, amount)| Act::Pay(no, amount)),
         1 => prop_oneof![Just(("user", "owner")), Just(("early", "owner"))].prop_map(|(r, role)| Act::Cancel(r, role)),
         1 => operation().prop_map(Act::Operate),
+        1 => Just(Act::Bury),
     ]
 }
 
@@ -124,6 +127,9 @@ fn perform(run: &mut Run, act: &Act, position: usize) {
         }
         Act::Operate(operation) => {
             run.operate(operation.clone());
+        }
+        Act::Bury => {
+            run.bury();
         }
     }
 }
@@ -202,7 +208,7 @@ proptest! {
         run.paid("last", 7);
         let mut paid: Vec<String> = acts.iter().filter_map(|act| match act {
             Act::Pay(no, amount) => Some(format!("p{no}-{amount}")),
-            Act::Answer(..) | Act::Tick | Act::Cancel(..) | Act::Operate(_) => None,
+            Act::Answer(..) | Act::Tick | Act::Cancel(..) | Act::Operate(_) | Act::Bury => None,
         }).collect();
         paid.push("last".into());
         paid.sort();

@@ -157,8 +157,8 @@ pub struct Ask {
 pub enum ParkedOn {
     /// A step (the first of several).
     Step(Arc<str>),
-    /// An expression that failed.
-    Expression,
+    /// An expression that failed, or an input that went to the dead letters.
+    Fault,
     /// A wait, by its deadline or an event that does not match.
     Wait,
 }
@@ -204,7 +204,7 @@ impl Saga {
         let run = (0..control.runs().len()).find(|run| control.is_run_parked(plan, *run));
         Some(match run {
             Some(run) => ParkedOn::Step(plan.steps[usize::from(control.runs()[run].step)].name.clone()),
-            None if control.faulted => ParkedOn::Expression,
+            None if control.faulted => ParkedOn::Fault,
             None => ParkedOn::Wait,
         })
     }

@@ -1,6 +1,6 @@
 //! Definitions built by hand, for tests of the core without the language.
 
-use crate::decide::{Arrival, Decision, Setting, decide, decide_due};
+use crate::decide::{Arrival, Decision, Setting, decide, decide_dead_letter, decide_due};
 use crate::effect::Effect;
 use crate::event::Event;
 use crate::fold;
@@ -304,6 +304,20 @@ impl Run {
         let decision = decide_due(&self.toy, self.saga.clone(), setting);
         self.settle(decision);
         true
+    }
+
+    /// An input that nobody could handle went to the dead letters.
+    pub(crate) fn bury(&mut self) -> &mut Self {
+        let setting = Setting { now_ms: self.now_ms, partitions: PARTITIONS };
+        let decision = decide_dead_letter(&self.toy, self.saga.clone(), "poison", "unfit", setting);
+        self.settle(decision);
+        self
+    }
+
+    /// What people were told in the last turn.
+    pub(crate) fn alerts(&self) -> Vec<&str> {
+        let effects = self.last.effects.iter();
+        effects.filter_map(|e| if let Effect::Alert { text, .. } = e { Some(text.as_str()) } else { None }).collect()
     }
 
     pub(crate) fn effect_id(&self, step: &str, item: &str, direction: Direction, round: u8) -> EffectId {

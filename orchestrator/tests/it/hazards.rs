@@ -8,15 +8,15 @@ use endstate_outbox::{Clock as _, Store as _, Turn};
 use endstate_saga::definition::{Source, shipped};
 use serde_json::{Value, json};
 
-fn source(name: &str) -> Source {
+pub(crate) fn source(name: &str) -> Source {
     shipped().into_iter().find(|source| source.text.contains(&format!("\nsaga: {name}\n"))).unwrap()
 }
 
-fn bench(number: &str) -> Value {
+pub(crate) fn bench(number: &str) -> Value {
     json!({ "number": number, "fail_at": "" })
 }
 
-fn done(saga: SagaId, step: &str) -> InputBody {
+pub(crate) fn done(saga: SagaId, step: &str) -> InputBody {
     let effect_id = EffectId { saga, step: step.into(), item: String::new(), direction: Direction::Do, round: 0 };
     InputBody::Reply(Reply { effect_id, verdict: Verdict::Done { data: json!({}) } })
 }

@@ -1,4 +1,5 @@
 //! The orchestrator's side on a real store and bus; nobody answers its commands but the tests.
 
 mod hazards;
+mod poison;
 mod system;

@@ -1,17 +1,19 @@
 //! Shards of sagas over one embedded store, moved by hand.
 
+use crate::poison::Picky;
 use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Message, SCHEMA_VERSION, SagaId, Side, Slot, Start, Topic,
 };
 use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::gateway::body_hash;
-use endstate_orchestrator::handler::{Listeners, SagaHandler};
+use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
 use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::{Bus as _, Clock, ManualClock, Outgoing, Shard, ShardId, SqliteStore, Store, Turn};
 use endstate_saga::saga::Saga;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// One assignment of every shard of the orchestrator's side.
 pub(crate) struct System {
@@ -20,6 +22,9 @@ pub(crate) struct System {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) shards: Vec<Shard<SagaHandler>>,
+    pub(crate) alerts: tokio::sync::mpsc::UnboundedReceiver<Alert>,
+    /// Whether the store that shards see refuses what is poison, see [`Picky`].
+    pub(crate) refuses: Arc<AtomicBool>,
     minted: u64,
 }
 
@@ -30,14 +35,16 @@ impl System {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let definitions = Definitions::open(store.clone()).await.unwrap();
         let waiters = Arc::new(Waiters::default());
-        let (alerts, _) = tokio::sync::mpsc::unbounded_channel();
-        let listeners = Listeners { waiters: Arc::clone(&waiters), alerts };
+        let (told, alerts) = tokio::sync::mpsc::unbounded_channel();
+        let listeners = Listeners { waiters: Arc::clone(&waiters), alerts: told };
+        let refuses = Arc::new(AtomicBool::new(false));
+        let seen: Arc<dyn Store> = Arc::new(Picky { inner: store.clone(), refuses: Arc::clone(&refuses) });
         let shard = |index| {
-            let handler = SagaHandler::new(store.clone(), definitions.clone(), listeners.clone(), in_motion_most);
-            Shard::new(ShardId { side: Side::Orchestrator, index }, store.clone(), store.bus(), clock.clone(), handler)
+            let handler = SagaHandler::new(seen.clone(), definitions.clone(), listeners.clone(), in_motion_most);
+            Shard::new(ShardId { side: Side::Orchestrator, index }, seen.clone(), store.bus(), clock.clone(), handler)
         };
         let shards = (0..store.partitions()).map(shard).collect();
-        Self { store, clock, definitions, waiters, shards, minted: 0 }
+        Self { store, clock, definitions, waiters, shards, alerts, refuses, minted: 0 }
     }
 
     /// A start of the active version, not queued yet.

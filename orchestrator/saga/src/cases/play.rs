@@ -3,7 +3,7 @@
 use super::coverage::Coverage;
 use super::read::{Answer, Case, Expect, Move, Target};
 use crate::control::Outcome;
-use crate::decide::{Arrival, Decision, Setting, decide, decide_due};
+use crate::decide::{Arrival, Decision, Setting, decide, decide_dead_letter, decide_due};
 use crate::definition::{Definition, Position};
 use crate::effect::{ASK_PREFIX, Effect};
 use crate::saga::Saga;
@@ -134,6 +134,7 @@ impl<'a> Player<'a> {
                 return self.advance(self.now_ms + i64::try_from(*ms).unwrap_or(i64::MAX / 2));
             }
             Move::Expect(expect) => return self.expect(expect),
+            Move::DeadLetter(reason) => return self.dead_letter(reason),
             Move::Event { name, id: event, data } => {
                 let input = Input { saga: id, body: InputBody::Event { name: name.to_string(), data: data.clone() } };
                 self.input(event, input);
@@ -151,6 +152,14 @@ impl<'a> Player<'a> {
             },
         };
         self.input("case", Input { saga: id, body });
+        Ok(())
+    }
+
+    /// An input that nobody could handle.
+    fn dead_letter(&mut self, reason: &str) -> Result<(), String> {
+        let Some(saga) = self.saga.take() else { return Err("there is no saga".to_owned()) };
+        let decision = decide_dead_letter(self.definition, saga, "poison", reason, self.setting());
+        self.take(decision);
         Ok(())
     }
 

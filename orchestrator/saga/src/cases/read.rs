@@ -22,6 +22,7 @@ pub(super) enum Move {
     Event { name: Arc<str>, id: String, data: Json },
     Cancel { reason: String, role: Option<String> },
     Operate(Operation),
+    DeadLetter(String),
     Advance(u64),
     Expect(Expect),
 }
@@ -139,6 +140,7 @@ impl Reader<'_> {
             "event" => one(self.event(value, sample)?),
             "cancel" => one(self.cancel(value)?),
             "operate" => one(Move::Operate(self.operate(value)?)),
+            "dead_letter" => one(Move::DeadLetter(value.text().unwrap_or_default().to_owned())),
             "advance" => match parse_duration(value.text().unwrap_or_default()) {
                 Ok(ms) => one(Move::Advance(ms)),
                 Err(reason) => self.bad(&value.at, reason),
@@ -154,6 +156,7 @@ impl Reader<'_> {
                     "event",
                     "cancel",
                     "operate",
+                    "dead_letter",
                     "advance",
                     "expect",
                 ];

@@ -140,9 +140,9 @@ pub enum ControlEvent {
     ReturnBegan,
     /// An operator forces the end that gives everything back.
     ForceBegan,
-    /// An expression failed.
+    /// An expression failed, or an input went to the dead letters.
     Faulted,
-    /// An operator lets the failed expression be tried again.
+    /// An operator has looked at it.
     FaultCleared,
     /// The saga is final.
     Ended {
@@ -250,7 +250,7 @@ fn retry(run: &mut Run, direction: Direction) {
 
 fn turn_back(control: &mut Control, reversal: bool) {
     control.course = if reversal { Course::Settling } else { Course::Compensating };
-    // What failed to be evaluated is not needed any more.
+    // What failed to be evaluated is not needed any more; what a dead letter said comes late, if it is replayed.
     control.faulted = false;
     for wait in &mut control.waits[..usize::from(control.next)] {
         match wait {

@@ -61,6 +61,8 @@ pub enum ControlInput {
     ForceCancelled,
     /// An expression failed while its last events were carried out.
     Fault,
+    /// An input went to the dead letters; nobody knows what it meant.
+    DeadLetter,
 }
 
 /// What a reply says.
@@ -85,7 +87,7 @@ pub enum Reaction {
     Ignored(Ignored),
     /// Nothing, and the asker is told why.
     Rejected(Rejection),
-    /// Nothing (the saga has ended, or is being forced), but two books differ.
+    /// Nothing (the saga has ended, or is being forced), but two books differ, or may.
     Discrepant,
 }
 
@@ -164,16 +166,12 @@ pub fn react(plan: &Plan, control: &Control, input: ControlInput) -> Reaction {
         ControlInput::Compensate => compensate(plan, control),
         ControlInput::ForceCompleted => force_completed(plan, control),
         ControlInput::ForceCancelled => force_cancelled(plan, control),
-        ControlInput::Fault => match control.course {
-            Course::Ended(_) => Reaction::Ignored(Ignored::Ended),
-            Course::Forward | Course::Compensating | Course::Settling | Course::Reversing | Course::Returning => {
-                if control.faulted {
-                    Reaction::Ignored(Ignored::Duplicate)
-                } else {
-                    one(ControlEvent::Faulted)
-                }
-            }
-        },
+        ControlInput::Fault if control.is_ended() => Reaction::Ignored(Ignored::Ended),
+        ControlInput::Fault if control.faulted => Reaction::Ignored(Ignored::Duplicate),
+        ControlInput::Fault => one(ControlEvent::Faulted),
+        ControlInput::DeadLetter if control.is_ended() || control.forced => Reaction::Discrepant,
+        // Each one is a fact, also when the saga is parked already.
+        ControlInput::DeadLetter => one(ControlEvent::Faulted),
     }
 }
 

@@ -173,7 +173,7 @@ fn waiting(wait: WaitState) -> Control {
 }
 
 fn people(page: &mut String) {
-    *page += "\n## Cancels, operators, failed expressions\n\n";
+    *page += "\n## Cancels, operators, failed expressions, dead letters\n\n";
     *page += "Nothing is parked but where the row says so; `cancel` names a reason that reverses after the pivot, ";
     *page += "`cancel (refuse)` one that does not hold there.\n";
     let inputs = [
@@ -184,9 +184,18 @@ fn people(page: &mut String) {
         ControlInput::ForceCompleted,
         ControlInput::ForceCancelled,
         ControlInput::Fault,
+        ControlInput::DeadLetter,
     ];
-    let names =
-        ["cancel", "cancel (refuse)", "retry", "compensate", "force completed", "force cancelled", "expression fails"];
+    let names = [
+        "cancel",
+        "cancel (refuse)",
+        "retry",
+        "compensate",
+        "force completed",
+        "force cancelled",
+        "expression fails",
+        "dead letter",
+    ];
     header(page, &"saga", &names);
     let plan = usual(Refused::Park);
     let past = |control: Control| Control { next: 3, waits: waiting(WaitState::Taken).waits, ..control };
@@ -202,7 +211,15 @@ fn people(page: &mut String) {
             "Compensating, parked on a refused undo".to_owned(),
             with_run(Course::Compensating, Forward::Done, Undo::Refused),
         ),
-        ("Forward, parked on an expression".to_owned(), Control { faulted: true, ..waiting(WaitState::Open) }),
+        ("Forward, parked on a fault".to_owned(), Control { faulted: true, ..waiting(WaitState::Open) }),
+        (
+            "Compensating, parked on a fault".to_owned(),
+            Control { faulted: true, ..with_run(Course::Compensating, Forward::Done, Undo::InFlight) },
+        ),
+        (
+            "Compensating, forced".to_owned(),
+            Control { forced: true, ..with_run(Course::Compensating, Forward::Done, Undo::InFlight) },
+        ),
         ("Forward, parked by a deadline".to_owned(), waiting(WaitState::ParkedDeadline)),
         ("Forward, parked by a mismatch".to_owned(), waiting(WaitState::ParkedMismatch)),
     ];

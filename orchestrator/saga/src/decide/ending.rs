@@ -4,7 +4,7 @@ use super::Decision;
 use super::turn::Turn;
 use crate::control::{self, Forward, Outcome, Undo};
 use crate::effect::{AlertKind, DiscrepancyKind, Effect};
-use crate::event::Fact;
+use crate::event::{Event, Fact};
 use crate::plan::Program;
 use crate::saga::ParkedOn;
 use endstate_events::{Direction, DomainEvent, EffectId, Reply, Verdict};
@@ -108,10 +108,29 @@ impl<P: Program + ?Sized> Turn<'_, P> {
     fn parked_alert(&self) -> Option<Effect> {
         let (step, at) = match self.saga.parked_on(self.plan())? {
             ParkedOn::Step(step) => (Some(step.clone()), format!("on step {step}")),
-            ParkedOn::Expression => (None, "because an expression failed".to_owned()),
+            ParkedOn::Fault => (None, self.last_fault()),
             ParkedOn::Wait => (None, "on a wait".to_owned()),
         };
         let text = format!("{} {} is parked {at}", self.saga.definition, self.saga.number);
         Some(Effect::Alert { kind: AlertKind::Parked, step, text })
     }
+
+    /// What failed in this turn, in words.
+    fn last_fault(&self) -> String {
+        let words = |event: &Event| {
+            if let Fact::Faulted { place, reason } = &event.fact {
+                Some(format!("because {place} failed: {reason}"))
+            } else if let Fact::DeadLettered { input, reason } = &event.fact {
+                Some(format!("because {}", dead_letter_text(input, reason)))
+            } else {
+                None
+            }
+        };
+        self.events.iter().rev().find_map(words).unwrap_or_else(|| "by a fault".to_owned())
+    }
+}
+
+/// A dead letter in words, for alerts and discrepancies.
+pub(super) fn dead_letter_text(input: &str, reason: &str) -> String {
+    format!("input {input} went to the dead letters: {reason}")
 }

@@ -2,6 +2,7 @@
 
 use crate::control::Outcome;
 use crate::decide::Denied;
+use crate::effect::{DiscrepancyKind, Effect};
 use crate::plan::{AtDeadline, Mismatch, Refused};
 use crate::toy::{Run, Toy};
 use endstate_events::{ForcedEnd, Operation, Verdict};
@@ -339,4 +340,47 @@ fn a_skipped_refusal_goes_on() {
     let mut run = Run::start(toy);
     run.refuse("x").done("y");
     assert_eq!(run.saga.control.outcome(), Some(Outcome::Completed), "nothing to do `of` what was refused");
+}
+
+#[test]
+fn z10_a_dead_letter_parks_until_a_person_acts() {
+    let mut run = Run::start(Toy::order(1));
+    run.done("hold/0").bury();
+    assert!(run.is_parked());
+    assert_eq!(run.alerts(), ["toy n1 is parked because input poison went to the dead letters: unfit"]);
+    run.bury();
+    assert_eq!(run.alerts(), ["input poison went to the dead letters: unfit"], "told again, as a fact of its own");
+
+    // What comes is heard, what is silent is asked; nothing new is begun.
+    run.done("coupon");
+    assert!(run.is_parked() && run.sent().is_empty());
+    run.operate(Operation::Retry);
+    assert_eq!((run.is_parked(), run.sent()), (false, vec!["do open#0".to_owned()]));
+}
+
+#[test]
+fn z10_a_dead_letter_waits_out_a_deadline_and_gives_way_to_compensation() {
+    let mut run = Run::start(Toy::order(1));
+    run.done("hold/0").done("coupon").done("open").bury();
+    assert!(run.is_parked() && !run.tick(), "no deadline fires while nobody knows what the letter said");
+    run.operate(Operation::Compensate);
+    assert_eq!((run.is_parked(), run.sent()), (false, vec!["undo -open#0".to_owned()]));
+    run.bury().done("-open");
+    assert!(run.is_parked() && run.sent().is_empty());
+    run.operate(Operation::Retry);
+    assert_eq!(run.sent().len(), 2, "the undos of the stage before");
+}
+
+#[test]
+fn z10_a_dead_letter_after_the_end_is_a_discrepancy() {
+    let mut run = paid_order();
+    run.done("confirm/0").done("confirm/1").done("book").done("tell");
+    let ended = run.saga.clone();
+    run.bury();
+    let booked = |effect: &Effect| matches!(effect, Effect::Discrepancy { kind: DiscrepancyKind::DeadLetter, .. });
+    assert!(run.saga == ended && run.last.effects.iter().any(booked));
+
+    let mut run = Run::start(Toy::order(1));
+    run.operate(Operation::Force { end: ForcedEnd::Cancelled }).bury();
+    assert!(!run.is_parked() && run.last.effects.iter().any(booked), "nothing parks under force");
 }

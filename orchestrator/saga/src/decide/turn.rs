@@ -31,8 +31,20 @@ pub(super) struct Turn<'a, P: ?Sized> {
 pub(super) enum Carried<'a> {
     Nothing,
     Reply(&'a Verdict),
-    Event { id: &'a str, time_ms: i64, data: &'a Json },
-    Request { request: Fact, reason: Arc<str> },
+    Event {
+        id: &'a str,
+        time_ms: i64,
+        data: &'a Json,
+    },
+    Request {
+        request: Fact,
+        reason: Arc<str>,
+    },
+    /// An input that nobody could handle, and why.
+    DeadLetter {
+        input: &'a str,
+        reason: &'a str,
+    },
 }
 
 impl<'a, P: Program + ?Sized> Turn<'a, P> {
@@ -95,7 +107,7 @@ impl<'a, P: Program + ?Sized> Turn<'a, P> {
                 let wait = plan.stages[usize::from(*stage)].wait.as_ref()?;
                 Some(wait.at_deadline.reason().map_or_else(|| "deadline".into(), |r| plan.reasons[r].name.clone()))
             }
-            (_, Carried::Nothing | Carried::Reply(_) | Carried::Event { .. }) => None,
+            (_, Carried::Nothing | Carried::Reply(_) | Carried::Event { .. } | Carried::DeadLetter { .. }) => None,
         }
     }
 
@@ -191,7 +203,12 @@ impl<'a, P: Program + ?Sized> Turn<'a, P> {
             ControlEvent::ReversalBegan { stage } => self.record(Fact::ReversalBegan { stage }),
             ControlEvent::ReturnBegan => self.record(Fact::ReturnBegan),
             ControlEvent::ForceBegan => self.record(Fact::ForceBegan),
-            ControlEvent::Faulted => {} // only `fault` records it, with its reason
+            // A failed expression is recorded by `fault`, with its reason.
+            ControlEvent::Faulted => {
+                if let Carried::DeadLetter { input, reason } = carried {
+                    self.record(Fact::DeadLettered { input: (*input).into(), reason: (*reason).into() });
+                }
+            }
             ControlEvent::FaultCleared => self.record(Fact::FaultCleared),
             ControlEvent::Ended { outcome } => self.end(outcome),
         }
@@ -228,7 +245,8 @@ fn done_data(carried: &Carried<'_>) -> Arc<Json> {
         Carried::Reply(Verdict::Refused { .. } | Verdict::Unknown { .. } | Verdict::NeverSeen)
         | Carried::Nothing
         | Carried::Event { .. }
-        | Carried::Request { .. } => Json::Null,
+        | Carried::Request { .. }
+        | Carried::DeadLetter { .. } => Json::Null,
     })
 }
 
@@ -238,6 +256,7 @@ fn code(carried: &Carried<'_>) -> Arc<str> {
         Carried::Reply(Verdict::Done { .. } | Verdict::Unknown { .. } | Verdict::NeverSeen)
         | Carried::Nothing
         | Carried::Event { .. }
-        | Carried::Request { .. } => "refused".into(),
+        | Carried::Request { .. }
+        | Carried::DeadLetter { .. } => "refused".into(),
     }
 }

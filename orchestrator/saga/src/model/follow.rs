@@ -163,7 +163,8 @@ impl World<'_> {
             | ControlInput::Compensate
             | ControlInput::ForceCompleted
             | ControlInput::ForceCancelled
-            | ControlInput::Fault => {}
+            | ControlInput::Fault
+            | ControlInput::DeadLetter => {}
         }
     }
 

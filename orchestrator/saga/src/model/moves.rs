@@ -80,6 +80,9 @@ pub(super) fn moves(plan: &Plan, shape: &Shape, options: &Options, state: &State
     if options.faults && evaluates {
         add(Mover::Chance, ControlInput::Fault);
     }
+    if options.dead_letters {
+        add(Mover::Chance, ControlInput::DeadLetter);
+    }
     if control.is_parked(plan) {
         operators(plan, shape, state, moves);
     }

@@ -95,6 +95,7 @@ const QUICK: Options = Options {
     participants: Participants::Honest,
     rounds: Rounds::Forgotten,
     faults: false,
+    dead_letters: true,
     symmetry: true,
 };
 
@@ -283,7 +284,7 @@ fn an_operator_is_not_heard() {
 /// One broken rule for each of the other invariants.
 #[test]
 fn each_invariant_has_a_mutant() {
-    let happens: [(&'static str, &Options, Happen); 11] = [
+    let happens: [(&'static str, &Options, Happen); 12] = [
         ("INV-2", &QUICK, |_, before, event| match event {
             ControlEvent::StageEntered { .. } if before.course == Course::Forward => {
                 Some(vec![ends_early(Outcome::Completed)])
@@ -335,6 +336,10 @@ fn each_invariant_has_a_mutant() {
         }),
         ("INV-14", &LIARS, |_, _, event| match event {
             ControlEvent::Contradicted { .. } => Some(vec![event.clone(), ends_early(Outcome::Completed)]),
+            _ => None,
+        }),
+        ("INV-15", &QUICK, |_, _, event| match event {
+            ControlEvent::Faulted => Some(vec![event.clone(), ends_early(Outcome::Completed)]),
             _ => None,
         }),
     ];

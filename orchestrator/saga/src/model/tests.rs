@@ -34,7 +34,7 @@ fn a_flash_sale_is_sound() {
 #[test]
 fn a_flash_sale_is_sound_with_rounds_kept() {
     let plan = flash_sale();
-    let options = Options { rounds: Rounds::Kept { most: 2 }, kept: 1, ..Options::default() };
+    let options = Options { rounds: Rounds::Kept { most: 2 }, kept: 1, dead_letters: false, ..Options::default() };
     clean(&plan, &[order(&plan, 1, 0, 0)], &options);
 }
 

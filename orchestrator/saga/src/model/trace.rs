@@ -87,5 +87,6 @@ fn describe(plan: &Plan, control: &Control, mv: &Move) -> String {
         ControlInput::ForceCompleted => "operator: force completed".into(),
         ControlInput::ForceCancelled => "operator: force cancelled".into(),
         ControlInput::Fault => "an expression fails".into(),
+        ControlInput::DeadLetter => "an input goes to the dead letters".into(),
     }
 }

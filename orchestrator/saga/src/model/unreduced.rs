@@ -194,7 +194,15 @@ fn reduced(world: &World<'_>) -> BTreeSet<Vec<u8>> {
 }
 
 fn options(rounds: Rounds, symmetry: bool) -> Options {
-    Options { limit: 0, kept: 1, participants: Participants::Honest, rounds, faults: false, symmetry }
+    Options {
+        limit: 0,
+        kept: 1,
+        participants: Participants::Honest,
+        rounds,
+        faults: false,
+        dead_letters: false,
+        symmetry,
+    }
 }
 
 #[track_caller]

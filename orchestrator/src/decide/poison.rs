@@ -1,0 +1,94 @@
+//! Messages that nobody can handle. What goes to the dead letters is missing somewhere: the saga that it was for parks
+//! until a person has looked, has perhaps sent the letter again, and lets it go on.
+
+use super::Working;
+use crate::handler::Alert;
+use endstate_events::{Envelope, Message, SagaId, Topic};
+use endstate_outbox::Poisoned;
+use endstate_saga::decide::decide_dead_letter;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Characters of a reason that an event keeps; the letter has all of it.
+const REASON: usize = 500;
+
+/// As much of an input as can be read of almost any.
+#[derive(Deserialize)]
+struct Torn {
+    id: String,
+    message: TornMessage,
+}
+
+#[derive(Deserialize)]
+struct TornMessage {
+    data: TornInput,
+}
+
+#[derive(Deserialize)]
+struct TornInput {
+    saga: SagaId,
+}
+
+/// The saga that a record was for, and the input's id; none when it was for no saga, or nobody can tell.
+fn addressee(poisoned: &Poisoned) -> Option<(SagaId, String)> {
+    match &poisoned.record {
+        Ok(envelope) => match &envelope.message {
+            Message::Input(input) => Some((input.saga, envelope.id.clone())),
+            Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => None,
+        },
+        Err(bytes) => {
+            let torn: Torn = serde_json::from_str(bytes).ok()?;
+            Some((torn.message.data.saga, torn.id))
+        }
+    }
+}
+
+/// The saga that a record was for, as far as anybody can tell.
+#[must_use]
+pub fn saga_of(poisoned: &Poisoned) -> Option<SagaId> {
+    addressee(poisoned).map(|(saga, _)| saga)
+}
+
+impl Working<'_> {
+    /// Puts a message aside for good.
+    pub fn bury(&mut self, topic: Topic, envelope: &Arc<Envelope>, reason: String) {
+        tracing::error!(id = %envelope.id, %reason, "E4032: a message goes to the dead letters");
+        if let Message::Input(input) = &envelope.message {
+            self.tell(input.saga, &envelope.id, Some(envelope), &reason);
+        }
+        self.outcome.dead_letters.push((topic, Arc::clone(envelope), reason));
+    }
+
+    /// A record of this batch went to the dead letters: its saga parks. Without a saga, people are told.
+    pub fn poisoned(&mut self, poisoned: &Poisoned) {
+        let Some((saga, input)) = addressee(poisoned) else { return };
+        let (input, reason) = (harmless(&input), harmless(&poisoned.reason));
+        let ours = saga.slot().partition(self.partitions) == self.batch.assignment.shard.index;
+        if !ours || !self.open(saga) {
+            return self.tell(saga, &input, poisoned.record.as_ref().ok(), &reason);
+        }
+        let setting = self.setting();
+        let Some(copy) = self.copies.get_mut(&saga) else { return };
+        let Some(before) = copy.saga.take() else { return };
+        let decision = decide_dead_letter(&*copy.definition, before, &input, &reason, setting);
+        self.take(saga, self.batch.now_ms, decision);
+    }
+
+    fn tell(&mut self, saga: SagaId, input: &str, envelope: Option<&Arc<Envelope>>, reason: &str) {
+        let start = envelope.and_then(|envelope| match &envelope.message {
+            Message::Input(input) => crate::consume::start_of(input),
+            Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => None,
+        });
+        let what = if start.is_some() { "start" } else { "input" };
+        let text = format!("{what} {input} went to the dead letters and has no saga: {reason}");
+        let (definition, number) = start.map_or(("", ""), |start| (&start.definition, &start.number));
+        let (definition, number) = (definition.into(), number.into());
+        self.alerts.push(Alert { saga, definition, number, kind: "dead_letter", step: None, text });
+    }
+}
+
+/// What made a record poison must not get into the saga's row: no control characters, and not too much of it.
+fn harmless(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().take(REASON).map(plain).collect()
+}

@@ -1,0 +1,201 @@
+//! Poison (Z10): an input that nobody can handle parks its saga, and is sent again.
+
+use crate::hazards::{bench, done, source};
+use crate::system::System;
+use async_trait::async_trait;
+use endstate_events::{Actor, Direction, EffectId, InputBody, Operation, Reply, SagaId, Topic, Verdict};
+use endstate_orchestrator::handler::Alert;
+use endstate_orchestrator::persist;
+use endstate_outbox::{
+    Assignment, Commit, CommitError, Kind, Row, Rows, ShardId, Statement, Store, StoreError, Value, Write, dead_letter,
+};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What the store refuses while it does.
+const BANE: &str = "wolfsbane";
+
+/// A store that refuses some data, as a constraint does.
+pub(crate) struct Picky {
+    pub(crate) inner: Arc<dyn Store>,
+    pub(crate) refuses: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Store for Picky {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        self.inner.read(statement, rows).await
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        self.inner.assign(shard).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        let has_bane =
+            |write: &Write| write.rows.cells().iter().filter_map(Value::text).any(|text| text.contains(BANE));
+        if self.refuses.load(Ordering::Relaxed) && commit.writes.iter().any(has_bane) {
+            return Err(CommitError::Data("a column does not take it".to_owned()));
+        }
+        self.inner.commit(commit).await
+    }
+
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+}
+
+fn reply(saga: SagaId, step: &str, direction: Direction, text: &str) -> InputBody {
+    let effect_id = EffectId { saga, step: step.into(), item: String::new(), direction, round: 0 };
+    InputBody::Reply(Reply { effect_id, verdict: Verdict::Done { data: json!({ "of": text }) } })
+}
+
+fn operate(operation: Operation) -> InputBody {
+    let actor = Actor { subject: "olga".into(), role: "operator".into() };
+    InputBody::Operate { operation, reason: "looked at it".into(), actor }
+}
+
+impl System {
+    async fn send(&mut self, saga: SagaId, id: &str, body: InputBody) {
+        let message = self.message(Topic::Progress, saga, id.into(), body);
+        self.queue(&[message]).await;
+        self.run_until_idle().await;
+    }
+
+    async fn begun(&mut self, number: &str) -> SagaId {
+        let (saga, start) = self.start("bench_saga", bench(number));
+        self.queue(&[start]).await;
+        self.run_until_idle().await;
+        saga
+    }
+
+    async fn phase(&self, id: SagaId) -> &'static str {
+        let saga = self.saga(id).await.unwrap();
+        let definition = self.definitions.get(&saga.definition, saga.definition_version).unwrap();
+        saga.control.phase(definition.plan()).label()
+    }
+
+    async fn facts(&self, id: SagaId) -> Vec<&'static str> {
+        let pages = persist::load_timeline(&*self.store, id).await.unwrap();
+        pages.iter().flat_map(|(_, _, events)| events).map(|event| event.fact.label()).collect()
+    }
+
+    fn told(&mut self) -> Vec<Alert> {
+        std::iter::from_fn(|| self.alerts.try_recv().ok()).collect()
+    }
+}
+
+#[tokio::test]
+async fn z10_a_dead_letter_parks_its_saga_and_its_replay_cures_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let (poor, other) = (system.begun("poor").await, system.begun("other").await);
+    system.refuses.store(true, Ordering::Relaxed);
+    let bad = system.message(Topic::Progress, poor, "bad".into(), reply(poor, "reserve", Direction::Do, BANE));
+    let good = system.message(Topic::Progress, other, "good".into(), done(other, "reserve"));
+    system.queue(&[bad, good]).await;
+    system.run_until_idle().await;
+
+    assert_eq!((system.phase(poor).await, system.phase(other).await), ("parked", "running"));
+    assert_eq!(system.facts(poor).await.last(), Some(&"dead_lettered"));
+    let told = system.told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].kind, &*told[0].number), ("parked", "poor"));
+    assert!(told[0].text.contains("input bad went to the dead letters: a column does not take it"), "{}", told[0].text);
+
+    // A person has removed the cause and sends the letter again: it counts, and the saga goes on when told to.
+    system.refuses.store(false, Ordering::Relaxed);
+    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
+    dead_letter::replay(&*system.store, letters[0].id, 1).await.unwrap();
+    system.run_until_idle().await;
+    assert_eq!((system.phase(poor).await, &*system.saga(poor).await.unwrap().status), ("parked", "reserving"));
+    system.send(poor, "retry", operate(Operation::Retry)).await;
+    assert_eq!((system.phase(poor).await, &*system.saga(poor).await.unwrap().status), ("running", "locking"));
+    for step in ["lock", "deduct", "confirm"] {
+        system.send(poor, step, done(poor, step)).await;
+    }
+    assert_eq!(system.phase(poor).await, "ended");
+}
+
+/// Without a replay the participant is asked again, as ever: what a letter said is heard another time.
+#[tokio::test]
+async fn z10_a_saga_parked_by_a_dead_letter_still_asks_and_can_be_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let saga = system.begun("poor").await;
+    system.refuses.store(true, Ordering::Relaxed);
+    system.send(saga, "bad", reply(saga, "reserve", Direction::Do, BANE)).await;
+    system.clock.advance(60_000);
+    system.run_until_idle().await;
+    assert_eq!((system.phase(saga).await, system.facts(saga).await.last()), ("parked", Some(&"run_asked")));
+    system.send(saga, "again", reply(saga, "reserve", Direction::Do, BANE)).await;
+    let kinds: Vec<_> = system.told().iter().map(|alert| alert.kind).collect();
+    assert_eq!(kinds, ["parked", "dead_letter"]);
+
+    system.send(saga, "back", operate(Operation::Compensate)).await;
+    assert_eq!(system.phase(saga).await, "compensating");
+    system.send(saga, "undone", reply(saga, "reserve", Direction::Undo, "")).await;
+    assert_eq!(system.phase(saga).await, "ended");
+
+    // An ended saga never changes.
+    let before = system.saga(saga).await;
+    system.told();
+    let strange = InputBody::Event { name: BANE.into(), data: json!({}) };
+    system.send(saga, "late", strange).await;
+    assert_eq!(system.saga(saga).await, before);
+}
+
+/// A record of which only the address can be read.
+#[tokio::test]
+async fn z10_a_record_that_cannot_be_read_parks_its_saga_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let saga = {
+        let mut system = System::open(folder.path(), 10).await;
+        system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+        let saga = system.begun("poor").await;
+        let message = system.message(Topic::Progress, saga, "riddle".into(), done(saga, "reserve"));
+        system.queue(&[message]).await;
+        let riddle = Rows::one([r#""kind":"reply""#.into(), r#""kind":"riddle""#.into()]);
+        let writes = vec![Write::any(&TEAR, riddle)];
+        system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        saga
+    };
+    let mut system = System::open(folder.path(), 10).await;
+    system.run_until_idle().await;
+    assert_eq!((system.phase(saga).await, system.facts(saga).await.last()), ("parked", Some(&"dead_lettered")));
+    assert!(system.told()[0].text.contains("input riddle"));
+    system.send(saga, "retry", operate(Operation::Retry)).await;
+    system.send(saga, "clear", done(saga, "reserve")).await;
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "locking");
+}
+
+static TEAR: Statement = Statement {
+    name: "test.tear",
+    columns: &[Kind::Text, Kind::Text],
+    sql: "with r(whole, torn) as ({rows}) update outbox set body = replace(body, r.whole, r.torn) from r \
+          where outbox.topic = 'progress'",
+};
+
+/// There is no saga yet that could park: people are told.
+#[tokio::test]
+async fn z10_a_start_that_is_poison_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    system.refuses.store(true, Ordering::Relaxed);
+    let (saga, start) = system.start("bench_saga", bench(BANE));
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    assert!(system.saga(saga).await.is_none());
+    let told = system.told();
+    assert_eq!((told.len(), told[0].kind, &*told[0].number), (1, "dead_letter", BANE));
+
+    system.refuses.store(false, Ordering::Relaxed);
+    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
+    dead_letter::replay(&*system.store, letters[0].id, 1).await.unwrap();
+    system.run_until_idle().await;
+    assert_eq!(system.phase(saga).await, "running");
+}
