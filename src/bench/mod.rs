@@ -76,10 +76,18 @@ pub(crate) struct Report {
     cancelled: u64,
     clients: usize,
     synchronous: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu_ms_per_saga_first_tenth: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu_ms_per_saga_last_tenth: Option<f64>,
+    /// With `--sagas`: what each tenth of them cost, to see whether cost grows with what is stored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tenths: Vec<Tenth>,
+}
+
+/// A tenth of the sagas that `--sagas` asked for.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Tenth {
+    /// Sagas stored at its end.
+    stored: u64,
+    sagas_per_s: f64,
+    cpu_ms_per_saga: f64,
 }
 
 static OPEN: Statement = Statement {
@@ -141,8 +149,7 @@ struct Measured {
     cost: Reading,
     rows: u64,
     commits: u64,
-    /// CPU per saga of the first and the last tenth, with `--sagas`.
-    tenths: Option<(f64, f64)>,
+    tenths: Vec<Tenth>,
 }
 
 async fn measure(options: &SagaBench, node: &Node, data: &Path, clients: &Clients) -> anyhow::Result<Measured> {
@@ -152,19 +159,16 @@ async fn measure(options: &SagaBench, node: &Node, data: &Path, clients: &Client
     clients.measuring.store(true, Ordering::Relaxed);
     let (first, begin, cost) = (answered(), Instant::now(), Reading::now(data));
     let (rows, commits) = node.store.written();
-    let mut tenths = None;
+    let mut tenths = Vec::new();
     match options.sagas {
         None => tokio::time::sleep(Duration::from_secs(options.seconds)).await,
         Some(goal) => {
-            let tenth = goal / 10;
-            wait_for(&answered, tenth).await;
-            let early = Reading::now(data).since(cost);
-            let early = server_ms(early) / (answered() - first).max(1) as f64;
-            wait_for(&answered, goal - tenth).await;
-            let (late_from, late) = (answered(), Reading::now(data));
-            wait_for(&answered, goal).await;
-            let late = server_ms(Reading::now(data).since(late)) / (answered() - late_from).max(1) as f64;
-            tenths = Some((early, late));
+            for goal in (1..=10).map(|part| goal * part / 10) {
+                // The warm-up may have passed the first ones already.
+                if answered() < goal {
+                    tenths.push(tenth(data, &answered, goal).await);
+                }
+            }
         }
     }
     let (sagas, time) = (answered() - first, begin.elapsed());
@@ -173,10 +177,18 @@ async fn measure(options: &SagaBench, node: &Node, data: &Path, clients: &Client
     Ok(Measured { sagas, time, cost, rows: rows_after - rows, commits: commits_after - commits, tenths })
 }
 
-async fn wait_for(answered: &impl Fn() -> u64, goal: u64) {
+/// Waits until `goal` sagas are stored, says on stderr how far it is, and returns what they cost.
+async fn tenth(data: &Path, answered: &impl Fn() -> u64, goal: u64) -> Tenth {
+    let (from, begin, cost) = (answered(), Instant::now(), Reading::now(data));
     while answered() < goal {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let stored = answered();
+    let sagas = stored.saturating_sub(from).max(1) as f64;
+    let sagas_per_s = sagas / begin.elapsed().as_secs_f64();
+    let cpu_ms_per_saga = server_ms(Reading::now(data).since(cost)) / sagas;
+    eprintln!("{stored:>9} sagas stored: {sagas_per_s:.0} a second, {cpu_ms_per_saga:.3} CPU-ms each");
+    Tenth { stored, sagas_per_s, cpu_ms_per_saga }
 }
 
 fn server_ms(cost: Reading) -> f64 {
@@ -215,8 +227,7 @@ fn report(options: &SagaBench, m: &Measured, seen: &Seen, ceiling: Option<f64>, 
         cancelled: seen.cancelled,
         clients: options.clients,
         synchronous: "FULL",
-        cpu_ms_per_saga_first_tenth: m.tenths.map(|(early, _)| early),
-        cpu_ms_per_saga_last_tenth: m.tenths.map(|(_, late)| late),
+        tenths: m.tenths.clone(),
     }
 }
 
@@ -240,8 +251,12 @@ impl std::fmt::Display for Report {
             optional(self.ceiling_sagas_per_s),
             optional(self.ceiling_ratio)
         )?;
-        if let (Some(first), Some(last)) = (self.cpu_ms_per_saga_first_tenth, self.cpu_ms_per_saga_last_tenth) {
-            writeln!(f, "  CPU per saga, first and last tenth  {first:.3} / {last:.3} ms")?;
+        if let [first, .., last] = self.tenths.as_slice() {
+            writeln!(
+                f,
+                "  CPU per saga, first and last tenth  {:.3} / {:.3} ms",
+                first.cpu_ms_per_saga, last.cpu_ms_per_saga
+            )?;
         }
         let books = if self.books_balanced { "balanced" } else { "NOT BALANCED" };
         write!(f, "  {} sagas: {} completed, {} cancelled, books {books}", self.sagas, self.completed, self.cancelled)
