@@ -46,8 +46,9 @@ pub struct StartOptions {
 /// A start that was queued.
 #[derive(Clone, Debug)]
 pub struct Started {
-    /// The saga: for a repeated number, the first one.
-    pub saga: SagaId,
+    /// The saga: for a repeated number, the first one. None while its shard has not decided, because another start may
+    /// have been earlier with the number.
+    pub saga: Option<SagaId>,
     /// Its number.
     pub number: String,
     /// True when the number was started before with the same body.
@@ -202,9 +203,10 @@ impl Gateway {
             Some(Claim::Taken { by, same_body: false }) => Err(GatewayError::NumberTaken { number, by }),
             Some(Claim::Taken { by, same_body: true }) => {
                 let notice = self.news(by, options.wait).await?;
-                Ok(Started { saga: by, number, replayed: true, notice })
+                Ok(Started { saga: Some(by), number, replayed: true, notice })
             }
-            Some(Claim::First) | None => Ok(Started { saga, number, replayed: false, notice }),
+            Some(Claim::First) => Ok(Started { saga: Some(saga), number, replayed: false, notice }),
+            None => Ok(Started { saga: None, number, replayed: false, notice }),
         }
     }
 

@@ -114,8 +114,8 @@ impl<'a> Buyer<'a> {
                 bail!("was not accepted ({}): {}", answer.status, answer.body);
             }
             self.told.accepted += 1;
-            // An answer without a phase was given before the order's shard decided: its saga is not known yet.
-            if answer.body["phase"].is_null() {
+            // An answer without a saga was given before the order's shard decided.
+            if answer.body["saga"].is_null() {
                 continue;
             }
             if !saga.is_null() && saga != answer.body["saga"] {

@@ -117,9 +117,11 @@ pub struct Linked {
 /// The answer to a start: what is known of the saga when the answer is due.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StartedBody {
-    /// The saga.
-    #[schema(value_type = String, format = "uuid")]
-    pub saga: SagaId,
+    /// The saga; absent while its shard has not decided, because an earlier start may have the number. `Location` leads
+    /// to it either way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub saga: Option<SagaId>,
     /// Its definition.
     #[schema(example = "flash_sale_order")]
     pub definition: String,

@@ -10,9 +10,52 @@ use endstate_events::Json;
 use endstate_http::guard::StrictJson;
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Caller, Code, Problem, Scope, headers, scope};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 /// The definition behind `/v1/orders`.
 pub const ORDER: &str = "flash_sale_order";
+
+/// The headers of a start.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "documents the headers; `headers` reads them")]
+pub struct StartHeaders {
+    /// `wait=N`: seconds to wait for the end, at most 30
+    #[param(rename = "Prefer", required = false, example = "wait=10")]
+    prefer: Option<String>,
+    /// If given, it must equal the number
+    #[param(rename = "Idempotency-Key", required = false)]
+    idempotency_key: Option<String>,
+    /// `live` (default), `test` or `load`
+    #[param(rename = "Endstate-Lane", required = false)]
+    lane: Option<String>,
+}
+
+/// The definition's input; the example is an order.
+#[derive(Debug, ToSchema)]
+#[schema(
+    value_type = Object,
+    example = json!({"order_no": "ORDER-17", "user_id": "u-1", "activity_id": "sale-1", "store": "flagship", "currency": "CNY", "total_minor": 19900, "discount_minor": 2000, "points": 0, "stock_strategy": "reserve", "pay_within_s": 1800, "lines": [{"line_no": "1", "sku": "tea", "quantity": 1, "price_minor": 19900}]})
+)]
+#[expect(dead_code, reason = "documents the body; the definition's schema checks it")]
+pub struct StartInput(Json);
+
+/// What a start is answered with.
+#[derive(Debug, IntoResponses)]
+pub enum StartAnswers {
+    /// It has ended.
+    #[response(status = 200)]
+    Ended(StartedBody),
+    /// It is queued durably; `Location` leads to it. Without `saga` its shard has not decided within 5 seconds.
+    #[response(status = 202)]
+    Queued(StartedBody),
+    /// E2301
+    #[response(status = 409, content_type = "application/problem+json")]
+    Taken(ProblemBody<'static>),
+    /// E2302
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unfit(ProblemBody<'static>),
+}
 
 /// Start a saga.
 ///
@@ -23,17 +66,10 @@ pub const ORDER: &str = "flash_sale_order";
     post, path = "/v1/sagas/{definition}", operation_id = "startSaga", tag = "sagas",
     params(
         ("definition" = String, Path, description = "Name of the definition", example = "flash_sale_order"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end, at most 30", example = "wait=10"),
-        ("Idempotency-Key" = Option<String>, Header, description = "If given, it must equal the number"),
-        ("Endstate-Lane" = Option<String>, Header, description = "`live` (default), `test` or `load`"),
+        StartHeaders,
     ),
-    request_body(content = Object, description = "The definition's input", example = json!({"order_no": "ORDER-17", "user_id": "u-1", "activity_id": "sale-1", "store": "flagship", "currency": "CNY", "total_minor": 19900, "discount_minor": 2000, "points": 0, "stock_strategy": "reserve", "pay_within_s": 1800, "lines": [{"line_no": "1", "sku": "tea", "quantity": 1, "price_minor": 19900}]})),
-    responses(
-        (status = 200, description = "It has ended", body = StartedBody),
-        (status = 202, description = "It is queued durably; `Location` leads to it", body = StartedBody),
-        (status = 409, description = "E2301", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "E2302", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+    request_body = StartInput,
+    responses(StartAnswers),
     security(("token" = ["orders:write"]), ("token" = ["orders:own"]))
 )]
 pub async fn start(
@@ -49,18 +85,9 @@ pub async fn start(
 /// Start an order: `POST /v1/sagas/flash_sale_order` under a friendly name.
 #[utoipa::path(
     post, path = "/v1/orders", operation_id = "startOrder", tag = "orders",
-    params(
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end, at most 30"),
-        ("Idempotency-Key" = Option<String>, Header, description = "If given, it must equal the order's number"),
-        ("Endstate-Lane" = Option<String>, Header, description = "`live` (default), `test` or `load`"),
-    ),
-    request_body(content = Object, description = "The order", example = json!({"order_no": "ORDER-17", "user_id": "u-1", "activity_id": "sale-1", "store": "flagship", "currency": "CNY", "total_minor": 19900, "discount_minor": 2000, "points": 0, "stock_strategy": "reserve", "pay_within_s": 1800, "lines": [{"line_no": "1", "sku": "tea", "quantity": 1, "price_minor": 19900}]})),
-    responses(
-        (status = 200, description = "It has ended", body = StartedBody),
-        (status = 202, description = "It is queued durably; `Location` leads to it", body = StartedBody),
-        (status = 409, description = "E2301", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "E2302", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+    params(StartHeaders),
+    request_body = StartInput,
+    responses(StartAnswers),
     security(("token" = ["orders:write"]), ("token" = ["orders:own"]))
 )]
 pub async fn start_order(

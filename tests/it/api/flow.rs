@@ -188,6 +188,14 @@ async fn what_is_not_decided_in_time_is_answered_as_queued() {
         assert_eq!(cancel.status, StatusCode::ACCEPTED, "{}", cancel.body);
         assert_eq!((&cancel.body["answer"], &cancel.headers["location"]), (&json!("queued"), &saga.parse().unwrap()));
     }
+    // Either of these starts may become the saga of the number, so neither answer names one.
+    for fail_at in ["", "lock"] {
+        let start = server.post("/v1/sagas/bench_saga", &bench("Q-2", fail_at)).await;
+        assert_eq!(start.status, StatusCode::ACCEPTED, "{}", start.body);
+        assert_eq!(start.body, json!({"definition": "bench_saga", "number": "Q-2"}));
+        assert_eq!(start.headers["location"], "/v1/sagas/bench_saga/Q-2");
+        assert!(!start.headers.contains_key("idempotent-replayed"));
+    }
 }
 
 #[tokio::test]
