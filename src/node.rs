@@ -7,7 +7,7 @@ use endstate_orchestrator::gateway::Gateway;
 use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::sqlite::PARTITIONS;
-use endstate_outbox::{Bus, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
+use endstate_outbox::{Bus, Census, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::handler::{HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
 use std::path::Path;
@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) gateway: Gateway,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Which shards of both sides are assigned.
+    pub(crate) shards: Census,
     /// What participants want called outside, for the caller.
     calls: Mutex<Option<mpsc::UnboundedReceiver<HandOver>>>,
     /// What people should know.
@@ -56,7 +58,8 @@ impl Node {
         let listeners = Listeners { waiters, alerts: alerts_in };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (calls, alerts) = (Mutex::new(Some(calls)), Mutex::new(Some(alerts)));
-        Ok(Self { store, gateway, definitions, clock, calls, alerts, listeners, caller, tasks, stop })
+        let shards = Census::of(2 * usize::from(PARTITIONS));
+        Ok(Self { store, gateway, definitions, clock, shards, calls, alerts, listeners, caller, tasks, stop })
     }
 
     /// Starts the shards of both sides.
@@ -80,7 +83,7 @@ impl Node {
     fn shard<H: endstate_outbox::Handler>(&self, side: Side, index: u16, handler: H) {
         let id = ShardId { side, index };
         let store: Arc<dyn Store> = self.store.clone();
-        let shard = Shard::new(id, store, self.store.bus(), self.clock.clone(), handler);
+        let shard = Shard::new(id, store, self.store.bus(), self.clock.clone(), handler).counted(&self.shards);
         self.tasks.spawn(shard.run(self.stop.clone()));
     }
 

@@ -6,7 +6,6 @@ use endstate_http::guard::Drain;
 use endstate_orchestrator::http;
 use endstate_orchestrator::view::Projector;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use utoipa_axum::router::OpenApiRouter;
 
 /// Starts the projector and returns the routes of sagas. `metrics` renders what `/metrics` answers.
@@ -23,7 +22,7 @@ pub(crate) async fn sagas(
         gateway: node.gateway.clone(),
         tokens: tokens.clone(),
         drain: drain.clone(),
-        started: Arc::new(AtomicBool::new(true)),
+        shards: node.shards.clone(),
         view_lag_ms,
         metrics,
     }))

@@ -5,6 +5,7 @@
 //! - [`store`]: the Store port: read, commit one batch under its fence
 //! - [`bus`]: the Bus port: messages in and out of partitions
 //! - [`shard`]: the loop of one shard: consume, decide, persist, relay
+//! - [`census`]: which shards are assigned
 //! - [`dead_letter`]: records that nobody could handle
 //! - [`clock`]: time as an input
 //! - [`sqlite`]: the embedded store, one file
@@ -14,12 +15,14 @@ pub mod statement;
 pub mod store;
 pub mod bus;
 pub mod shard;
+pub mod census;
 pub mod dead_letter;
 pub mod clock;
 pub mod sqlite;
 pub mod local;
 
 pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Undecodable};
+pub use census::Census;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::DeadLetter;
 pub use local::LocalBus;

@@ -4,6 +4,7 @@
 //! Whatever goes wrong has one cure: forget everything and run assignment again.
 
 use crate::bus::{Bus, Consumer, Delivered, Outgoing, Undecodable};
+use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::statement::Write;
@@ -122,6 +123,7 @@ pub struct Shard<H> {
     handler: H,
     owned: Option<Owned>,
     backoff: Duration,
+    seat: Option<Seat>,
 }
 
 struct Owned {
@@ -151,7 +153,13 @@ enum Failure {
 impl<H: Handler> Shard<H> {
     /// A shard that owns nothing yet; the first turn assigns it.
     pub fn new(id: ShardId, store: Arc<dyn Store>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, handler: H) -> Self {
-        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST }
+        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat: None }
+    }
+
+    /// Lets a census know whether the shard is assigned.
+    #[must_use]
+    pub fn counted(self, census: &Census) -> Self {
+        Self { seat: Some(census.seat()), ..self }
     }
 
     /// The handler, for tests and drains.
@@ -208,6 +216,7 @@ impl<H: Handler> Shard<H> {
             Err(reason) => {
                 tracing::warn!(shard = %self.id, %reason, "E4030: shard is assigned again");
                 self.owned = None;
+                self.take_seat(false);
                 self.handler.rolled_back();
                 let pause = self.backoff;
                 self.backoff = (pause * 2).min(BACKOFF_MOST);
@@ -248,7 +257,14 @@ impl<H: Handler> Shard<H> {
         let consumers = self.handler.topics().iter().map(consumer).collect();
         tracing::debug!(shard = %self.id, epoch = assignment.epoch, "assigned");
         self.owned = Some(Owned { assignment, consumers });
+        self.take_seat(true);
         Ok(())
+    }
+
+    fn take_seat(&mut self, assigned: bool) {
+        if let Some(seat) = &mut self.seat {
+            seat.take(assigned);
+        }
     }
 
     /// Takes what is ready. Second: whether the first topic was read to its end. Third: whether a newer record waits.

@@ -7,7 +7,6 @@ use axum::response::{IntoResponse, Response};
 use endstate_http::{Allowed, Code, Params, Problem, scope};
 use endstate_outbox::{Kind, Rows, Statement};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 static PING: Statement =
@@ -23,7 +22,7 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Should it get calls? Not while it starts, drains, or its store does not answer.
+/// Should it get calls? Not while one of its shards is not assigned, while it drains, or its store does not answer.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "system",
     params(("verbose" = Option<String>, Query, description = "Show every check")),
     responses((status = 200, description = "Ready", body = String), (status = 503, description = "Not ready", body = String)))]
@@ -33,14 +32,15 @@ pub async fn readyz(State(api): State<Api>, mut params: Params) -> Result<Respon
     let ping = api.gateway.store().read(&PING, Rows::one([1.into()]));
     let store = matches!(tokio::time::timeout(PATIENCE, ping).await, Ok(Ok(_)));
     let checks =
-        [("started", api.started.load(Ordering::Acquire)), ("not draining", !api.drain.started()), ("store", store)];
+        [("shards assigned", api.shards.is_complete()), ("not draining", !api.drain.started()), ("store", store)];
     let ready = checks.iter().all(|(_, fine)| *fine);
     let mut text = String::new();
     if verbose {
         for (name, fine) in checks {
             text.push_str(&format!("{} {name}\n", if fine { "ok  " } else { "FAIL" }));
         }
-        text.push_str(&format!("view behind by {} ms\n", api.lag_ms()));
+        let (assigned, expected) = api.shards.count();
+        text.push_str(&format!("{assigned} of {expected} shards assigned; view behind by {} ms\n", api.lag_ms()));
     } else {
         text.push_str(if ready { "ok\n" } else { "not ready; see /readyz?verbose\n" });
     }
@@ -48,13 +48,17 @@ pub async fn readyz(State(api): State<Api>, mut params: Params) -> Result<Respon
     Ok((status, text).into_response())
 }
 
-/// Has it started: are all shards assigned and recovered?
+/// Has it started: was every shard assigned, and has thereby taken up what the process before left?
 #[utoipa::path(get, path = "/startupz", operation_id = "startupz", tag = "system",
     responses((status = 200, description = "Started", body = String), (status = 503, description = "Not yet", body = String)))]
 pub async fn startupz(State(api): State<Api>) -> Response {
-    match api.started.load(Ordering::Acquire) {
+    let (assigned, expected) = api.shards.count();
+    match api.shards.was_complete() {
         true => "ok\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+        false => {
+            let text = format!("starting: {assigned} of {expected} shards assigned\n");
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
     }
 }
 

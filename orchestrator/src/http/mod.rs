@@ -30,6 +30,7 @@ use axum::middleware;
 use endstate_http::auth::{self, Identity};
 use endstate_http::guard::{self, Drain, Limits};
 use endstate_http::{Scope, Tokens};
+use endstate_outbox::Census;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use utoipa::OpenApi as _;
@@ -47,8 +48,8 @@ pub struct Api {
     pub tokens: Arc<Tokens>,
     /// Set when the server should get no more work.
     pub drain: Drain,
-    /// Set once every shard is assigned and recovered.
-    pub started: Arc<std::sync::atomic::AtomicBool>,
+    /// Which shards of this process are assigned.
+    pub shards: Census,
     /// How far the view is behind, in milliseconds.
     pub view_lag_ms: Arc<AtomicI64>,
     /// Renders the metrics, if somebody records them.

@@ -12,7 +12,7 @@ async fn described() -> String {
     let bus: Arc<dyn Bus> = store.bus();
     let gateway = Gateway::new(store.clone(), bus, Arc::new(SystemClock), definitions, Arc::default());
     let tokens = Arc::new(Tokens::load(store.clone()).await.unwrap());
-    http::description(routes(&store, gateway, tokens, &Drain::default()))
+    http::description(routes(&store, gateway, tokens, &Drain::default(), Census::of(0)))
 }
 
 #[tokio::test]

@@ -274,9 +274,27 @@ async fn definitions_are_listed_loaded_switched_and_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_server_has_started_once_all_its_shards_are_assigned() {
+    let server = Server::asleep().await;
+    assert_eq!(server.get("/livez").await.status, StatusCode::OK);
+    let starting = server.get("/startupz").await;
+    assert_eq!(starting.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(starting.body, "starting: 0 of 8 shards assigned\n");
+    let verbose = server.get("/readyz?verbose").await;
+    assert_eq!(verbose.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(verbose.body.as_str().unwrap().contains("FAIL shards assigned"), "{}", verbose.body);
+    let server = server.running();
+    server.until("/startupz", |answer| answer.status == StatusCode::OK).await;
+    server.until("/readyz", |answer| answer.status == StatusCode::OK).await;
+    server.stop.cancel();
+    server.until("/readyz", |answer| answer.status == StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(server.get("/startupz").await.status, StatusCode::OK, "it did start");
+}
+
+#[tokio::test]
 async fn a_draining_server_says_so_before_it_stops() {
     let server = Server::start().await;
-    assert_eq!(server.get("/readyz").await.status, StatusCode::OK);
+    server.until("/readyz", |answer| answer.status == StatusCode::OK).await;
     server.drain.start();
     assert_eq!(server.get("/livez").await.status, StatusCode::OK);
     let verbose = server.get("/readyz?verbose").await;

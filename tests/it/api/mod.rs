@@ -25,7 +25,7 @@ use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::view::Projector;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_orchestrator::{http, view};
-use endstate_outbox::{Bus, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
+use endstate_outbox::{Bus, Census, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::caller::{Caller, Directory, Outside};
 use endstate_participants::handler::{Participants, Settings};
 use endstate_participants::http::{self as participants_http, Provider};
@@ -33,7 +33,6 @@ use endstate_saga::definition::shipped;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
@@ -46,6 +45,10 @@ const HOUR_MS: i64 = 3_600_000;
 /// One running system without a socket.
 struct Server {
     router: Router,
+    store: Arc<SqliteStore>,
+    definitions: Arc<Definitions>,
+    waiters: Arc<Waiters>,
+    shards: Census,
     tokens: Arc<Tokens>,
     drain: Drain,
     stop: CancellationToken,
@@ -74,7 +77,13 @@ impl Answer {
 }
 
 /// All routes, as the program joins them.
-fn routes(store: &Arc<SqliteStore>, gateway: Gateway, tokens: Arc<Tokens>, drain: &Drain) -> OpenApiRouter {
+fn routes(
+    store: &Arc<SqliteStore>,
+    gateway: Gateway,
+    tokens: Arc<Tokens>,
+    drain: &Drain,
+    shards: Census,
+) -> OpenApiRouter {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let bus: Arc<dyn Bus> = store.bus();
     let providers = [("simpay".to_owned(), Provider { secret: SECRET.into(), window_ms: 300_000 })].into();
@@ -89,7 +98,7 @@ fn routes(store: &Arc<SqliteStore>, gateway: Gateway, tokens: Arc<Tokens>, drain
         gateway,
         tokens,
         drain: drain.clone(),
-        started: Arc::new(AtomicBool::new(true)),
+        shards,
         view_lag_ms: Arc::default(),
         metrics: Arc::new(String::new),
     };
@@ -102,12 +111,22 @@ impl Server {
     }
 
     async fn with(limits: Limits) -> Self {
-        Self::new(limits, |gateway| gateway).await
+        Self::new(limits, |gateway| gateway).await.running()
     }
 
     /// One whose gateway has little patience with shards.
     async fn deciding_within(decision: std::time::Duration) -> Self {
-        Self::new(Limits::default(), |gateway| gateway.deciding_within(decision)).await
+        Self::new(Limits::default(), |gateway| gateway.deciding_within(decision)).await.running()
+    }
+
+    /// One whose shards do not run yet.
+    async fn asleep() -> Self {
+        Self::new(Limits::default(), |gateway| gateway).await
+    }
+
+    fn running(self) -> Self {
+        run_shards(&self.store, &self.definitions, self.waiters.clone(), &self.shards, &self.stop);
+        self
     }
 
     async fn new(limits: Limits, settle: impl FnOnce(Gateway) -> Gateway) -> Self {
@@ -122,15 +141,15 @@ impl Server {
         let bus: Arc<dyn Bus> = store.bus();
         let gateway = settle(Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone()));
         let stop = CancellationToken::new();
-        run_shards(&store, &definitions, waiters, &stop);
-        let render: Arc<dyn view::Render> = definitions;
+        let render: Arc<dyn view::Render> = definitions.clone();
         let projector = Projector::open(store.clone(), render, clock.clone()).await.unwrap();
         tokio::spawn(projector.run(stop.clone()));
         let tokens = Arc::new(Tokens::load(store.clone()).await.unwrap());
         let drain = Drain::default();
-        let routes = routes(&store, gateway, tokens.clone(), &drain);
+        let shards = Census::of(2 * usize::from(store.partitions()));
+        let routes = routes(&store, gateway, tokens.clone(), &drain, shards.clone());
         let router = http::serve(routes, Identity { tokens: tokens.clone(), clock }, limits);
-        Self { router, tokens, drain, stop, _folder: folder }
+        Self { router, store, definitions, waiters, shards, tokens, drain, stop, _folder: folder }
     }
 
     async fn token(&self, subject: &str, scopes: impl IntoIterator<Item = Scope>) -> String {
@@ -182,6 +201,7 @@ fn run_shards(
     store: &Arc<SqliteStore>,
     definitions: &Arc<Definitions>,
     waiters: Arc<Waiters>,
+    census: &Census,
     stop: &CancellationToken,
 ) {
     let (alerts, _) = tokio::sync::mpsc::unbounded_channel();
@@ -192,10 +212,10 @@ fn run_shards(
         let sagas = SagaHandler::new(store.clone(), definitions.clone(), listeners.clone(), 1_000);
         let id = |side| ShardId { side, index };
         let shard = Shard::new(id(Side::Orchestrator), store.clone(), store.bus(), clock.clone(), sagas);
-        tokio::spawn(shard.run(stop.clone()));
+        tokio::spawn(shard.counted(census).run(stop.clone()));
         let participants = Participants::new(store.clone(), caller.clone(), Settings::default());
         let shard = Shard::new(id(Side::Participants), store.clone(), store.bus(), clock.clone(), participants);
-        tokio::spawn(shard.run(stop.clone()));
+        tokio::spawn(shard.counted(census).run(stop.clone()));
     }
     tokio::spawn(Caller::new(Arc::new(Obliging), store.bus(), clock, calls).run(stop.clone()));
 }
