@@ -12,7 +12,7 @@ use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::alert::{self, Channel};
 use endstate_orchestrator::http;
-use endstate_orchestrator::job::{self, Job, Jobs};
+use endstate_orchestrator::job::{self, Entry, Jobs};
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
 use endstate_outbox::Bus;
@@ -101,7 +101,7 @@ async fn assemble(
     let calls = node.take_calls().context("the node was assembled before")?;
     let caller = Caller::new(Arc::new(outdoors), bus.clone(), node.clock.clone(), calls);
     node.tasks.spawn(caller.run(node.stop_token()));
-    watch(node, config, address).await?;
+    let jobs = watch(node, config, address).await?;
 
     node.start(config.engine.in_motion, Settings::default());
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
@@ -110,7 +110,7 @@ async fn assemble(
         "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
     );
     let metrics = record_metrics(node)?;
-    let sagas = crate::serve::sagas(node, &tokens, drain, Arc::new(move || metrics.render())).await?;
+    let sagas = crate::serve::sagas(node, &tokens, drain, jobs, Arc::new(move || metrics.render())).await?;
     let window_ms = i64::try_from(config.payment.callback_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let provider = Provider { secret: secret.into(), window_ms };
     let participants = participants_http::Api {
@@ -164,7 +164,7 @@ async fn provider(node: &Node, config: &Config, address: SocketAddr) -> anyhow::
 }
 
 /// Starts what watches: alerts to people, and the clock of scheduled jobs.
-async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Result<()> {
+async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Result<Arc<Jobs>> {
     let public_url = match config.http.public_url.as_str() {
         "" => format!("http://{address}"),
         url => url.to_owned(),
@@ -178,12 +178,11 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     });
     let overdue_ms = i64::try_from(config.sweep.overdue_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let sweep = Sweep::new(node.gateway.clone(), node.alert_sender(), overdue_ms, config.sweep.limit);
-    let jobs = Arc::new(Jobs::new(node.store.clone(), node.clock.clone(), uuid::Uuid::new_v4()));
     let orphans = Orphans::new(node.gateway.clone(), node.alert_sender());
-    let schedule = &config.sweep.schedule;
-    let timetable: Vec<(String, Arc<dyn Job>)> =
-        vec![(schedule.clone(), Arc::new(sweep)), (schedule.clone(), Arc::new(orphans))];
-    let mut clock = job::schedule(jobs, timetable).await?;
+    let entry = |job| Entry { schedule: config.sweep.schedule.clone(), job };
+    let timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(orphans))];
+    let jobs = Arc::new(Jobs::new(node.store.clone(), node.clock.clone(), uuid::Uuid::new_v4(), timetable));
+    let mut clock = job::schedule(jobs.clone()).await?;
     let stop = node.stop_token();
     node.tasks.spawn(async move {
         stop.cancelled().await;
@@ -191,7 +190,7 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
             tracing::warn!(%error, "the clock of scheduled jobs did not stop");
         }
     });
-    Ok(())
+    Ok(jobs)
 }
 
 /// Answers calls until somebody asks to stop; then tells so, and gives those under way their time.

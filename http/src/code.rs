@@ -64,6 +64,7 @@ codes! {
     UnknownDeadLetter   "E2205" NOT_FOUND              "No such dead letter";
     UnknownToken        "E2206" NOT_FOUND              "No such token";
     UnknownStep         "E2207" NOT_FOUND              "No such step";
+    UnknownJob          "E2208" NOT_FOUND              "No such job";
     NumberTaken         "E2301" CONFLICT               "The number was used with another body";
     InputRefused        "E2302" UNPROCESSABLE_ENTITY   "The input does not fit the definition";
     KeyNotNumber        "E2303" UNPROCESSABLE_ENTITY   "The idempotency key is not the number";
@@ -80,6 +81,7 @@ codes! {
     NothingParked       "E2314" CONFLICT               "Nothing is parked or silent there";
     ForcedAlready       "E2315" CONFLICT               "The saga is being forced already";
     RoundsUsedUp        "E2316" CONFLICT               "The step was retried too often";
+    JobRuns             "E2317" CONFLICT               "The job is running";
     SignatureRefused    "E2401" UNAUTHORIZED           "The callback's signature is wrong";
     CallbackStale       "E2402" UNAUTHORIZED           "The callback is outside its time window";
     UnknownProvider     "E2403" NOT_FOUND              "No such provider";

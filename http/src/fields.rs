@@ -63,6 +63,18 @@ impl Fields {
         self.optional_integer(name, range).unwrap_or_default()
     }
 
+    /// True or false; false when left out.
+    pub fn flag(&mut self, name: &str) -> bool {
+        match self.members.remove(name) {
+            None => false,
+            Some(Json::Bool(flag)) => flag,
+            Some(_) => {
+                self.wrong(name, "expected true or false");
+                false
+            }
+        }
+    }
+
     /// Any JSON; null when left out.
     pub fn json(&mut self, name: &str) -> Json {
         self.members.remove(name).unwrap_or(Json::Null)
@@ -115,14 +127,15 @@ mod tests {
 
     #[test]
     fn all_wrong_members_are_listed() {
-        let mut fields = Fields::of(json!({"reason": "", "n": 1.5, "extra/": 1, "end": "x"})).unwrap();
+        let mut fields = Fields::of(json!({"reason": "", "n": 1.5, "dry": 1, "extra/": 1, "end": "x"})).unwrap();
         assert_eq!(fields.text("reason", 1..=10), "");
         fields.text("absent", 1..=10);
         fields.integer("n", 0..=10);
+        assert!(!fields.flag("dry") && !fields.flag("left_out"));
         assert_eq!(fields.one_of("end", &[("completed", 1)]), None);
         let problem = fields.finish().unwrap_err();
         let pointers: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/reason", "/absent", "/n", "/end", "/extra~1"]);
+        assert_eq!(pointers, ["/reason", "/absent", "/n", "/dry", "/end", "/extra~1"]);
         assert_eq!(Fields::of(json!([])).unwrap_err().code, Code::InvalidFields);
     }
 }

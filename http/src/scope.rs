@@ -47,14 +47,14 @@ scopes! {
     OrdersRead       "orders:read"       "See everybody's orders.";
     OrdersWrite      "orders:write"      "Start and cancel everybody's orders and sagas.";
     SagasRead        "sagas:read"        "See sagas, their timelines and the stream of their changes.";
-    SagasOperate     "sagas:operate"     "Retry, compensate and wake sagas; replay dead letters.";
+    SagasOperate     "sagas:operate"     "Retry, compensate and wake sagas; replay dead letters; run jobs.";
     SagasForce       "sagas:force"       "Force a saga to a named end.";
     DefinitionsRead  "definitions:read"  "See definitions.";
     DefinitionsWrite "definitions:write" "Load, activate and roll back definitions.";
     LedgerRead       "ledger:read"       "See the books and discrepancies.";
     LedgerWrite      "ledger:write"      "Open and adjust stock, points and coupons.";
     EventsWrite      "events:write"      "Send events to sagas, and events that start sagas.";
-    AuditRead        "audit:read"        "See dead letters, shards and metrics.";
+    AuditRead        "audit:read"        "See dead letters, shards, jobs and metrics.";
     TokensWrite      "tokens:write"      "Create, list and revoke tokens.";
     RoleRisk         "role:risk"         "Cancel with reasons of the role risk.";
     RoleWarehouse    "role:warehouse"    "Cancel with reasons of the role warehouse.";

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use endstate_events::Json;
-use endstate_outbox::{Clock, Commit, CommitError, Kind, Row, Rows, Statement, Store, StoreError, Write};
-use std::sync::Arc;
+use endstate_outbox::{Clock, Commit, CommitError, Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
+use rustc_hash::FxHashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_cron_scheduler::{Job as Tick, JobScheduler, JobSchedulerError};
 use uuid::Uuid;
 
@@ -42,10 +43,10 @@ static ABANDON: Statement = Statement {
 
 static BEGIN: Statement = Statement {
     name: "job.begin_run",
-    columns: &[Kind::Text, Kind::Text, Kind::Int, Kind::Int, Kind::Int],
-    sql: "with r(job, owner, due_ms, started_ms, dry_run) as ({rows}) \
-          insert into job_run (job, owner, due_ms, started_ms, dry_run) \
-          select job, owner, due_ms, started_ms, dry_run from r where true",
+    columns: &[Kind::Text, Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Text, Kind::Text],
+    sql: "with r(job, owner, due_ms, started_ms, dry_run, asked_by, reason) as ({rows}) \
+          insert into job_run (job, owner, due_ms, started_ms, dry_run, asked_by, reason) \
+          select job, owner, due_ms, started_ms, dry_run, asked_by, reason from r where true",
 };
 
 static END: Statement = Statement {
@@ -59,9 +60,10 @@ static END: Statement = Statement {
 
 static RUNS: Statement = Statement {
     name: "job.list_runs",
-    columns: &[Kind::Int],
-    sql: "with r(page) as ({rows}) select j.job, j.due_ms, j.started_ms, j.ended_ms, j.outcome, j.dry_run, j.found, \
-          j.changed, j.details, j.error from job_run j order by j.id desc limit (select page from r)",
+    columns: &[Kind::Text, Kind::Int, Kind::Int],
+    sql: "with r(job, before_id, page) as ({rows}) select j.id, j.job, j.due_ms, j.started_ms, j.ended_ms, j.outcome, \
+          j.dry_run, j.found, j.changed, j.details, j.error, j.asked_by, j.reason from r cross join job_run j \
+          where j.job = r.job and j.id < r.before_id order by j.id desc limit (select page from r)",
 };
 
 /// Work that the clock, or a person, starts.
@@ -69,6 +71,9 @@ static RUNS: Statement = Statement {
 pub trait Job: Send + Sync + 'static {
     /// Its name in records.
     fn name(&self) -> &'static str;
+
+    /// What it does, in one line.
+    fn about(&self) -> &'static str;
 
     /// Does it; a dry run only looks.
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError>;
@@ -88,6 +93,8 @@ pub struct Report {
 /// A recorded run.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Run {
+    /// Its id; later runs have higher ones. 0 for one just made.
+    pub id: i64,
     /// The job.
     pub job: String,
     /// When the clock meant it to run.
@@ -108,13 +115,33 @@ pub struct Run {
     pub details: Json,
     /// Why it failed.
     pub error: Option<String>,
+    /// Who ran it by hand; none for the clock.
+    pub asked: Option<Asked>,
+}
+
+/// A person's wish that a job runs now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Asked {
+    /// Subject of the operator.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A job with its schedule.
+#[derive(Clone)]
+pub struct Entry {
+    /// `second minute hour day month weekday`, UTC.
+    pub schedule: String,
+    /// What runs.
+    pub job: Arc<dyn Job>,
 }
 
 /// Why a job did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// It runs elsewhere.
-    #[error("E3060: {0} runs in another process; wait for it, or for its lease to end")]
+    /// It runs already.
+    #[error("E3060: {0} runs already, here or in another process; wait for it, or for its lease to end")]
     Taken(&'static str),
     /// The store cannot be read.
     #[error(transparent)]
@@ -137,20 +164,48 @@ pub struct Jobs {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     owner: String,
+    timetable: Vec<Entry>,
+    /// Jobs that run in this process: the lease tells processes apart, not two runs of one.
+    running: Mutex<FxHashSet<&'static str>>,
+}
+
+/// A job's place among the running ones; free again when dropped.
+struct Running<'a> {
+    jobs: &'a Jobs,
+    name: &'static str,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.jobs.running.lock().unwrap_or_else(PoisonError::into_inner).remove(self.name);
+    }
 }
 
 impl Jobs {
     /// `owner` tells this process from others.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, owner: Uuid) -> Self {
-        Self { store, clock, owner: owner.to_string() }
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, owner: Uuid, timetable: Vec<Entry>) -> Self {
+        Self { store, clock, owner: owner.to_string(), timetable, running: Mutex::default() }
     }
 
-    /// Runs a job now, unless it runs elsewhere. A failed run is recorded and is not this call's failure.
-    pub async fn run(&self, job: &dyn Job, dry_run: bool) -> Result<Report, JobError> {
-        let now_ms = self.clock.now_ms();
-        self.take(job.name(), now_ms, dry_run).await?;
-        let result = job.run(now_ms, dry_run).await;
+    /// The jobs there are.
+    #[must_use]
+    pub fn timetable(&self) -> &[Entry] {
+        &self.timetable
+    }
+
+    /// A job by its name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<dyn Job>> {
+        self.timetable.iter().find(|entry| entry.job.name() == name).map(|entry| Arc::clone(&entry.job))
+    }
+
+    /// Runs a job now, unless it runs already. A failed run is recorded and is not this call's failure.
+    pub async fn run(&self, job: &dyn Job, dry_run: bool, asked: Option<Asked>) -> Result<Run, JobError> {
+        let _running = self.enter(job.name())?;
+        let started_ms = self.clock.now_ms();
+        self.take(job.name(), started_ms, dry_run, asked.as_ref()).await?;
+        let result = job.run(started_ms, dry_run).await;
         let ended_ms = self.clock.now_ms();
         let (outcome, report, error) = match result {
             Ok(report) => ("done", report, None),
@@ -159,29 +214,50 @@ impl Jobs {
         if let Some(error) = &error {
             tracing::error!(job = job.name(), error, "a scheduled job failed");
         }
-        let details = Json::from(report.details.iter().take(DETAILS).cloned().collect::<Vec<_>>()).to_string();
+        let details = Json::from(report.details.iter().take(DETAILS).cloned().collect::<Vec<_>>());
+        let (found, changed) = (report.found as i64, report.changed as i64);
         let end = Rows::one([
             job.name().into(),
             self.owner.as_str().into(),
             ended_ms.into(),
             outcome.into(),
-            (report.found as i64).into(),
-            (report.changed as i64).into(),
-            details.into(),
-            error.into(),
+            found.into(),
+            changed.into(),
+            details.to_string().into(),
+            error.clone().into(),
         ]);
         let give = Rows::one([job.name().into(), self.owner.as_str().into()]);
         self.commit(vec![Write::any(&END, end), Write::any(&GIVE, give)]).await?;
-        Ok(report)
+        Ok(Run {
+            id: 0,
+            job: job.name().to_owned(),
+            due_ms: started_ms,
+            started_ms,
+            ended_ms: Some(ended_ms),
+            outcome: Some(outcome.to_owned()),
+            dry_run,
+            found,
+            changed,
+            details,
+            error,
+            asked,
+        })
     }
 
-    /// The last runs of all jobs, newest first.
-    pub async fn runs(&self, page: u32) -> Result<Vec<Run>, StoreError> {
-        let rows = self.store.read(&RUNS, Rows::one([i64::from(page).into()])).await?;
+    /// The last runs of a job before the run `before`, newest first.
+    pub async fn runs(&self, job: &str, before: i64, page: i64) -> Result<Vec<Run>, StoreError> {
+        let rows = self.store.read(&RUNS, Rows::one([job.into(), before.into(), page.into()])).await?;
         Ok(rows.iter().filter_map(run).collect())
     }
 
-    async fn take(&self, job: &'static str, now_ms: i64, dry_run: bool) -> Result<(), JobError> {
+    fn enter(&self, name: &'static str) -> Result<Running<'_>, JobError> {
+        match self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
+            true => Ok(Running { jobs: self, name }),
+            false => Err(JobError::Taken(name)),
+        }
+    }
+
+    async fn take(&self, job: &'static str, now_ms: i64, dry_run: bool, asked: Option<&Asked>) -> Result<(), JobError> {
         let lease = Rows::one([job.into(), self.owner.as_str().into(), now_ms.into(), (now_ms + LEASE_MS).into()]);
         let abandoned = Rows::one([job.into(), now_ms.into()]);
         let begun = Rows::one([
@@ -190,6 +266,8 @@ impl Jobs {
             now_ms.into(),
             now_ms.into(),
             i64::from(dry_run).into(),
+            asked.map(|asked| asked.by.as_str()).into(),
+            asked.map(|asked| asked.reason.as_str()).into(),
         ]);
         // The lease is the guard of all three: not taken, nothing is written.
         let writes = vec![Write::exact(&TAKE, lease), Write::any(&ABANDON, abandoned), Write::exact(&BEGIN, begun)];
@@ -205,49 +283,51 @@ impl Jobs {
     }
 }
 
-/// Lets the clock start jobs until it is dropped: (schedule, job) pairs, in UTC. A run that is due while the one before
-/// still runs is left out.
-pub async fn schedule(jobs: Arc<Jobs>, timetable: Vec<(String, Arc<dyn Job>)>) -> Result<JobScheduler, JobError> {
+/// Lets the clock start the jobs of the timetable until it is dropped. A run that is due while the one before still runs
+/// is left out.
+pub async fn schedule(jobs: Arc<Jobs>) -> Result<JobScheduler, JobError> {
     let refused = |schedule: &str| {
         let schedule = schedule.to_owned();
         move |error: JobSchedulerError| JobError::Schedule { schedule, reason: error.to_string() }
     };
     let clock = JobScheduler::new().await.map_err(refused("the clock"))?;
-    for (schedule, job) in timetable {
-        let jobs = Arc::clone(&jobs);
-        let running = Arc::new(tokio::sync::Mutex::new(()));
+    for Entry { schedule, job } in &jobs.timetable {
+        let (jobs, job) = (Arc::clone(&jobs), Arc::clone(job));
         let tick = Tick::new_async(schedule.as_str(), move |_, _| {
-            let (jobs, job, running) = (Arc::clone(&jobs), Arc::clone(&job), Arc::clone(&running));
+            let (jobs, job) = (Arc::clone(&jobs), Arc::clone(&job));
             Box::pin(async move {
-                let Ok(_alone) = running.try_lock() else { return };
-                match jobs.run(&*job, false).await {
+                match jobs.run(&*job, false, None).await {
                     Ok(_) | Err(JobError::Taken(_)) => {}
                     Err(error) => tracing::error!(job = job.name(), %error, "a scheduled job could not run"),
                 }
             })
         })
-        .map_err(refused(&schedule))?;
-        clock.add(tick).await.map_err(refused(&schedule))?;
+        .map_err(refused(schedule))?;
+        clock.add(tick).await.map_err(refused(schedule))?;
     }
     clock.start().await.map_err(refused("the clock"))?;
     Ok(clock)
 }
 
 fn run(row: &Row) -> Option<Run> {
-    let [job, due, started, ended, outcome, dry_run, found, changed, details, error] = row.as_slice() else {
+    let [id, job, due, started, ended, outcome, dry_run, found, changed, details, error, by, reason] = row.as_slice()
+    else {
         return None;
     };
+    let text = |value: &Value| value.text().map(str::to_owned);
     Some(Run {
-        job: job.text()?.to_owned(),
+        id: id.int()?,
+        job: text(job)?,
         due_ms: due.int()?,
         started_ms: started.int()?,
         ended_ms: ended.int(),
-        outcome: outcome.text().map(str::to_owned),
+        outcome: text(outcome),
         dry_run: dry_run.int()? == 1,
         found: found.int()?,
         changed: changed.int()?,
         details: details.text().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
-        error: error.text().map(str::to_owned),
+        error: text(error),
+        asked: text(by).zip(text(reason)).map(|(by, reason)| Asked { by, reason }),
     })
 }
 
@@ -276,6 +356,10 @@ mod tests {
             "slow"
         }
 
+        fn about(&self) -> &'static str {
+            "takes its time"
+        }
+
         async fn run(&self, _: i64, dry_run: bool) -> Result<Report, StoreError> {
             self.started.notify_one();
             self.go.notified().await;
@@ -297,7 +381,11 @@ mod tests {
         }
 
         fn jobs(&self, owner: u128) -> Arc<Jobs> {
-            Arc::new(Jobs::new(Arc::clone(&self.store), self.clock.clone(), Uuid::from_u128(owner)))
+            self.scheduled(owner, Vec::new())
+        }
+
+        fn scheduled(&self, owner: u128, timetable: Vec<Entry>) -> Arc<Jobs> {
+            Arc::new(Jobs::new(Arc::clone(&self.store), self.clock.clone(), Uuid::from_u128(owner), timetable))
         }
     }
 
@@ -307,16 +395,22 @@ mod tests {
         let (first, second, slow) = (world.jobs(1), world.jobs(2), Arc::new(Slow::default()));
         let running = tokio::spawn({
             let (first, slow) = (Arc::clone(&first), Arc::clone(&slow));
-            async move { first.run(&*slow, false).await }
+            async move { first.run(&*slow, false, None).await }
         });
         slow.started.notified().await;
-        assert!(matches!(second.run(&*slow, false).await, Err(JobError::Taken("slow"))));
+        for other in [&first, &second] {
+            assert!(matches!(other.run(&*slow, false, None).await, Err(JobError::Taken("slow"))));
+        }
         slow.go.notify_one();
         assert_eq!(running.await.unwrap().unwrap().changed, 2);
 
         slow.go.notify_one();
-        assert_eq!(second.run(&*slow, true).await.unwrap().changed, 0);
-        let runs = first.runs(10).await.unwrap();
+        let asked = Asked { by: "ann".into(), reason: "OPS-1".into() };
+        let by_hand = second.run(&*slow, true, Some(asked)).await.unwrap();
+        assert_eq!((by_hand.changed, by_hand.outcome.as_deref()), (0, Some("done")));
+        let runs = first.runs("slow", i64::MAX, 10).await.unwrap();
+        assert_eq!(runs[0], Run { id: runs[0].id, ..by_hand });
+        assert_eq!(first.runs("slow", runs[0].id, 10).await.unwrap(), runs[1..]);
         let outcomes: Vec<_> = runs.iter().map(|run| (run.outcome.as_deref(), run.found, run.dry_run)).collect();
         assert_eq!(outcomes, [(Some("done"), 2, true), (Some("done"), 2, false)]);
         assert_eq!(runs[0].details, serde_json::json!(["x"]));
@@ -328,22 +422,23 @@ mod tests {
         let (dead, next, slow) = (world.jobs(1), world.jobs(2), Slow::default());
         // Dropped in the middle, as a kill does.
         tokio::select! {
-            _ = dead.run(&slow, false) => unreachable!("nobody lets it go"),
+            _ = dead.run(&slow, false, None) => unreachable!("nobody lets it go"),
             () = slow.started.notified() => {}
         }
-        assert!(matches!(next.run(&slow, false).await, Err(JobError::Taken(_))));
+        assert!(matches!(next.run(&slow, false, None).await, Err(JobError::Taken(_))));
         world.clock.advance(LEASE_MS + 1);
         slow.go.notify_one();
-        next.run(&slow, false).await.unwrap();
-        let outcomes: Vec<_> = next.runs(10).await.unwrap().into_iter().map(|run| run.outcome).collect();
+        next.run(&slow, false, None).await.unwrap();
+        let outcomes: Vec<_> =
+            next.runs("slow", i64::MAX, 10).await.unwrap().into_iter().map(|run| run.outcome).collect();
         assert_eq!(outcomes, [Some("done".to_owned()), Some("abandoned".to_owned())]);
     }
 
     #[tokio::test]
     async fn a_schedule_that_makes_no_sense_is_refused_by_name() {
         let world = World::new().await;
-        let timetable: Vec<(String, Arc<dyn Job>)> = vec![("every now and then".to_owned(), Arc::new(Slow::default()))];
-        let error = schedule(world.jobs(1), timetable).await.err().expect("refused").to_string();
+        let timetable = vec![Entry { schedule: "every now and then".to_owned(), job: Arc::new(Slow::default()) }];
+        let error = schedule(world.scheduled(1, timetable)).await.err().expect("refused").to_string();
         assert!(error.contains("E3061") && error.contains("every now and then"), "{error}");
     }
 
@@ -352,9 +447,8 @@ mod tests {
         let world = World::new().await;
         let slow = Arc::new(Slow::default());
         slow.go.notify_one();
-        let jobs = world.jobs(1);
-        let timetable: Vec<(String, Arc<dyn Job>)> = vec![("* * * * * *".to_owned(), slow.clone())];
-        let _clock = schedule(jobs, timetable).await.unwrap();
+        let jobs = world.scheduled(1, vec![Entry { schedule: "* * * * * *".to_owned(), job: slow.clone() }]);
+        let _clock = schedule(jobs).await.unwrap();
         tokio::time::timeout(std::time::Duration::from_secs(3), slow.started.notified()).await.unwrap();
     }
 }

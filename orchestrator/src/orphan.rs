@@ -67,6 +67,10 @@ impl Job for Orphans {
         "orphans"
     }
 
+    fn about(&self) -> &'static str {
+        "sends inputs whose saga has turned up, and tells people of the others"
+    }
+
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
         let store = self.gateway.store();
         let mut report = Report::default();

@@ -94,6 +94,10 @@ impl Job for Sweep {
         "sweep"
     }
 
+    fn about(&self) -> &'static str {
+        "pushes sagas past their time, and tells people of parked ones"
+    }
+
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
         let mut report = Report::default();
         let rows = Rows::one([(now_ms - self.overdue_ms).into(), i64::from(self.limit).into()]);

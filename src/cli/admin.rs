@@ -1,22 +1,65 @@
-//! Commands about the whole system: dead letters, tokens, the books.
+//! Commands about the whole system: dead letters, jobs, tokens, the books.
 
-use super::args::{DeadlettersCommand, TokenCommand};
+use super::args::{DeadlettersCommand, JobCommand, TokenCommand};
 use super::client::{Client, segment};
 use super::failure::Failure;
-use super::output::{Output, items, members};
+use super::output::{Output, cell, items, members, table};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// `endstate deadletters ...`.
 pub(super) async fn dead_letters(command: DeadlettersCommand, output: Output, client: &Client) -> Result<(), Failure> {
     match command {
         DeadlettersCommand::List { limit } => {
             let found = client.get("/v1/dead-letters", &[("limit", limit.to_string())]).await?;
-            output.print(&found, |found| items(found, &["id", "side", "topic", "at", "reason"]))
+            output.print(&found, |found| {
+                items(found, &["id", "side", "topic", "at", "replayed_at", "replayed_by", "reason"])
+            })
         }
         DeadlettersCommand::Replay { id, reason } => {
             let path = format!("/v1/dead-letters/{}/replay", segment(&id));
             output.print(&client.post(&path, &json!({ "reason": reason })).await?, members)
+        }
+    }
+}
+
+/// `endstate job ...`.
+pub(super) async fn jobs(command: JobCommand, output: Output, client: &Client) -> Result<(), Failure> {
+    match command {
+        JobCommand::List => {
+            let found = client.get("/v1/jobs", &[]).await?;
+            output.print(&found, |found| {
+                let row = |job: &Value| {
+                    let last = &job["last_run"];
+                    let cells = [&job["job"], &job["schedule"], &last["started_at"], &last["outcome"], &job["about"]];
+                    cells.map(cell).to_vec()
+                };
+                let rows: Vec<_> = found["items"].as_array().into_iter().flatten().map(row).collect();
+                table(&["job", "schedule", "last run", "outcome", "about"], &rows)
+            })
+        }
+        JobCommand::Run { job, dry_run, reason } => {
+            let path = format!("/v1/jobs/{}/run", segment(&job));
+            let ran = client.post(&path, &json!({ "reason": reason, "dry_run": dry_run })).await?;
+            if ran.is_null() && output.is_text() {
+                eprintln!("it still runs; look with: endstate job runs {job}");
+            }
+            output.print(&ran, members)?;
+            match ran["outcome"].as_str() {
+                Some("failed") => Err(Failure::no(format!("{job} failed: {}", cell(&ran["error"])))),
+                _ => Ok(()),
+            }
+        }
+        JobCommand::Runs { job, limit, cursor } => {
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend(cursor.map(|cursor| ("cursor", cursor)));
+            let found = client.get(&format!("/v1/jobs/{}/runs", segment(&job)), &query).await?;
+            output.print(&found, |found| {
+                items(
+                    found,
+                    &["started_at", "ended_at", "outcome", "dry_run", "found", "changed", "by", "reason", "error"],
+                )
+            })
         }
     }
 }

@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Messages that could not be processed
     #[command(subcommand)]
     Deadletters(DeadlettersCommand),
+    /// Scheduled jobs: what they are, what their runs did, and running one now
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Open or adjust stock in bulk
     #[command(subcommand)]
     Stock(StockCommand),
@@ -389,22 +392,49 @@ pub(crate) struct OrderAct {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadlettersCommand {
-    /// List them, with the reason of each
+    /// List them, with the reason of each, and who sent which again
     List {
         /// How many.
         #[arg(long, default_value_t = 50)]
         limit: u32,
     },
     /// Process one again
-    #[command(
-        after_help = "Example:\n  endstate deadletters replay 0193a0b2-7c00-8abc-9def-0123456789ab --reason \"fixed in 1.2\""
-    )]
+    #[command(after_help = "Example:\n  endstate deadletters replay 17 --reason \"fixed in 1.2\"")]
     Replay {
         /// Its id.
         id: String,
         /// Why.
         #[arg(long)]
         reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// List the jobs, each with its schedule and its last run
+    List,
+    /// Run a job now and show what it found and changed
+    #[command(after_help = "Example:\n  endstate job run sweep --dry-run")]
+    Run {
+        /// Name of the job.
+        job: String,
+        /// Only look, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Why; stays in the run's record.
+        #[arg(long, default_value = "by hand")]
+        reason: String,
+    },
+    /// List the last runs of a job
+    Runs {
+        /// Name of the job.
+        job: String,
+        /// How many.
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+        /// Where the page before ended.
+        #[arg(long)]
+        cursor: Option<String>,
     },
 }
 

@@ -34,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Saga(command) => saga::run(command, output, client).await,
         Command::Order(command) => saga::run_order(command, output, &client()?).await,
         Command::Deadletters(command) => admin::dead_letters(command, output, &client()?).await,
+        Command::Job(command) => admin::jobs(command, output, &client()?).await,
         Command::Stock(StockCommand::Open(args)) => bulk::send("stock", "open", &args, output, &client()?).await,
         Command::Stock(StockCommand::Adjust(args)) => bulk::send("stock", "adjust", &args, output, &client()?).await,
         Command::Points(PointsCommand::Adjust(args)) => bulk::send("points", "adjust", &args, output, &client()?).await,

@@ -36,7 +36,8 @@ static LIST: Statement = Statement {
     name: "dead_letter.list",
     columns: &[Kind::Int, Kind::Int],
     sql: "with r(after_id, page) as ({rows}) \
-          select d.id, d.topic, d.partition, d.read_offset, d.bytes, d.reason, d.time_ms, d.replayed_ms \
+          select d.id, d.topic, d.partition, d.read_offset, d.bytes, d.reason, d.time_ms, d.replayed_ms, \
+          d.replayed_by, d.replay_reason \
           from dead_letter d, r where d.id > r.after_id order by d.id limit (select page from r)",
 };
 
@@ -48,8 +49,9 @@ static ONE: Statement = Statement {
 
 static REPLAYED: Statement = Statement {
     name: "dead_letter.replayed",
-    columns: &[Kind::Int, Kind::Int],
-    sql: "with r(id, now_ms) as ({rows}) update dead_letter set replayed_ms = r.now_ms from r \
+    columns: &[Kind::Int, Kind::Int, Kind::Text, Kind::Text],
+    sql: "with r(id, now_ms, actor, reason) as ({rows}) update dead_letter \
+          set replayed_ms = r.now_ms, replayed_by = r.actor, replay_reason = r.reason from r \
           where dead_letter.id = r.id and dead_letter.replayed_ms is null",
 };
 
@@ -62,6 +64,17 @@ pub struct Stored {
     pub letter: DeadLetter,
     /// When it was replayed, if ever.
     pub replayed_ms: Option<i64>,
+    /// Who replayed it, and why.
+    pub replayed: Option<Replay>,
+}
+
+/// An operator's wish to replay a letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Subject of the operator.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Why a dead letter was not replayed.
@@ -96,7 +109,7 @@ pub async fn list(store: &dyn Store, after_id: i64, page: i64) -> Result<Vec<Sto
 }
 
 fn stored(row: &[Value]) -> Option<Stored> {
-    let [id, topic, partition, offset, bytes, reason, time_ms, replayed_ms] = row else { return None };
+    let [id, topic, partition, offset, bytes, reason, time_ms, replayed_ms, by, why] = row else { return None };
     let letter = DeadLetter {
         topic: topic_of(topic.text()?)?,
         partition: u16::try_from(partition.int()?).ok()?,
@@ -105,15 +118,23 @@ fn stored(row: &[Value]) -> Option<Stored> {
         reason: reason.text()?.to_owned(),
         time_ms: time_ms.int()?,
     };
-    Some(Stored { id: id.int()?, letter, replayed_ms: replayed_ms.int() })
+    let replayed = by.text().zip(why.text()).map(|(by, why)| Replay { by: by.to_owned(), reason: why.to_owned() });
+    Some(Stored { id: id.int()?, letter, replayed_ms: replayed_ms.int(), replayed })
 }
 
 fn topic_of(label: &str) -> Option<Topic> {
     Topic::ALL.into_iter().find(|topic| topic.label() == label)
 }
 
-/// Sends a dead letter to its partition again and marks it, in one transaction.
-pub async fn replay(store: &dyn Store, id: i64, now_ms: i64) -> Result<(), ReplayError> {
+/// Sends a dead letter to its partition again and marks it, in one transaction. `amend` may complete what the letter
+/// lacked when it was put aside.
+pub async fn replay(
+    store: &dyn Store,
+    id: i64,
+    Replay { by, reason }: &Replay,
+    now_ms: i64,
+    amend: impl FnOnce(&mut Envelope) + Send,
+) -> Result<(), ReplayError> {
     let rows = store.read(&ONE, Rows::one([id.into()])).await?;
     let row = rows.first().ok_or(ReplayError::Unknown(id))?;
     let [topic, partition, bytes, replayed] = row.as_slice() else { return Err(ReplayError::Unknown(id)) };
@@ -122,13 +143,19 @@ pub async fn replay(store: &dyn Store, id: i64, now_ms: i64) -> Result<(), Repla
     }
     let topic = topic.text().and_then(topic_of).ok_or(ReplayError::Unknown(id))?;
     let partition = partition.int().and_then(|p| u16::try_from(p).ok()).ok_or(ReplayError::Unknown(id))?;
-    let envelope: Envelope = serde_json::from_str(bytes.text().unwrap_or_default())
+    let mut envelope: Envelope = serde_json::from_str(bytes.text().unwrap_or_default())
         .map_err(|error| ReplayError::Unreadable { id, reason: error.to_string() })?;
+    amend(&mut envelope);
+    let mark = Rows::one([id.into(), now_ms.into(), by.as_str().into(), reason.as_str().into()]);
     let commit = Commit {
-        writes: vec![crate::Write::exact(&REPLAYED, Rows::one([id.into(), now_ms.into()]))],
+        writes: vec![crate::Write::exact(&REPLAYED, mark)],
         messages: vec![Outgoing { topic, partition, envelope: envelope.into() }],
         ..Commit::default()
     };
-    store.commit(commit).await?;
-    Ok(())
+    match store.commit(commit).await {
+        Ok(_) => Ok(()),
+        // Another operator was earlier.
+        Err(CommitError::Conflict { .. }) => Err(ReplayError::Replayed(id)),
+        Err(error) => Err(error.into()),
+    }
 }

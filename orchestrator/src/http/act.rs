@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Characters of a reason: long enough for a ticket and a sentence.
-const REASON: std::ops::RangeInclusive<usize> = 1..=500;
+pub(super) const REASON: std::ops::RangeInclusive<usize> = 1..=500;
 
 /// Sagas woken by one call; call again for more.
 const WAKE: usize = 2_000;

@@ -4,10 +4,13 @@ use super::model::Page;
 use super::{Api, refuse};
 use axum::Json as Body;
 use axum::extract::{Path, State};
-use endstate_events::{Json, SagaId, Side};
+use axum::http::StatusCode;
+use endstate_events::{Envelope, Input, InputBody, Json, Message, SagaId, Side};
 use endstate_http::guard::StrictJson;
+use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Code, Fields, Params, Problem, Timestamp, scope};
-use endstate_outbox::{Kind, Rows, Statement, dead_letter};
+use endstate_outbox::dead_letter::{self, Replay};
+use endstate_outbox::{Kind, Rows, Statement};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -53,6 +56,12 @@ pub struct DeadLetterBody {
     /// When it was sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_at: Option<Timestamp>,
+    /// Who sent it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed_by: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_reason: Option<String>,
 }
 
 /// Two books that differ.
@@ -96,9 +105,10 @@ pub struct ShardBody {
     pub view_behind: i64,
 }
 
-fn id_cursor(params: &mut Params) -> Result<i64, Problem> {
-    let Some(text) = params.text("cursor") else { return Ok(0) };
-    text.parse().map_err(|_| Problem::new(Code::InvalidCursor, "this is not a cursor of ours"))
+/// The cursor of a list whose entries have numbers.
+pub(super) fn id_cursor(params: &mut Params) -> Result<Option<i64>, Problem> {
+    let Some(text) = params.text("cursor") else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| Problem::new(Code::InvalidCursor, "this is not a cursor of ours"))
 }
 
 /// List dead letters, oldest first.
@@ -114,7 +124,7 @@ pub async fn dead_letters(
     mut params: Params,
 ) -> Result<Body<Page<DeadLetterBody>>, Problem> {
     let limit = params.integer("limit", 1..=200)?.unwrap_or(50);
-    let after = id_cursor(&mut params)?;
+    let after = id_cursor(&mut params)?.unwrap_or(0);
     params.finish()?;
     let found = dead_letter::list(&**api.gateway.store(), after, limit).await.map_err(refuse::store)?;
     let next = found.last().filter(|_| found.len() as i64 == limit).map(|last| last.id.to_string());
@@ -124,7 +134,7 @@ pub async fn dead_letters(
             Side::Orchestrator.label()
         }
     };
-    let items = found.into_iter().map(|stored| DeadLetterBody {
+    let item = |stored: dead_letter::Stored| DeadLetterBody {
         id: stored.id,
         side: side(stored.letter.topic),
         topic: stored.letter.topic.label(),
@@ -134,8 +144,10 @@ pub async fn dead_letters(
         reason: stored.letter.reason,
         at: Timestamp(stored.letter.time_ms),
         replayed_at: stored.replayed_ms.map(Timestamp),
-    });
-    Ok(Body(Page { items: items.collect(), next, lag_ms: None }))
+        replayed_by: stored.replayed.as_ref().map(|replay| replay.by.clone()),
+        replay_reason: stored.replayed.map(|replay| replay.reason),
+    };
+    Ok(Body(Page { items: found.into_iter().map(item).collect(), next, lag_ms: None }))
 }
 
 /// What a replay did.
@@ -150,11 +162,16 @@ pub struct Replayed {
 }
 
 /// Send a dead letter to its partition again.
+///
+/// What still cannot be handled becomes another dead letter. Who and why stays with the letter.
 #[utoipa::path(
     post, path = "/v1/dead-letters/{id}/replay", operation_id = "replayDeadLetter", tag = "operators",
     params(("id" = i64, Path)),
     request_body = super::act::ReasonCall,
-    responses((status = 202, description = "Queued durably", body = Replayed)),
+    responses(
+        (status = 202, description = "Queued durably", body = Replayed),
+        (status = 404, description = "E2205", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("token" = ["sagas:operate"]))
 )]
 pub async fn replay(
@@ -162,15 +179,26 @@ pub async fn replay(
     Allowed(caller, ..): Allowed<scope::SagasOperate>,
     Path(id): Path<String>,
     StrictJson(body): StrictJson,
-) -> Result<(axum::http::StatusCode, Body<Replayed>), Problem> {
+) -> Result<(StatusCode, Body<Replayed>), Problem> {
     let mut fields = Fields::of(body)?;
     let reason = fields.text("reason", 1..=500);
     fields.finish()?;
     let id = id.parse().map_err(|_| Problem::new(Code::UnknownDeadLetter, "ids of dead letters are numbers"))?;
     let now_ms = api.gateway.clock().now_ms();
-    dead_letter::replay(&**api.gateway.store(), id, now_ms).await.map_err(refuse::replay)?;
-    tracing::info!(id, by = caller.subject, reason, "a dead letter was replayed");
-    Ok((axum::http::StatusCode::ACCEPTED, Body(Replayed { id, by: caller.subject, reason })))
+    let wish = Replay { by: caller.subject, reason };
+    let amend = |envelope: &mut Envelope| choose_version(&api, envelope);
+    dead_letter::replay(&**api.gateway.store(), id, &wish, now_ms, amend).await.map_err(refuse::replay)?;
+    let Replay { by, reason } = wish;
+    tracing::info!(id, by, reason, "a dead letter was replayed");
+    Ok((StatusCode::ACCEPTED, Body(Replayed { id, by, reason })))
+}
+
+/// Whoever queues a start chooses the version; one that was queued while its definition had none gets it now.
+fn choose_version(api: &Api, envelope: &mut Envelope) {
+    let Message::Input(Input { body: InputBody::Start(start), .. }) = &mut envelope.message else { return };
+    if start.version == 0 {
+        start.version = api.gateway.definitions().active(&start.definition).map_or(0, |active| active.version());
+    }
 }
 
 /// List discrepancies, oldest first.
@@ -190,7 +218,7 @@ pub async fn discrepancies(
 ) -> Result<Body<Page<DiscrepancyBody>>, Problem> {
     let state = params.one_of("state", &["open", "explained", "fixed"])?;
     let limit = params.integer("limit", 1..=200)?.unwrap_or(50);
-    let after = id_cursor(&mut params)?;
+    let after = id_cursor(&mut params)?.unwrap_or(0);
     params.finish()?;
     let given = Rows::one([after.into(), limit.into(), state.into()]);
     let rows = api.gateway.store().read(&DISCREPANCIES, given).await.map_err(refuse::store)?;

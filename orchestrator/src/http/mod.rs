@@ -6,7 +6,7 @@
 //! - [`orders`]: orders as customers and the back office see them (A8)
 //! - [`changes`]: status changes out, events of other teams in
 //! - [`definitions`]: list, load, activate, roll back
-//! - [`admin`]: dead letters, discrepancies, shards; [`tokens`]
+//! - [`admin`]: dead letters, discrepancies, shards; [`jobs`]; [`tokens`]
 //! - [`health`]: is it alive, ready; metrics; the API's description
 //! - [`model`], [`refuse`], [`show`]: answers and refusals
 
@@ -18,6 +18,7 @@ pub mod orders;
 pub mod changes;
 pub mod definitions;
 pub mod admin;
+pub mod jobs;
 pub mod tokens;
 pub mod health;
 pub mod model;
@@ -25,6 +26,7 @@ mod refuse;
 pub mod show;
 
 use crate::gateway::Gateway;
+use crate::job::Jobs;
 use axum::Router;
 use axum::middleware;
 use endstate_http::auth::{self, Identity};
@@ -48,6 +50,8 @@ pub struct Api {
     pub tokens: Arc<Tokens>,
     /// Set when the server should get no more work.
     pub drain: Drain,
+    /// Scheduled jobs.
+    pub jobs: Arc<Jobs>,
     /// Which shards of this process are assigned.
     pub shards: Census,
     /// How far the view is behind, in milliseconds.
@@ -82,7 +86,7 @@ impl Api {
         (name = "events", description = "Status changes out, events in"),
         (name = "definitions", description = "What sagas are made from"),
         (name = "participants", description = "Callbacks, stock, points, coupons, books"),
-        (name = "system", description = "Health, dead letters, shards, tokens"),
+        (name = "system", description = "Health, dead letters, shards, jobs, tokens"),
     )
 )]
 struct Description;
@@ -114,6 +118,9 @@ pub fn routes(api: Api) -> OpenApiRouter {
         .routes(routes!(admin::replay))
         .routes(routes!(admin::discrepancies))
         .routes(routes!(admin::shards))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::runs))
+        .routes(routes!(jobs::run))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(health::livez))

@@ -17,7 +17,8 @@ pub(super) fn store(error: StoreError) -> Problem {
     Problem::new(Code::StoreUnavailable, "send it again with the same number or key")
 }
 
-fn commit(error: CommitError) -> Problem {
+/// What a commit met that no shard retries.
+pub(super) fn commit(error: CommitError) -> Problem {
     match error {
         CommitError::Data(reason) => Problem::new(Code::InvalidFields, reason),
         CommitError::Fenced(_) | CommitError::Conflict { .. } | CommitError::Doubt(_) => {

@@ -67,6 +67,7 @@ async fn operators_actions_need_more_than_reading_and_writing() {
         "/v1/sagas/bench_saga/N/force",
         "/v1/definitions/bench_saga/steps/lock/wake",
         "/v1/dead-letters/1/replay",
+        "/v1/jobs/sweep/run",
         "/v1/operations",
         "/v1/definitions/bench_saga/activate",
         "/v1/tokens",

@@ -2,6 +2,7 @@
 //!
 //! - [`flow`]: orders and sagas from start to end
 //! - [`access`]: who may call what
+//! - [`operators`]: dead letters sent again, jobs by hand
 //! - [`hostile`]: input that strangers send
 //! - [`description`]: the committed description is the one the code gives
 
@@ -9,6 +10,7 @@ mod access;
 mod description;
 mod flow;
 mod hostile;
+mod operators;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -22,6 +24,9 @@ use endstate_http::{Scope, Tokens};
 use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::gateway::Gateway;
 use endstate_orchestrator::handler::{Listeners, SagaHandler};
+use endstate_orchestrator::job::{Entry, Jobs};
+use endstate_orchestrator::orphan::Orphans;
+use endstate_orchestrator::sweep::Sweep;
 use endstate_orchestrator::view::Projector;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_orchestrator::{http, view};
@@ -95,14 +100,24 @@ fn routes(
         drain: drain.clone(),
     };
     let api = http::Api {
-        gateway,
+        gateway: gateway.clone(),
         tokens,
         drain: drain.clone(),
+        jobs: jobs(store, gateway),
         shards,
         view_lag_ms: Arc::default(),
         metrics: Arc::new(String::new),
     };
     http::routes(api).merge(participants_http::routes(participants))
+}
+
+/// The scheduled jobs, without a clock.
+fn jobs(store: &Arc<SqliteStore>, gateway: Gateway) -> Arc<Jobs> {
+    let (alerts, _) = tokio::sync::mpsc::unbounded_channel();
+    let entry = |job| Entry { schedule: "0 * * * * *".to_owned(), job };
+    let sweep = Sweep::new(gateway.clone(), alerts.clone(), 60_000, 100);
+    let timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(Orphans::new(gateway, alerts)))];
+    Arc::new(Jobs::new(store.clone(), Arc::new(SystemClock), uuid::Uuid::new_v4(), timetable))
 }
 
 impl Server {

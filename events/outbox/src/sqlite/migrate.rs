@@ -23,12 +23,13 @@ macro_rules! migration {
 }
 
 /// All migrations of an embedded store, in order.
-pub(super) static ALL: [Migration; 5] = [
+pub(super) static ALL: [Migration; 6] = [
     migration!("0001_shard"),
     migration!("0002_saga"),
     migration!("0003_participants"),
     migration!("0004_api"),
     migration!("0005_job"),
+    migration!("0006_operators"),
 ];
 
 pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(), StoreError> {

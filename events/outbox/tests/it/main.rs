@@ -136,8 +136,12 @@ async fn z10_one_poisonous_record_does_not_hurt_its_neighbours() {
     let letters = dead_letter::list(&*store, 0, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].letter.offset, letters[0].letter.reason.as_str()), (2, "I do not eat this"));
-    dead_letter::replay(&*store, letters[0].id, 5).await.unwrap();
-    assert!(matches!(dead_letter::replay(&*store, letters[0].id, 6).await, Err(dead_letter::ReplayError::Replayed(_))));
+    let wish = dead_letter::Replay { by: "ann".into(), reason: "fixed".into() };
+    dead_letter::replay(&*store, letters[0].id, &wish, 5, |_| {}).await.unwrap();
+    let again = dead_letter::replay(&*store, letters[0].id, &wish, 6, |_| {}).await;
+    assert!(matches!(again, Err(dead_letter::ReplayError::Replayed(_))));
+    let marked = dead_letter::list(&*store, 0, 10).await.unwrap().remove(0);
+    assert_eq!((marked.replayed_ms, marked.replayed), (Some(5), Some(wish)));
     turn_until_idle(&mut shard).await;
     assert_eq!(dead_letter::list(&*store, 0, 10).await.unwrap().len(), 2, "still poison, put aside again");
 }
