@@ -1,5 +1,6 @@
 //! The codes of refused calls (E2). A code is never given another meaning; each has a page that the server itself serves.
 
+use crate::pages;
 use axum::http::StatusCode;
 
 macro_rules! codes {
@@ -30,12 +31,6 @@ macro_rules! codes {
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$name => $title),* }
-            }
-
-            /// Its page: cause and cure, in Markdown. A code without a page does not compile.
-            #[must_use]
-            pub fn page(self) -> &'static str {
-                match self { $(Self::$name => include_str!(concat!("../../docs/errors/", $code, ".md"))),* }
             }
         }
     };
@@ -94,10 +89,10 @@ codes! {
 }
 
 impl Code {
-    /// Finds a code by its label, upper or lower case.
+    /// Its page: cause and cure, in Markdown.
     #[must_use]
-    pub fn find(label: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|code| code.label().eq_ignore_ascii_case(label))
+    pub fn page(self) -> &'static str {
+        pages::find(self.label()).unwrap_or_default()
     }
 
     /// Seconds after which the same call may succeed, for codes that pass by themselves.
@@ -129,6 +124,5 @@ mod tests {
         let labels: HashSet<_> = Code::ALL.iter().map(|code| code.label()).collect();
         assert_eq!(labels.len(), Code::ALL.len());
         assert!(labels.iter().all(|label| label.starts_with("E2") && label.len() == 5));
-        assert_eq!(Code::find("e2001"), Some(Code::MalformedJson));
     }
 }

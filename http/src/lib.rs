@@ -5,7 +5,7 @@
 //! - [`scope`], [`token`], [`auth`]: who calls and what they may do
 //! - [`query`], [`headers`], [`cursor`], [`time`]: what surrounds a body
 //! - [`strict_json`], [`fields`]: a body, refused precisely
-//! - [`code`], [`problem`]: every refusal, with a code and a page
+//! - [`code`], [`pages`], [`problem`]: every refusal, with a code and a page
 
 pub mod guard;
 pub mod scope;
@@ -18,6 +18,7 @@ pub mod time;
 pub mod strict_json;
 pub mod fields;
 pub mod code;
+pub mod pages;
 pub mod problem;
 
 pub use auth::{Allowed, Caller};

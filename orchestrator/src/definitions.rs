@@ -69,7 +69,7 @@ pub enum DefinitionsError {
     #[error("the definition has {} fault(s)", .0.len())]
     Faulty(Vec<Diagnostic>),
     /// The version exists with another text.
-    #[error("E1090: {name} version {version} is stored with another text; raise its version")]
+    #[error("E1060: {name} version {version} is stored with another text; raise its version")]
     Changed {
         /// The definition.
         name: String,

@@ -123,7 +123,7 @@ pub struct Shard<H> {
     handler: H,
     owned: Option<Owned>,
     backoff: Duration,
-    seat: Option<Seat>,
+    seat: Seat,
 }
 
 struct Owned {
@@ -153,13 +153,13 @@ enum Failure {
 impl<H: Handler> Shard<H> {
     /// A shard that owns nothing yet; the first turn assigns it.
     pub fn new(id: ShardId, store: Arc<dyn Store>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, handler: H) -> Self {
-        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat: None }
+        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat: Seat::default() }
     }
 
     /// Lets a census know whether the shard is assigned.
     #[must_use]
     pub fn counted(self, census: &Census) -> Self {
-        Self { seat: Some(census.seat()), ..self }
+        Self { seat: census.seat(), ..self }
     }
 
     /// The handler, for tests and drains.
@@ -216,7 +216,7 @@ impl<H: Handler> Shard<H> {
             Err(reason) => {
                 tracing::warn!(shard = %self.id, %reason, "E4030: shard is assigned again");
                 self.owned = None;
-                self.take_seat(false);
+                self.seat.take(false);
                 self.handler.rolled_back();
                 let pause = self.backoff;
                 self.backoff = (pause * 2).min(BACKOFF_MOST);
@@ -257,14 +257,8 @@ impl<H: Handler> Shard<H> {
         let consumers = self.handler.topics().iter().map(consumer).collect();
         tracing::debug!(shard = %self.id, epoch = assignment.epoch, "assigned");
         self.owned = Some(Owned { assignment, consumers });
-        self.take_seat(true);
+        self.seat.take(true);
         Ok(())
-    }
-
-    fn take_seat(&mut self, assigned: bool) {
-        if let Some(seat) = &mut self.seat {
-            seat.take(assigned);
-        }
     }
 
     /// Takes what is ready. Second: whether the first topic was read to its end. Third: whether a newer record waits.

@@ -4,13 +4,15 @@ use super::Api;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use endstate_http::{Allowed, Code, Params, Problem, scope};
+use endstate_http::{Allowed, Code, Params, Problem, pages, scope};
 use endstate_outbox::{Kind, Rows, Statement};
 use std::sync::Arc;
 use std::time::Duration;
 
 static PING: Statement =
     Statement { name: "api.ping", columns: &[Kind::Int], sql: "with r(one) as ({rows}) select one from r" };
+
+const MARKDOWN: &str = "text/markdown; charset=utf-8";
 
 /// A store slower than this is not ready.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -69,14 +71,21 @@ pub async fn metrics(State(api): State<Api>, _allowed: Allowed<scope::AuditRead>
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (api.metrics)()).into_response()
 }
 
-/// The page of an error code: cause and cure.
+/// The page of an error code: cause and cure. Every code that the program prints has one.
 #[utoipa::path(get, path = "/errors/{code}", operation_id = "getErrorPage", tag = "system",
     params(("code" = String, Path, example = "E2001")),
     responses((status = 200, description = "Markdown", body = String)))]
 pub async fn error_page(Path(code): Path<String>) -> Result<Response, Problem> {
-    let code =
-        Code::find(&code).ok_or_else(|| Problem::new(Code::UnknownRoute, "there is no page of this code here"))?;
-    Ok(([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], code.page()).into_response())
+    let page = pages::find(&code);
+    let page = page.ok_or_else(|| Problem::new(Code::UnknownRoute, "there is no page of this code here"))?;
+    Ok(([(header::CONTENT_TYPE, MARKDOWN)], page).into_response())
+}
+
+/// The index of all error codes.
+#[utoipa::path(get, path = "/errors", operation_id = "listErrorPages", tag = "system",
+    responses((status = 200, description = "Markdown", body = String)))]
+pub async fn error_index() -> Response {
+    ([(header::CONTENT_TYPE, MARKDOWN)], pages::index()).into_response()
 }
 
 /// The API's description.

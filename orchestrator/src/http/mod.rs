@@ -128,6 +128,7 @@ pub fn routes(api: Api) -> OpenApiRouter {
         .routes(routes!(health::startupz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::error_page))
+        .routes(routes!(health::error_index))
         .with_state(api)
 }
 

@@ -36,6 +36,15 @@ async fn bodies_that_are_no_input_are_refused_precisely() {
         let page = server.get(answer.body["type"].as_str().unwrap()).await;
         assert_eq!(page.status, StatusCode::OK, "every problem's type leads to its page");
     }
+    for code in ["E1060", "e3001", "E4032.md", "E5005"] {
+        let page = server.get(&format!("/errors/{code}")).await;
+        let text = page.body.as_str().unwrap();
+        assert!(
+            page.status == StatusCode::OK
+                && text.to_lowercase().starts_with(&format!("# {}: ", &code[..5].to_lowercase()))
+        );
+    }
+    assert!(server.get("/errors").await.body.as_str().unwrap().contains("[E1060](E1060.md)"));
     let large = raw(&server, SAGAS, "x".repeat(300 * 1024)).await;
     assert_eq!((large.status, large.code()), (StatusCode::PAYLOAD_TOO_LARGE, "E2003"));
     let form =

@@ -98,7 +98,7 @@ codes! {
     NoSamples = "E1053", "No samples",
         "A definition needs at least one sample in `samples/NAME/`: expressions, payloads and the model check run on samples.";
     VersionChanged = "E1060", "The same version with another text",
-        "A version of a definition never changes once it was loaded, because sagas that run it would change under way. Raise `version`.";
+        "The database has this version of the definition with another text. A version never changes once it was loaded, because sagas that run it would change under way. Raise `version` in the file and load it again.";
     UnknownSaga = "E1061", "A link to a definition that is not there",
         "`late`, `call: saga.NAME` and `order` name another definition; it must lie beside this one.";
     BadCase = "E1070", "A case is wrong",
