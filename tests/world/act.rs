@@ -110,7 +110,10 @@ impl World {
             if letter.letter.reason == POISON && letter.replayed_ms.is_none() {
                 met(&self.coverage, "operator", "replay");
                 self.note(|| format!("letter {} is sent again", letter.id));
-                dead_letter::replay(&*store, letter.id, self.system.now_ms()).await.expect("it is sent again");
+                let wish = dead_letter::Replay { by: "operator".into(), reason: "the world".into() };
+                dead_letter::replay(&*store, letter.id, &wish, self.system.now_ms(), |_| {})
+                    .await
+                    .expect("it is sent again");
             }
         }
     }
