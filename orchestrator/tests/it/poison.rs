@@ -108,7 +108,7 @@ async fn z10_a_dead_letter_parks_its_saga_and_its_replay_cures_it() {
     // A person has removed the cause and sends the letter again: it counts, and the saga goes on when told to.
     system.refuses.store(false, Ordering::Relaxed);
     let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
-    dead_letter::replay(&*system.store, letters[0].id, 1).await.unwrap();
+    system.replay(letters[0].id).await;
     system.run_until_idle().await;
     assert_eq!((system.phase(poor).await, &*system.saga(poor).await.unwrap().status), ("parked", "reserving"));
     system.send(poor, "retry", operate(Operation::Retry)).await;
@@ -195,7 +195,7 @@ async fn z10_a_start_that_is_poison_is_told() {
 
     system.refuses.store(false, Ordering::Relaxed);
     let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
-    dead_letter::replay(&*system.store, letters[0].id, 1).await.unwrap();
+    system.replay(letters[0].id).await;
     system.run_until_idle().await;
     assert_eq!(system.phase(saga).await, "running");
 }

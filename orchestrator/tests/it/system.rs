@@ -9,7 +9,7 @@ use endstate_orchestrator::gateway::body_hash;
 use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
 use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Waiters;
-use endstate_outbox::{Bus as _, Clock, ManualClock, Outgoing, Shard, ShardId, SqliteStore, Store, Turn};
+use endstate_outbox::{Bus as _, Clock, ManualClock, Outgoing, Shard, ShardId, SqliteStore, Store, Turn, dead_letter};
 use endstate_saga::saga::Saga;
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +80,12 @@ impl System {
         for page in messages.chunks(1_000) {
             self.store.bus().produce(page.to_vec()).await.unwrap();
         }
+    }
+
+    /// Sends a dead letter again.
+    pub(crate) async fn replay(&self, letter: i64) {
+        let wish = dead_letter::Replay { by: "olga".into(), reason: "its cause is gone".into() };
+        dead_letter::replay(&*self.store, letter, &wish, self.clock.now_ms(), |_| {}).await.unwrap();
     }
 
     /// Lets every shard work on a task of its own until none finds anything to do.
