@@ -1,6 +1,8 @@
 //! Configuration: the embedded default file, then a file, then `ENDSTATE_*` variables, then flags.
 
 use anyhow::{Context, bail};
+use endstate_http::Trust;
+use endstate_http::outgoing::TrustError;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) notify: Notify,
     pub(crate) sweep: Sweep,
     pub(crate) alert: Alert,
+    pub(crate) tls: Tls,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,6 +90,19 @@ pub(crate) struct Sweep {
 pub(crate) struct Alert {
     pub(crate) webhook_url: String,
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) ca_file: PathBuf,
+}
+
+impl Tls {
+    /// Whom calls to others trust.
+    pub(crate) fn trust(&self) -> Result<Trust, TrustError> {
+        if self.ca_file.as_os_str().is_empty() { Ok(Trust::system()) } else { Trust::with(&self.ca_file) }
+    }
 }
 
 /// A text that is never shown.

@@ -12,7 +12,7 @@ use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::alert::{self, Channel};
 use endstate_orchestrator::http;
-use endstate_orchestrator::job::{self, Entry, Jobs};
+use endstate_orchestrator::job::{self, Entry};
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
 use endstate_outbox::Bus;
@@ -101,7 +101,7 @@ async fn assemble(
     let calls = node.take_calls().context("the node was assembled before")?;
     let caller = Caller::new(Arc::new(outdoors), bus.clone(), node.clock.clone(), calls);
     node.tasks.spawn(caller.run(node.stop_token()));
-    let jobs = watch(node, config, address).await?;
+    watch(node, config, address).await?;
 
     node.start(config.engine.in_motion, Settings::default());
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
@@ -110,7 +110,7 @@ async fn assemble(
         "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
     );
     let metrics = record_metrics(node)?;
-    let sagas = crate::serve::sagas(node, &tokens, drain, jobs, Arc::new(move || metrics.render())).await?;
+    let sagas = crate::serve::sagas(node, &tokens, drain, Arc::new(move || metrics.render())).await?;
     let window_ms = i64::try_from(config.payment.callback_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let provider = Provider { secret: secret.into(), window_ms };
     let participants = participants_http::Api {
@@ -164,13 +164,14 @@ async fn provider(node: &Node, config: &Config, address: SocketAddr) -> anyhow::
 }
 
 /// Starts what watches: alerts to people, and the clock of scheduled jobs.
-async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Result<Arc<Jobs>> {
+async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Result<()> {
     let public_url = match config.http.public_url.as_str() {
         "" => format!("http://{address}"),
         url => url.to_owned(),
     };
     let webhook_url = Some(config.alert.webhook_url.clone()).filter(|url| !url.is_empty());
-    let channel = Channel { webhook_url, file: config.in_data(&config.alert.file), public_url };
+    let (file, trust) = (config.in_data(&config.alert.file), config.tls.trust()?);
+    let channel = Channel { webhook_url, file, public_url, trust };
     let alerts = node.take_alerts().context("the node was assembled before")?;
     let (delivery, stop) = (alert::deliver(alerts, channel, node.clock.clone()), node.stop_token());
     node.tasks.spawn(async move {
@@ -181,8 +182,7 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     let orphans = Orphans::new(node.gateway.clone(), node.alert_sender());
     let entry = |job| Entry { schedule: config.sweep.schedule.clone(), job };
     let timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(orphans))];
-    let jobs = Arc::new(Jobs::new(node.store.clone(), node.clock.clone(), uuid::Uuid::new_v4(), timetable));
-    let mut clock = job::schedule(jobs.clone()).await?;
+    let mut clock = job::schedule(node.give_jobs(timetable)).await?;
     let stop = node.stop_token();
     node.tasks.spawn(async move {
         stop.cancelled().await;
@@ -190,7 +190,7 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
             tracing::warn!(%error, "the clock of scheduled jobs did not stop");
         }
     });
-    Ok(jobs)
+    Ok(())
 }
 
 /// Answers calls until somebody asks to stop; then tells so, and gives those under way their time.

@@ -5,13 +5,14 @@ use endstate_events::Side;
 use endstate_orchestrator::definitions::{Definitions, DefinitionsError};
 use endstate_orchestrator::gateway::Gateway;
 use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
+use endstate_orchestrator::job::{Entry, Jobs};
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::sqlite::PARTITIONS;
 use endstate_outbox::{Bus, Census, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::handler::{HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) clock: Arc<dyn Clock>,
     /// Which shards of both sides are assigned.
     pub(crate) shards: Census,
+    /// Its scheduled jobs, once it has any.
+    jobs: OnceLock<Arc<Jobs>>,
     /// What participants want called outside, for the caller.
     calls: Mutex<Option<mpsc::UnboundedReceiver<HandOver>>>,
     /// What people should know.
@@ -59,7 +62,8 @@ impl Node {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (calls, alerts) = (Mutex::new(Some(calls)), Mutex::new(Some(alerts)));
         let shards = Census::of(2 * usize::from(PARTITIONS));
-        Ok(Self { store, gateway, definitions, clock, shards, calls, alerts, listeners, caller, tasks, stop })
+        let jobs = OnceLock::new();
+        Ok(Self { store, gateway, definitions, clock, shards, jobs, calls, alerts, listeners, caller, tasks, stop })
     }
 
     /// Starts the shards of both sides.
@@ -95,6 +99,17 @@ impl Node {
     /// What people should know; taken once, by whoever delivers it.
     pub(crate) fn take_alerts(&self) -> Option<mpsc::UnboundedReceiver<Alert>> {
         self.alerts.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Gives it jobs to run; the first timetable counts.
+    pub(crate) fn give_jobs(&self, timetable: Vec<Entry>) -> Arc<Jobs> {
+        let jobs = || Arc::new(Jobs::new(self.store.clone(), self.clock.clone(), uuid::Uuid::new_v4(), timetable));
+        self.jobs.get_or_init(jobs).clone()
+    }
+
+    /// Its jobs; none when nobody gave it any.
+    pub(crate) fn jobs(&self) -> Arc<Jobs> {
+        self.give_jobs(Vec::new())
     }
 
     /// For others who have something to tell.

@@ -28,9 +28,10 @@ impl Outdoors {
         definitions: Arc<Definitions>,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let provider = ProviderClient::new(provider_url, secret, PROVIDER_TIMEOUT, clock)?;
+        let trust = config.tls.trust()?;
+        let provider = ProviderClient::new(provider_url, secret, PROVIDER_TIMEOUT, clock, &trust)?;
         let notify = Notify::new(FileChannel::open(&config.in_data(&config.notify.file))?);
-        let known = Outsides::new(Arc::new(Payments(Arc::new(provider))), Arc::new(notify));
+        let known = Outsides::new(Arc::new(Payments(Arc::new(provider))), Arc::new(notify), trust);
         known.learn(&definitions.catalogue())?;
         Ok(Self { known, definitions })
     }

@@ -4,7 +4,6 @@ use crate::node::Node;
 use endstate_http::Tokens;
 use endstate_http::guard::Drain;
 use endstate_orchestrator::http;
-use endstate_orchestrator::job::Jobs;
 use endstate_orchestrator::view::Projector;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
@@ -14,7 +13,6 @@ pub(crate) async fn sagas(
     node: &Node,
     tokens: &Arc<Tokens>,
     drain: &Drain,
-    jobs: Arc<Jobs>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
 ) -> anyhow::Result<OpenApiRouter> {
     let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
@@ -24,7 +22,7 @@ pub(crate) async fn sagas(
         gateway: node.gateway.clone(),
         tokens: tokens.clone(),
         drain: drain.clone(),
-        jobs,
+        jobs: node.jobs(),
         shards: node.shards.clone(),
         view_lag_ms,
         metrics,

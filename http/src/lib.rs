@@ -5,6 +5,7 @@
 //! - [`scope`], [`token`], [`auth`]: who calls and what they may do
 //! - [`query`], [`headers`], [`cursor`], [`time`]: what surrounds a body
 //! - [`strict_json`], [`fields`]: a body, refused precisely
+//! - [`outgoing`]: calls to others
 //! - [`code`], [`pages`], [`problem`]: every refusal, with a code and a page
 
 pub mod guard;
@@ -17,6 +18,7 @@ pub mod cursor;
 pub mod time;
 pub mod strict_json;
 pub mod fields;
+pub mod outgoing;
 pub mod code;
 pub mod pages;
 pub mod problem;
@@ -25,6 +27,7 @@ pub use auth::{Allowed, Caller};
 pub use code::Code;
 pub use cursor::Cursor;
 pub use fields::Fields;
+pub use outgoing::Trust;
 pub use problem::{FieldError, Problem};
 pub use query::Params;
 pub use scope::Scope;

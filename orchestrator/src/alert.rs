@@ -1,6 +1,7 @@
 //! Alerts to people (H2): logged, posted to a webhook with a link, and kept in a file when the webhook does not take them.
 
 use crate::handler::Alert;
+use endstate_http::{Trust, outgoing};
 use endstate_outbox::Clock;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
+/// How long a webhook may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where alerts go.
 #[derive(Clone, Debug)]
 pub struct Channel {
@@ -22,6 +26,8 @@ pub struct Channel {
     pub file: PathBuf,
     /// Address under which people reach the API, for links.
     pub public_url: String,
+    /// Whom calls to the webhook trust.
+    pub trust: Trust,
 }
 
 /// The body of a post, and a line of the file.
@@ -39,7 +45,7 @@ struct Body<'a> {
 
 /// Delivers alerts in order until their senders are gone.
 pub async fn deliver(mut alerts: UnboundedReceiver<Alert>, channel: Channel, clock: Arc<dyn Clock>) {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap_or_default();
+    let Ok(http) = channel.trust.builder().timeout(PATIENCE).build() else { return };
     // While the webhook is down, each further alert gets one try, so that a flood of them does not take hours.
     let mut up = true;
     while let Some(alert) = alerts.recv().await {
@@ -77,7 +83,7 @@ async fn post(http: &reqwest::Client, url: Option<&str>, body: &Body<'_>, pauses
         let failure = match http.post(url).json(body).send().await {
             Ok(answer) if answer.status().is_success() => return true,
             Ok(answer) => answer.status().to_string(),
-            Err(error) => error.without_url().to_string(),
+            Err(error) => outgoing::reason(error),
         };
         tracing::warn!(failure, "the alert webhook did not take an alert");
         match pauses.next() {

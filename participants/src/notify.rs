@@ -5,6 +5,7 @@ use crate::caller::Outside;
 use crate::outside;
 use async_trait::async_trait;
 use endstate_events::{Command, Json, Lane, Verdict};
+use endstate_http::{Trust, outgoing};
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -132,8 +133,8 @@ pub struct WebhookChannel {
 
 impl WebhookChannel {
     /// `url` takes a [`Notice`] as JSON, with its id as `Idempotency-Key`.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: outside::client(timeout)?, url: url.to_owned() })
+    pub fn new(url: &str, timeout: Duration, trust: &Trust) -> Result<Self, reqwest::Error> {
+        Ok(Self { client: outside::client(trust, timeout)?, url: url.to_owned() })
     }
 }
 
@@ -153,8 +154,8 @@ pub struct SmsChannel {
 
 impl SmsChannel {
     /// `url` is the gateway's.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: outside::client(timeout)?, url: url.to_owned() })
+    pub fn new(url: &str, timeout: Duration, trust: &Trust) -> Result<Self, reqwest::Error> {
+        Ok(Self { client: outside::client(trust, timeout)?, url: url.to_owned() })
     }
 }
 
@@ -178,6 +179,6 @@ async fn post(client: &Client, url: &str, notice: &Notice, body: &Json) -> Verdi
             rejected(format!("the channel answered {}", response.status()))
         }
         Ok(response) => Verdict::Unknown { reason: format!("the channel answered {}", response.status()) },
-        Err(error) => Verdict::Unknown { reason: error.to_string() },
+        Err(error) => Verdict::Unknown { reason: outgoing::reason(error) },
     }
 }

@@ -4,6 +4,7 @@
 use crate::caller::{Directory, Outside};
 use async_trait::async_trait;
 use endstate_events::{Catalogue, Command, EffectId, Json, Lane, Transport, Verdict};
+use endstate_http::{Trust, outgoing};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,28 +16,24 @@ const ANSWER_BYTES: usize = 1 << 20;
 /// Header with the lane of a call that is no live one.
 const LANE: &str = "endstate-lane";
 
-/// A client for calls to outside parties: no redirects, because a call must reach whom the catalogue names.
-pub fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(timeout)
-        .connect_timeout(timeout.min(Duration::from_secs(3)))
-        .build()
+/// A client for calls to outside parties.
+pub fn client(trust: &Trust, timeout: Duration) -> Result<Client, reqwest::Error> {
+    trust.builder().timeout(timeout).connect_timeout(timeout.min(Duration::from_secs(3))).build()
 }
 
 /// Everybody that can be called: built-in parties by name, and the HTTP participants of the catalogue.
 pub struct Outsides {
     builtin: FxHashMap<&'static str, Arc<dyn Outside>>,
     http: RwLock<FxHashMap<String, Arc<dyn Outside>>>,
+    trust: Trust,
 }
 
 impl Outsides {
-    /// `payment` calls the payment provider, `notify` the channels to people.
+    /// `payment` calls the payment provider, `notify` the channels to people; `trust` is for the others.
     #[must_use]
-    pub fn new(payment: Arc<dyn Outside>, notify: Arc<dyn Outside>) -> Self {
+    pub fn new(payment: Arc<dyn Outside>, notify: Arc<dyn Outside>, trust: Trust) -> Self {
         let builtin = [("payment", payment), ("notify", notify)].into_iter().collect();
-        Self { builtin, http: RwLock::default() }
+        Self { builtin, http: RwLock::default(), trust }
     }
 
     /// Adds the HTTP participants of a catalogue; one of the same name is replaced.
@@ -44,7 +41,8 @@ impl Outsides {
         let mut learned: Vec<(String, Arc<dyn Outside>)> = Vec::new();
         for (name, participant) in &catalogue.participants {
             if let Transport::Http { url, timeout_ms } = &participant.transport {
-                learned.push((name.clone(), Arc::new(HttpParticipant::new(url, Duration::from_millis(*timeout_ms))?)));
+                let participant = HttpParticipant::new(url, Duration::from_millis(*timeout_ms), &self.trust)?;
+                learned.push((name.clone(), Arc::new(participant)));
             }
         }
         self.http.write().unwrap_or_else(PoisonError::into_inner).extend(learned);
@@ -63,7 +61,7 @@ impl Directory for Outsides {
 #[derive(Debug, thiserror::Error)]
 pub enum OutsideError {
     /// Not an address.
-    #[error("E5012: `{0}` is no address of a participant: expected http://HOST:PORT/PATH")]
+    #[error("E5012: `{0}` is no address of a participant: expected http://HOST:PORT/PATH or https://HOST/PATH")]
     Url(String),
     /// The client cannot be made.
     #[error("E5013: the HTTP client cannot be made: {0}")]
@@ -79,10 +77,11 @@ pub struct HttpParticipant {
 
 impl HttpParticipant {
     /// Checks the address.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, OutsideError> {
-        let base = Url::parse(url).ok().filter(|base| base.scheme() == "http" && base.host().is_some());
+    pub fn new(url: &str, timeout: Duration, trust: &Trust) -> Result<Self, OutsideError> {
+        let known = |base: &Url| matches!(base.scheme(), "http" | "https") && base.host().is_some();
+        let base = Url::parse(url).ok().filter(known);
         let base = base.ok_or_else(|| OutsideError::Url(url.chars().take(200).collect()))?;
-        Ok(Self { client: client(timeout)?, base })
+        Ok(Self { client: client(trust, timeout)?, base })
     }
 
     fn url(&self, segments: &[&str]) -> Url {
@@ -123,7 +122,7 @@ async fn answer(request: RequestBuilder, effect: &EffectId, lane: Lane) -> Verdi
     }
     match request.send().await {
         Ok(response) => verdict(response).await,
-        Err(error) => Verdict::Unknown { reason: error.to_string() },
+        Err(error) => Verdict::Unknown { reason: outgoing::reason(error) },
     }
 }
 
@@ -149,7 +148,7 @@ pub(crate) async fn verdict(response: Response) -> Verdict {
 async fn body(mut response: Response) -> Result<Json, String> {
     let must_parse = response.status().is_success();
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
+    while let Some(chunk) = response.chunk().await.map_err(outgoing::reason)? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > ANSWER_BYTES {
             return Err(format!("the answer is longer than {ANSWER_BYTES} bytes"));

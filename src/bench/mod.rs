@@ -15,7 +15,6 @@ use endstate_http::Tokens;
 use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::http;
-use endstate_orchestrator::job::Jobs;
 use endstate_outbox::{Kind, Rows, Statement, Store as _, Value};
 use load::{Clients, Plan, Seen};
 use meter::Reading;
@@ -111,8 +110,7 @@ pub(crate) async fn saga(options: &SagaBench) -> anyhow::Result<Report> {
     let server = listener.local_addr()?;
     let drain = Drain::default();
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
-    let jobs = Arc::new(Jobs::new(node.store.clone(), node.clock.clone(), uuid::Uuid::new_v4(), Vec::new()));
-    let routes = crate::serve::sagas(&node, &tokens, &drain, jobs, Arc::new(String::new)).await?;
+    let routes = crate::serve::sagas(&node, &tokens, &drain, Arc::new(String::new)).await?;
     let identity = Identity { tokens, clock: node.clock.clone() };
     let limits = Limits { calls: options.clients + 64, ..Limits::default() };
     let service = http::serve(routes, identity, limits).into_make_service_with_connect_info::<SocketAddr>();

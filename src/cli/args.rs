@@ -40,6 +40,9 @@ pub(crate) struct Global {
     /// File with the bearer token to call with.
     #[arg(long, global = true, env = "ENDSTATE_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// PEM file with authorities to trust beside this machine's, for a server behind https:// with a certificate of one's own.
+    #[arg(long, global = true, env = "ENDSTATE_TLS_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// How answers are printed.

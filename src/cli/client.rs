@@ -2,6 +2,7 @@
 
 use super::args::Global;
 use super::failure::{Exit, Failure};
+use endstate_http::Trust;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use std::time::Duration;
@@ -26,11 +27,12 @@ impl Client {
                     .to_owned(),
             ),
         };
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(70))
-            .no_proxy()
-            .build()
-            .map_err(|error| Failure::usage(error.to_string()))?;
+        let trust = match &global.ca_file {
+            Some(file) => Trust::with(file).map_err(|error| Failure::usage(error.to_string()))?,
+            None => Trust::system(),
+        };
+        let http = trust.builder().timeout(Duration::from_secs(70)).build();
+        let http = http.map_err(|error| Failure::usage(error.to_string()))?;
         Ok(Self { http, server: global.server.trim_end_matches('/').to_owned(), token })
     }
 

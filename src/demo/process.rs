@@ -1,6 +1,7 @@
 //! The two processes of a run: the worker that is killed, and the payment provider that is not.
 
 use anyhow::{Context, bail};
+use endstate_http::Trust;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ impl Process {
         folder: &Path,
         ready: String,
     ) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build()?;
+        let http = Trust::system().builder().timeout(Duration::from_secs(1)).build()?;
         Ok(Self { name, arguments, variables, log: folder.join(format!("{name}.log")), ready, http, child: None })
     }
 

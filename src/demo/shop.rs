@@ -2,6 +2,7 @@
 
 use super::sale::{Journey, Sale};
 use anyhow::{Context, bail};
+use endstate_http::Trust;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,11 +36,8 @@ pub(super) struct Shop {
 
 impl Shop {
     pub(super) fn new(server: String) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(20))
-            .pool_max_idle_per_host(CONCURRENCY)
-            .build()?;
+        let http =
+            Trust::system().builder().timeout(Duration::from_secs(20)).pool_max_idle_per_host(CONCURRENCY).build()?;
         let in_flight = Semaphore::new(CONCURRENCY);
         Ok(Self { http, server, in_flight, answered: AtomicU64::new(0), repeated: AtomicU64::new(0) })
     }

@@ -5,6 +5,7 @@ use crate::outside;
 use crate::payment::Captured;
 use async_trait::async_trait;
 use endstate_events::{Json, SagaId, Verdict};
+use endstate_http::{Trust, outgoing};
 use endstate_outbox::Clock;
 use reqwest::{Client, Method};
 use serde::Serialize;
@@ -23,9 +24,15 @@ pub struct ProviderClient {
 
 impl ProviderClient {
     /// `url` is the provider's base address, `secret` what both sides sign with.
-    pub fn new(url: &str, secret: &[u8], timeout: Duration, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        url: &str,
+        secret: &[u8],
+        timeout: Duration,
+        clock: Arc<dyn Clock>,
+        trust: &Trust,
+    ) -> Result<Self, reqwest::Error> {
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { client: outside::client(timeout)?, url, secret: secret.to_vec(), clock })
+        Ok(Self { client: outside::client(trust, timeout)?, url, secret: secret.to_vec(), clock })
     }
 
     async fn call(&self, method: Method, path: &str, key: &str, body: &impl Serialize) -> Verdict {
@@ -41,7 +48,7 @@ impl ProviderClient {
             .body(body);
         match request.send().await {
             Ok(response) => outside::verdict(response).await,
-            Err(error) => Verdict::Unknown { reason: error.to_string() },
+            Err(error) => Verdict::Unknown { reason: outgoing::reason(error) },
         }
     }
 

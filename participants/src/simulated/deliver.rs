@@ -4,6 +4,7 @@
 use super::{Config, Desk, MOST_DELIVERIES};
 use crate::outside;
 use crate::provider::{Callback, SIGNATURE, TIMESTAMP, sign};
+use endstate_http::Trust;
 use endstate_outbox::Clock;
 use reqwest::Client;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     pub(super) fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, reqwest::Error> {
-        let client = outside::client(PATIENCE)?;
+        let client = outside::client(&Trust::system(), PATIENCE)?;
         Ok(Self { client, url: config.callback_url.clone(), secret: config.secret.clone(), clock })
     }
 

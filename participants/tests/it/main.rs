@@ -7,5 +7,6 @@ mod model;
 mod hazards;
 mod store;
 mod outside;
+mod encrypted;
 mod provider;
 mod errors;

@@ -4,6 +4,7 @@ use crate::store::System;
 use crate::world::*;
 use async_trait::async_trait;
 use endstate_events::*;
+use endstate_http::Trust;
 use endstate_outbox::Store;
 use endstate_participants::caller::{Caller, Directory, Outside};
 use endstate_participants::notify::{FileChannel, Notify};
@@ -177,7 +178,7 @@ impl GiftWrap {
     }
 
     fn participant(&self) -> Arc<HttpParticipant> {
-        Arc::new(HttpParticipant::new(&self.1, Duration::from_secs(5)).unwrap())
+        Arc::new(HttpParticipant::new(&self.1, Duration::from_secs(5), &Trust::system()).unwrap())
     }
 }
 
@@ -229,7 +230,7 @@ async fn the_tutorials_participant_keeps_the_contract() {
 #[test]
 fn the_catalogue_tells_who_is_called_over_http() {
     let none: Arc<dyn Outside> = Arc::new(Scripted::default());
-    let outsides = Outsides::new(none.clone(), none);
+    let outsides = Outsides::new(none.clone(), none, Trust::system());
     let participant = |url: &str| Participant {
         description: String::new(),
         transport: Transport::Http { url: url.into(), timeout_ms: 100 },
@@ -239,8 +240,9 @@ fn the_catalogue_tells_who_is_called_over_http() {
     let catalogue = |url: &str| Catalogue { participants: [("wrap".to_owned(), participant(url))].into() };
     assert!(outsides.find("wrap").is_none());
     outsides.learn(&catalogue("http://127.0.0.1:1/x/")).unwrap();
+    outsides.learn(&catalogue("https://wrap.example/x/")).unwrap();
     assert!(outsides.find("wrap").is_some() && outsides.find("payment").is_some());
-    for wrong in ["", "gift", "ftp://host/", "https://host/", "file:///etc/passwd"] {
+    for wrong in ["", "gift", "ftp://host/", "https://", "file:///etc/passwd"] {
         assert!(outsides.learn(&catalogue(wrong)).is_err(), "{wrong}");
     }
 }

@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use endstate_events::{MinorUnits, SagaId};
+use endstate_http::Trust;
 use endstate_outbox::{Clock, SystemClock};
 use endstate_participants::provider::*;
 use endstate_participants::simulated::{Config, Entry, Pay, Simulated, read_file};
@@ -45,7 +46,8 @@ impl World {
         change(&mut config);
         let provider = Simulated::bind(config, Arc::new(SystemClock)).await.unwrap();
         let url = format!("http://{}", provider.address());
-        let client = ProviderClient::new(&url, SECRET, Duration::from_secs(5), Arc::new(SystemClock)).unwrap();
+        let client =
+            ProviderClient::new(&url, SECRET, Duration::from_secs(5), Arc::new(SystemClock), &Trust::system()).unwrap();
         let stop = CancellationToken::new();
         let serving = tokio::spawn({
             let stop = stop.clone();
@@ -61,7 +63,7 @@ impl World {
 
     async fn pay(&self, saga: SagaId, pay: &Pay) -> (u16, Value) {
         let url = format!("{}/payments/{saga}/pay", self.url);
-        let response = reqwest::Client::new().post(url).json(pay).send().await.unwrap();
+        let response = Trust::system().builder().build().unwrap().post(url).json(pay).send().await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap())
     }
 }
@@ -169,7 +171,9 @@ async fn unsigned_calls_and_damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("provider.ndjson");
     let world = World::start(&file, StatusCode::OK, |_| {}).await;
-    let forger = ProviderClient::new(&world.url, b"guess", Duration::from_secs(5), Arc::new(SystemClock)).unwrap();
+    let forger =
+        ProviderClient::new(&world.url, b"guess", Duration::from_secs(5), Arc::new(SystemClock), &Trust::system())
+            .unwrap();
     assert!(matches!(forger.open("key-1", &opening(1)).await, Err(ProviderError::Unknown(_))));
     assert_eq!(world.pay(saga(1), &Pay::default()).await.0, 404);
     world.client.open("key-1", &opening(1)).await.unwrap();
