@@ -24,6 +24,21 @@ pub struct Envelope {
     pub message: Message,
 }
 
+impl Envelope {
+    /// Id of the reply to an ask. It tells the answer from the reply to the command itself, which may still be on its
+    /// way: an ask queues behind everything that its participant has not handled yet.
+    #[must_use]
+    pub fn answer_id(asked_about: &crate::EffectId) -> String {
+        format!("{asked_about}?")
+    }
+
+    /// The effect that was asked about, when `id` is that of the reply to an ask.
+    #[must_use]
+    pub fn asked_about(id: &str) -> Option<&str> {
+        id.strip_suffix('?')
+    }
+}
+
 /// Everything that travels on the bus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]

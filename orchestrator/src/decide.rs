@@ -8,13 +8,14 @@ use crate::consume::{Loaded, start_of};
 use crate::definitions::Definitions;
 use crate::handler::Alert;
 use crate::persist::{self, Claimed, Pages, Stored};
+use crate::silence::Hearing;
 use crate::waiters::Claim;
 use endstate_events::{
     Envelope, Input, InputBody, InquiryAnswer, Lane, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
 };
 use endstate_outbox::{Batch, DecideError, Outcome, Outgoing};
 use endstate_saga::control::Phase;
-use endstate_saga::decide::{Arrival, Decision, Denied, Setting, decide, decide_due};
+use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
 use endstate_saga::definition::Definition;
 use endstate_saga::effect::Effect;
 use endstate_saga::event::Event;
@@ -73,6 +74,7 @@ pub struct Working<'a> {
     refused: Vec<(SagaId, Claim)>,
     /// What people should know of sagas that there are not.
     alerts: Vec<Alert>,
+    hearing: Hearing,
     pages: Pages,
     outcome: Outcome,
 }
@@ -80,7 +82,13 @@ pub struct Working<'a> {
 impl<'a> Working<'a> {
     /// Begins a batch.
     #[must_use]
-    pub fn new(definitions: &'a Definitions, batch: &'a Batch, loaded: Loaded, partitions: u16) -> Self {
+    pub fn new(
+        definitions: &'a Definitions,
+        batch: &'a Batch,
+        loaded: Loaded,
+        partitions: u16,
+        hearing: Hearing,
+    ) -> Self {
         Self {
             definitions,
             batch,
@@ -91,6 +99,7 @@ impl<'a> Working<'a> {
             order: Vec::new(),
             refused: Vec::new(),
             alerts: Vec::new(),
+            hearing,
             pages: Pages::default(),
             outcome: Outcome::default(),
         }
@@ -192,6 +201,9 @@ impl<'a> Working<'a> {
     }
 
     fn step(&mut self, envelope: &Arc<Envelope>, input: &Input) {
+        if let InputBody::Reply(_) = &input.body {
+            self.hearing.reply(envelope);
+        }
         let setting = self.setting();
         let Some(copy) = self.copies.get_mut(&input.saga) else { return };
         let decision = decide(&*copy.definition, copy.saga.take(), arrival(envelope, input), setting);
@@ -208,8 +220,21 @@ impl<'a> Working<'a> {
         let Some(copy) = self.copies.get_mut(&id) else { return };
         copy.rearm = true;
         let Some(saga) = copy.saga.take() else { return };
-        let decision = decide_due(&*copy.definition, saga, setting);
+        let mut decision = decide_due(&*copy.definition, saga, setting);
+        decision.effects.retain(|effect| self.hearing.passes(id, effect, setting.now_ms));
         self.take(id, self.batch.now_ms, decision);
+    }
+
+    /// A participant that was silent has answered: a saga that waits for it, too, asks for itself.
+    pub fn wake(&mut self, id: SagaId, participant: &str) {
+        if !self.open(id) {
+            return;
+        }
+        let Some(copy) = self.copies.get(&id) else { return };
+        let Some(saga) = &copy.saga else { return };
+        for effect in asks_of(&*copy.definition, saga, participant, self.partitions) {
+            self.effect(id, self.batch.now_ms, effect);
+        }
     }
 
     fn setting(&self) -> Setting {
@@ -297,8 +322,8 @@ impl<'a> Working<'a> {
         }
     }
 
-    /// Ends the batch: its rows, and what they did to each saga.
-    pub fn finish(mut self) -> Result<(Outcome, Vec<Changed>), DecideError> {
+    /// Ends the batch: its rows, what they did to each saga, and what was heard of silent participants.
+    pub fn finish(mut self) -> Result<(Outcome, Vec<Changed>, Hearing), DecideError> {
         let shard = self.batch.assignment.shard.index;
         let mut seq = self.batch.assignment.next_seq;
         let mut changed = Vec::with_capacity(self.order.len() + self.refused.len());
@@ -344,7 +369,7 @@ impl<'a> Working<'a> {
         changed.extend(self.alerts.into_iter().map(|alert| nothing(alert.saga, None, vec![alert])));
         self.outcome.seqs = seq - self.batch.assignment.next_seq;
         self.outcome.writes = self.pages.into_writes();
-        Ok((self.outcome, changed))
+        Ok((self.outcome, changed, self.hearing))
     }
 }
 

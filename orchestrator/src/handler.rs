@@ -4,6 +4,7 @@ use crate::consume::{self, Cache};
 use crate::decide::{Changed, Working};
 use crate::definitions::Definitions;
 use crate::persist::{self, Stored};
+use crate::silence::{Hearing, Silence};
 use crate::waiters::{Claim, Waiters};
 use endstate_events::{Message, SagaId, Topic};
 use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Store, StoreError};
@@ -54,6 +55,11 @@ pub struct SagaHandler {
     look_ms: Option<i64>,
     changed: Vec<Changed>,
     look_after_ms: Option<i64>,
+    silence: Silence,
+    /// What the batch that is being committed heard of silent participants.
+    hearing: Hearing,
+    /// Time of that batch.
+    decided_ms: i64,
 }
 
 impl SagaHandler {
@@ -75,6 +81,9 @@ impl SagaHandler {
             look_ms: None,
             changed: Vec::new(),
             look_after_ms: None,
+            silence: Silence::default(),
+            hearing: Hearing::default(),
+            decided_ms: 0,
         }
     }
 
@@ -116,6 +125,7 @@ impl Handler for SagaHandler {
     async fn assigned(&mut self, assignment: &Assignment) -> Result<(), StoreError> {
         self.cache.clear();
         self.changed.clear();
+        self.silence.clear();
         let shard = assignment.shard.index;
         self.in_motion = persist::count_in_motion(&*self.store, shard).await?;
         self.look_ms = persist::load_due(&*self.store, shard, 0, 1).await?.first().map(|(_, due)| *due);
@@ -124,8 +134,11 @@ impl Handler for SagaHandler {
 
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
         let (due, look_ms) = self.due(batch).await?;
-        let loaded = consume::load(&*self.store, &self.cache, batch, &due).await?;
-        let mut working = Working::new(&self.definitions, batch, loaded, self.store.partitions());
+        let hearing = self.silence.hearing(if batch.timers { TIMERS } else { 0 });
+        let woken: Vec<_> = self.silence.woken(&hearing).cloned().collect();
+        let wanted: Vec<SagaId> = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).collect();
+        let loaded = consume::load(&*self.store, &self.cache, batch, &wanted).await?;
+        let mut working = Working::new(&self.definitions, batch, loaded, self.store.partitions(), hearing);
         for (topic, envelope) in &batch.messages {
             match &envelope.message {
                 Message::Input(input) => working.input(*topic, envelope, input),
@@ -137,10 +150,14 @@ impl Handler for SagaHandler {
         for id in due {
             working.due(id);
         }
+        for (id, participant) in woken {
+            working.wake(id, &participant);
+        }
         for poisoned in &batch.poisoned {
             working.poisoned(poisoned);
         }
-        let (outcome, changed) = working.finish()?;
+        let (outcome, changed, hearing) = working.finish()?;
+        (self.hearing, self.decided_ms) = (hearing, batch.now_ms);
         let earliest = changed.iter().filter_map(|changed| changed.due_ms).min();
         let soon = batch.now_ms + DUE_FLOOR_MS;
         self.look_after_ms = [look_ms, earliest]
@@ -153,7 +170,9 @@ impl Handler for SagaHandler {
     }
 
     fn committed(&mut self) {
-        self.look_ms = self.look_after_ms;
+        self.silence.commit(std::mem::take(&mut self.hearing));
+        // Those that were woken are looked at as soon as no input waits.
+        self.look_ms = if self.silence.has_woken() { Some(self.decided_ms) } else { self.look_after_ms };
         for changed in std::mem::take(&mut self.changed) {
             self.in_motion = self.in_motion.saturating_add_signed(changed.motion);
             let waiters = &self.listeners.waiters;
@@ -181,6 +200,7 @@ impl Handler for SagaHandler {
 
     fn rolled_back(&mut self) {
         self.changed.clear();
+        self.hearing = Hearing::default();
     }
 
     fn due_ms(&self) -> Option<i64> {

@@ -7,6 +7,7 @@
 //! - [`decide`]: each input in turn, on working copies
 //! - [`persist`]: all SQL of sagas
 //! - [`handler`]: the orchestrator's side of a shard: consume, decide, persist; timers
+//! - [`silence`]: what sagas know together of a participant that does not answer
 //! - [`waiters`]: who is told after the commit
 //! - [`view`]: what lists are read from; [`feed`]: status changes for other teams
 //! - [`http`]: the routes of sagas
@@ -19,6 +20,7 @@ pub mod consume;
 pub mod decide;
 pub mod persist;
 pub mod handler;
+pub mod silence;
 pub mod waiters;
 pub mod view;
 pub mod feed;

@@ -6,7 +6,8 @@ use crate::desk::{Call, Desk, Job, Operation};
 use crate::storage;
 use crate::{bench, operation};
 use endstate_events::{
-    Command, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SCHEMA_VERSION, Topic, Verdict,
+    Command, CommandKind, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SCHEMA_VERSION, Topic,
+    Verdict,
 };
 use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Rows, Statement, Store, StoreError};
 use rustc_hash::FxHashSet;
@@ -320,8 +321,12 @@ fn decode_all<T>(
 fn reply(command: &Command, verdict: Verdict, lane: Lane, now_ms: i64) -> Outgoing {
     let saga = command.saga();
     let reply = Reply { effect_id: command.effect_id.clone(), verdict };
+    let id = match command.kind {
+        CommandKind::Ask => Envelope::answer_id(&command.effect_id),
+        CommandKind::Do | CommandKind::Undo => command.effect_id.to_string(),
+    };
     let envelope = Envelope {
-        id: command.effect_id.to_string(),
+        id,
         schema: SCHEMA_VERSION,
         time_ms: now_ms,
         key: saga.to_string(),

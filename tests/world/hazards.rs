@@ -137,6 +137,41 @@ async fn z07_progress_comes_before_timers_and_starts_are_held_back() {
     assert!(more * 10 <= few * 12, "{more} messages instead of {few}");
 }
 
+static ASKS: Statement = Statement {
+    name: "hazards.asks",
+    columns: &[Kind::Int],
+    sql: "with r(ask) as (select '\"kind\":\"ask\"'), n(one) as ({rows}) \
+          select coalesce(sum((length(o.body) - length(replace(o.body, r.ask, ''))) / length(r.ask)), 0) \
+          from n cross join r left join outbox o on o.topic = 'commands'",
+};
+
+/// Orders whose participants handle nothing for a while, though commands queue up. Returns commands and asks.
+async fn sale_with_a_pause(count: usize, pause_ms: i64) -> (i64, i64) {
+    let orders = (0..count).map(|n| order(&format!("Z7-{n}"), &format!("user-{n}"), 0, vec![(0, pays(1))])).collect();
+    let (mut world, _template, _folder) = world(orders, 4096).await;
+    world.act_all().await;
+    for wait_ms in [0, pause_ms] {
+        world.system.clock.advance(wait_ms);
+        // Those of the sagas only.
+        for shard in (0..world.system.shard_count()).step_by(2) {
+            while world.system.turn(shard).await == Turn::Worked {}
+        }
+    }
+    let sagas = settled(&mut world).await;
+    assert!(sagas.iter().all(|seen| seen.status == "completed"), "{sagas:?}");
+    let commands = world.system.read(&COMMANDS).await[0][0].int().unwrap_or_default();
+    (commands, world.system.read(&ASKS).await[0][0].int().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn z07_slow_participants_are_not_asked_by_everybody() {
+    let (few, no_asks) = sale_with_a_pause(400, 0).await;
+    let (more, asks) = sale_with_a_pause(400, 12_000).await;
+    assert_eq!(no_asks, 0);
+    assert!((1..=i64::from(SHARDS)).contains(&asks), "{asks} asks: one per shard and participant");
+    assert_eq!(more, few + asks, "and nothing else");
+}
+
 #[tokio::test]
 async fn z10_hostile_texts_hurt_nobody() {
     let mut nul = order("Z10-nul", "ann", 0, vec![(0, pays(1))]);

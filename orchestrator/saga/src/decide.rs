@@ -11,7 +11,7 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
-pub use timer::decide_due;
+pub use timer::{asks_of, decide_due};
 
 use crate::control::{Answer, ControlInput, Ignored, Reaction, Rejection};
 use crate::effect::{ASK_PREFIX, AlertKind, DiscrepancyKind, Effect};

@@ -1,10 +1,12 @@
 //! Hazards of the orchestrator's side, by number: see docs/hazards.md.
 
 use crate::system::System;
-use endstate_events::{Direction, EffectId, InputBody, Reply, SagaId, Slot, Topic, Verdict};
+use endstate_events::{
+    Command, CommandKind, Direction, EffectId, Envelope, InputBody, Message, Reply, SagaId, Slot, Topic, Verdict,
+};
 use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Claim;
-use endstate_outbox::{Clock as _, Store as _, Turn};
+use endstate_outbox::{Clock as _, Kind, Rows, Statement, Store as _, Turn};
 use endstate_saga::definition::{Source, shipped};
 use serde_json::{Value, json};
 
@@ -150,4 +152,99 @@ async fn z20_timers_due_at_once_fire_in_pages() {
 async fn due(system: &System, now_ms: i64) -> usize {
     let due = persist::load_due(&*system.store, 0, now_ms, 10_000).await.unwrap();
     due.iter().filter(|(_, due)| *due <= now_ms).count()
+}
+
+/// Ten thousand sagas wait on one silent participant: one ask, and its answer wakes all of them, a page at a time.
+#[tokio::test]
+async fn z07_a_silent_participant_gets_one_ask_and_its_answer_wakes_all() {
+    const SAGAS: usize = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 2 * SAGAS).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let sagas = of_shard_0(&mut system, SAGAS);
+    system.queue(&sagas.iter().map(|(_, start)| start.clone()).collect::<Vec<_>>()).await;
+    system.run_until_idle().await;
+    assert_eq!(commands(&system).await, (SAGAS, 0));
+
+    // All timers of the wave fire, one ask goes out.
+    system.clock.advance(10_000);
+    system.run_until_idle().await;
+    assert_eq!((due(&system, system.clock.now_ms()).await, commands(&system).await), (0, (SAGAS, 1)));
+
+    // The first reply to the command itself comes from the head of the queue: no reason to ask about the others.
+    let oldest = asked(&system).await.remove(0);
+    let reply = |system: &System, id: String, saga: SagaId, verdict: Verdict| {
+        let effect_id =
+            EffectId { saga, step: "reserve".into(), item: String::new(), direction: Direction::Do, round: 0 };
+        system.message(Topic::Progress, saga, id, InputBody::Reply(Reply { effect_id, verdict }))
+    };
+    let head = reply(&system, oldest.to_string(), oldest.saga, Verdict::Done { data: json!({}) });
+    system.queue(&[head]).await;
+    system.run_until_idle().await;
+    assert_eq!(commands(&system).await.1, 1);
+
+    // The answer to the ask comes from its end: what is not answered by then is lost, and each asks for itself.
+    let answer = reply(&system, Envelope::answer_id(&oldest), oldest.saga, Verdict::Done { data: json!({}) });
+    system.queue(&[answer]).await;
+    system.run_until_idle().await;
+    assert_eq!(commands(&system).await, (SAGAS + 1, SAGAS), "the oldest goes on, each other one asks, once");
+    system.clock.advance(1);
+    system.run_until_idle().await;
+    assert_eq!(commands(&system).await, (SAGAS + 1, SAGAS));
+}
+
+/// A participant that stays silent holds up no ladder, and is asked again, once for all, only when the first ask is old.
+#[tokio::test]
+async fn z07_sagas_go_on_when_the_one_ask_is_not_answered() {
+    const SAGAS: usize = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 2 * SAGAS).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let mut starts: Vec<_> = of_shard_0(&mut system, SAGAS).into_iter().map(|(_, start)| start).collect();
+    let late = starts.split_off(SAGAS / 2);
+    system.queue(&starts).await;
+    system.run_until_idle().await;
+    system.clock.advance(10_000);
+    system.run_until_idle().await;
+    assert_eq!(commands(&system).await.1, 1);
+    system.queue(&late).await;
+    system.run_until_idle().await;
+    system.clock.advance(10_000);
+    system.run_until_idle().await;
+    assert_eq!(commands(&system).await, (SAGAS + SAGAS / 2, 2), "those that were asked for have begun to send again");
+    for _ in 0..200 {
+        system.clock.advance(60_000);
+        system.run_until_idle().await;
+    }
+    let phases = persist::count_in_motion(&*system.store, 0).await.unwrap();
+    assert_eq!(phases, SAGAS, "each has come to the end of its ladder and gives back what it may have taken");
+}
+
+static COMMANDS: Statement = Statement {
+    name: "test.commands",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) select o.body from r cross join outbox o where o.topic = 'commands' \
+          order by o.partition, o.first_offset",
+};
+
+async fn sent(system: &System) -> Vec<Command> {
+    let rows = system.store.read(&COMMANDS, Rows::one([1.into()])).await.unwrap();
+    let envelopes = rows.iter().flat_map(|row| serde_json::from_str::<Vec<Envelope>>(row[0].text().unwrap()).unwrap());
+    let command = |envelope: Envelope| match envelope.message {
+        Message::Command(command) => Some(command),
+        _ => None,
+    };
+    envelopes.filter_map(command).collect()
+}
+
+/// Commands sent so far: those to be done, and asks.
+async fn commands(system: &System) -> (usize, usize) {
+    let sent = sent(system).await;
+    let asks = sent.iter().filter(|command| command.kind == CommandKind::Ask).count();
+    (sent.len() - asks, asks)
+}
+
+async fn asked(system: &System) -> Vec<EffectId> {
+    let asks = sent(system).await.into_iter().filter(|command| command.kind == CommandKind::Ask);
+    asks.map(|command| command.effect_id).collect()
 }

@@ -27,6 +27,25 @@ pub fn decide_due<P: Program + ?Sized>(program: &P, saga: Saga, setting: Setting
     turn.finish()
 }
 
+/// The asks of a saga for which another saga's stood, now that the participant has answered that one. What was sent again
+/// since has asked already. Nothing happens to the saga.
+#[must_use]
+pub fn asks_of<P: Program + ?Sized>(program: &P, saga: &Saga, participant: &str, partitions: u16) -> Vec<Effect> {
+    let plan = program.plan();
+    let ask = |run: usize| {
+        let data = &saga.data.runs[run];
+        let direction = saga.control.awaits(run).filter(|_| data.asked && data.attempt == 0)?;
+        let step = &plan.steps[usize::from(data.step)];
+        let call = match direction {
+            Direction::Do => &step.call,
+            Direction::Undo => step.undo.as_ref().unwrap_or(&step.call),
+        };
+        let silent = *call.participant == *participant;
+        silent.then(|| effect::sending(plan, saga, run, direction, CommandKind::Ask, partitions)).flatten()
+    };
+    (0..saga.data.runs.len()).filter_map(ask).collect()
+}
+
 impl<P: Program + ?Sized> Turn<'_, P> {
     /// The command that a run awaits was not answered in time.
     fn silent(&mut self, run: usize, direction: Direction) {
@@ -38,7 +57,8 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         let (asked, attempt) = (self.saga.data.runs[run].asked, self.saga.data.runs[run].attempt);
         if !asked && attempt == 0 {
             self.record(Fact::RunAsked { run: run as u8, in_ms: step.retry.next_timer_ms(0) });
-            // One ask for the oldest effect of each silent participant; the others take the ladder.
+            // One ask for the oldest effect of each silent participant; the others take the ladder. The runtime keeps to
+            // the same across sagas, see [`asks_of`].
             if !self.asked.contains(&call.participant) {
                 self.asked.push(call.participant.clone());
                 self.send(run, direction, CommandKind::Ask);
