@@ -11,6 +11,10 @@ use rustc_hash::FxHashSet;
 use serde_json::json;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
+use uuid::Uuid;
+
+/// Parked sagas that one read looks at.
+const PAGE: i64 = 500;
 
 static OVERDUE: Statement = Statement {
     name: "sweep.overdue",
@@ -20,28 +24,35 @@ static OVERDUE: Statement = Statement {
           order by s.due limit (select page from r)",
 };
 
+/// A page of the sagas that have been parked since before a time.
 static PARKED: Statement = Statement {
     name: "sweep.parked",
-    columns: &[Kind::Int],
-    sql: "with r(page) as ({rows}) select v.saga, v.definition, v.number, v.status from saga_view v \
-          where v.phase = 'parked' order by v.started_ms, v.saga limit (select page from r)",
+    columns: &[Kind::Int, Kind::Int, Kind::Id, Kind::Int],
+    sql: "with r(before_ms, after_ms, after_id, page) as ({rows}) select v.saga, v.started_ms, v.definition, v.number, \
+          v.status from r cross join saga_view v where v.phase = 'parked' and v.updated_ms < r.before_ms \
+          and (v.started_ms, v.saga) > (r.after_ms, r.after_id) order by v.started_ms, v.saga \
+          limit (select page from r)",
 };
 
-/// Finds sagas past their time and pushes them; finds parked ones that nobody was told of, and tells.
+/// Finds sagas past their time and pushes them; finds parked ones that perhaps nobody was told of, and tells.
 pub struct Sweep {
     gateway: Gateway,
     alerts: UnboundedSender<Alert>,
     overdue_ms: i64,
     limit: u32,
-    /// Parked sagas that this process has told of: an alert that a crash swallowed is told once more, others are not.
+    /// What parks from here on is told by its shard. What parked before may have lost its alert in a crash.
+    began_ms: i64,
+    /// Parked sagas that this process has told of.
     told: Mutex<FxHashSet<SagaId>>,
 }
 
 impl Sweep {
-    /// A saga is overdue when its timer is more than `overdue_ms` late; one run pushes at most `limit`.
+    /// A saga is overdue when its timer is more than `overdue_ms` late; one run pushes at most `limit`, and tells of as
+    /// many parked ones. Made when the process begins.
     #[must_use]
     pub fn new(gateway: Gateway, alerts: UnboundedSender<Alert>, overdue_ms: i64, limit: u32) -> Self {
-        Self { gateway, alerts, overdue_ms, limit, told: Mutex::default() }
+        let began_ms = gateway.clock().now_ms();
+        Self { gateway, alerts, overdue_ms, limit, began_ms, told: Mutex::default() }
     }
 
     async fn push(&self, saga: SagaId, now_ms: i64, late_s: i64) -> Result<(), String> {
@@ -56,35 +67,34 @@ impl Sweep {
     }
 
     async fn tell_parked(&self, dry_run: bool, report: &mut Report) -> Result<(), StoreError> {
-        let rows = self.gateway.store().read(&PARKED, Rows::one([i64::from(self.limit).into()])).await?;
-        for row in rows {
-            let [saga, definition, number, status] = row.as_slice() else { continue };
-            let (Some(saga), Some(definition), Some(number)) = (saga.id(), definition.text(), number.text()) else {
-                continue;
-            };
-            let saga = SagaId(saga);
-            if self.told.lock().unwrap_or_else(PoisonError::into_inner).contains(&saga) {
-                continue;
+        let (mut after_ms, mut after) = (i64::MIN, SagaId(Uuid::nil()));
+        let mut left = self.limit;
+        loop {
+            let rows = Rows::one([self.began_ms.into(), after_ms.into(), after.0.into(), PAGE.into()]);
+            let page = self.gateway.store().read(&PARKED, rows).await?;
+            let full = page.len() as i64 == PAGE;
+            for (alert, started_ms) in page.iter().filter_map(parked) {
+                (after_ms, after) = (started_ms, alert.saga);
+                if self.told.lock().unwrap_or_else(PoisonError::into_inner).contains(&after) {
+                    continue;
+                }
+                if left == 0 {
+                    return Ok(());
+                }
+                left -= 1;
+                report.found += 1;
+                report.details.push(json!({ "parked": after, "definition": alert.definition, "number": alert.number }));
+                if !dry_run {
+                    report.changed += 1;
+                    self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(after);
+                    // Nobody listens while the program stops; the next one tells.
+                    self.alerts.send(alert).ok();
+                }
             }
-            report.found += 1;
-            report.details.push(json!({ "parked": saga, "definition": definition, "number": number }));
-            if !dry_run {
-                report.changed += 1;
-                self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(saga);
-                let text = format!("still parked, with status {}", status.text().unwrap_or_default());
-                let alert = Alert {
-                    saga,
-                    definition: definition.into(),
-                    number: number.into(),
-                    kind: "parked",
-                    step: None,
-                    text,
-                };
-                // Nobody listens while the program stops; the next one tells.
-                self.alerts.send(alert).ok();
+            if !full {
+                return Ok(());
             }
         }
-        Ok(())
     }
 }
 
@@ -117,6 +127,14 @@ impl Job for Sweep {
 fn overdue_saga(row: &Row) -> Option<(SagaId, String, i64)> {
     let [saga, phase, due] = row.as_slice() else { return None };
     Some((SagaId(saga.id()?), phase.text()?.to_owned(), due.int()?))
+}
+
+/// The alert about a parked saga, and when that saga began.
+fn parked(row: &Row) -> Option<(Alert, i64)> {
+    let [saga, started, definition, number, status] = row.as_slice() else { return None };
+    let text = format!("still parked, with status {}", status.text()?);
+    let (saga, definition, number) = (SagaId(saga.id()?), definition.text()?.into(), number.text()?.into());
+    Some((Alert { saga, definition, number, kind: "parked", step: None, text }, started.int()?))
 }
 
 impl std::fmt::Debug for Sweep {

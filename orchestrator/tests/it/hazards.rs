@@ -1,26 +1,16 @@
 //! Hazards of the orchestrator's side, by number: see docs/hazards.md.
 
-use crate::system::System;
+use crate::system::{System, done, source};
 use endstate_events::{
     Command, CommandKind, Direction, EffectId, Envelope, InputBody, Message, Reply, SagaId, Slot, Topic, Verdict,
 };
 use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Claim;
 use endstate_outbox::{Clock as _, Kind, Rows, Statement, Store as _, Turn};
-use endstate_saga::definition::{Source, shipped};
 use serde_json::{Value, json};
-
-pub(crate) fn source(name: &str) -> Source {
-    shipped().into_iter().find(|source| source.text.contains(&format!("\nsaga: {name}\n"))).unwrap()
-}
 
 pub(crate) fn bench(number: &str) -> Value {
     json!({ "number": number, "fail_at": "" })
-}
-
-pub(crate) fn done(saga: SagaId, step: &str) -> InputBody {
-    let effect_id = EffectId { saga, step: step.into(), item: String::new(), direction: Direction::Do, round: 0 };
-    InputBody::Reply(Reply { effect_id, verdict: Verdict::Done { data: json!({}) } })
 }
 
 /// Numbers whose sagas belong to shard 0.

@@ -1,7 +1,7 @@
 //! Poison (Z10): an input that nobody can handle parks its saga, and is sent again.
 
-use crate::hazards::{bench, done, source};
-use crate::system::System;
+use crate::hazards::bench;
+use crate::system::{System, done, source};
 use async_trait::async_trait;
 use endstate_events::{Actor, Direction, EffectId, InputBody, Operation, Reply, SagaId, Topic, Verdict};
 use endstate_orchestrator::handler::Alert;

@@ -2,18 +2,53 @@
 
 use crate::poison::Picky;
 use endstate_events::{
-    Envelope, Input, InputBody, Json, Lane, Message, SCHEMA_VERSION, SagaId, Side, Slot, Start, Topic,
+    Command, Direction, EffectId, Envelope, Input, InputBody, Json, Lane, Message, Reply, SCHEMA_VERSION, SagaId, Side,
+    Slot, Start, Topic, Verdict,
 };
 use endstate_orchestrator::definitions::Definitions;
-use endstate_orchestrator::gateway::body_hash;
+use endstate_orchestrator::gateway::{Gateway, body_hash};
 use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
 use endstate_orchestrator::persist;
+use endstate_orchestrator::view::Projector;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::{Bus as _, Clock, ManualClock, Outgoing, Shard, ShardId, SqliteStore, Store, Turn, dead_letter};
+use endstate_saga::definition::{Source, shipped};
 use endstate_saga::saga::Saga;
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio::sync::mpsc;
+
+/// A shipped definition.
+pub(crate) fn source(name: &str) -> Source {
+    shipped().into_iter().find(|source| source.text.contains(&format!("\nsaga: {name}\n"))).unwrap()
+}
+
+/// The seeded world's definition, which has what no shipped one has: a wait that parks, and a step that is a saga.
+pub(crate) fn odd_job() -> Source {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/world/sagas/odd_job.yaml");
+    let mut source = Source::read(Path::new(file)).unwrap();
+    source.siblings.push("bench_saga".to_owned());
+    source
+}
+
+/// An input that fits [`odd_job`].
+pub(crate) fn job(number: &str) -> Json {
+    json!({
+        "number": number, "do": "done", "undo": "done", "hint": "done", "value": 1, "divisor": 2, "sub_fails_at": "",
+    })
+}
+
+/// What a participant says about a step.
+pub(crate) fn reply(saga: SagaId, step: &str, verdict: Verdict) -> InputBody {
+    let effect_id = EffectId { saga, step: step.into(), item: String::new(), direction: Direction::Do, round: 0 };
+    InputBody::Reply(Reply { effect_id, verdict })
+}
+
+pub(crate) fn done(saga: SagaId, step: &str) -> InputBody {
+    reply(saga, step, Verdict::Done { data: json!({}) })
+}
 
 /// One assignment of every shard of the orchestrator's side.
 pub(crate) struct System {
@@ -22,7 +57,8 @@ pub(crate) struct System {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) shards: Vec<Shard<SagaHandler>>,
-    pub(crate) alerts: tokio::sync::mpsc::UnboundedReceiver<Alert>,
+    pub(crate) alerts_in: mpsc::UnboundedSender<Alert>,
+    pub(crate) alerts: mpsc::UnboundedReceiver<Alert>,
     /// Whether the store that shards see refuses what is poison, see [`Picky`].
     pub(crate) refuses: Arc<AtomicBool>,
     minted: u64,
@@ -35,8 +71,8 @@ impl System {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let definitions = Definitions::open(store.clone()).await.unwrap();
         let waiters = Arc::new(Waiters::default());
-        let (told, alerts) = tokio::sync::mpsc::unbounded_channel();
-        let listeners = Listeners { waiters: Arc::clone(&waiters), alerts: told };
+        let (alerts_in, alerts) = mpsc::unbounded_channel();
+        let listeners = Listeners { waiters: Arc::clone(&waiters), alerts: alerts_in.clone() };
         let refuses = Arc::new(AtomicBool::new(false));
         let seen: Arc<dyn Store> = Arc::new(Picky { inner: store.clone(), refuses: Arc::clone(&refuses) });
         let shard = |index| {
@@ -44,7 +80,7 @@ impl System {
             Shard::new(ShardId { side: Side::Orchestrator, index }, seen.clone(), store.bus(), clock.clone(), handler)
         };
         let shards = (0..store.partitions()).map(shard).collect();
-        Self { store, clock, definitions, waiters, shards, alerts, refuses, minted: 0 }
+        Self { store, clock, definitions, waiters, shards, alerts_in, alerts, refuses, minted: 0 }
     }
 
     /// A start of the active version, not queued yet.
@@ -94,6 +130,55 @@ impl System {
         for task in tasks {
             self.shards.push(task.await.unwrap());
         }
+    }
+
+    /// Queues one input and lets the shards work.
+    pub(crate) async fn tell(&mut self, saga: SagaId, id: &str, body: InputBody) {
+        let message = self.message(Topic::Progress, saga, id.to_owned(), body);
+        self.queue(&[message]).await;
+        self.run_until_idle().await;
+    }
+
+    /// Starts a saga and lets the shards work.
+    pub(crate) async fn begin(&mut self, definition: &str, input: Json) -> SagaId {
+        let (saga, start) = self.start(definition, input);
+        self.queue(&[start]).await;
+        self.run_until_idle().await;
+        saga
+    }
+
+    /// The way in over this store.
+    pub(crate) fn gateway(&self) -> Gateway {
+        let (store, bus) = (self.store.clone(), self.store.bus());
+        Gateway::new(store, bus, self.clock.clone(), self.definitions.clone(), self.waiters.clone())
+    }
+
+    /// Brings the view up to date.
+    pub(crate) async fn project(&self) {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let mut projector = Projector::open(store, self.definitions.clone(), clock).await.unwrap();
+        while projector.look().await.unwrap() {}
+    }
+
+    /// All messages to participants so far, partition by partition.
+    pub(crate) async fn to_participants(&self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        for partition in 0..self.store.partitions() {
+            let mut consumer = self.store.bus().consumer(Topic::Commands, partition, 0);
+            while let taken @ [_, ..] = &*consumer.take(1_000).await.unwrap() {
+                messages.extend(taken.iter().map(|delivered| delivered.envelope.as_ref().unwrap().message.clone()));
+            }
+        }
+        messages
+    }
+
+    /// All commands of a saga so far.
+    pub(crate) async fn commands(&self, saga: SagaId) -> Vec<Command> {
+        let command = |message| match message {
+            Message::Command(command) if command.saga() == saga => Some(command),
+            _ => None,
+        };
+        self.to_participants().await.into_iter().filter_map(command).collect()
     }
 
     pub(crate) async fn saga(&self, id: SagaId) -> Option<Saga> {
