@@ -5,6 +5,7 @@ use axum::Json as Body;
 use axum::http::StatusCode;
 use axum::routing::post;
 use endstate_events::{InputBody, Json, SagaId};
+use endstate_http::Trust;
 use endstate_orchestrator::alert::{self, Channel};
 use endstate_orchestrator::job::{Job, JobError, Jobs, Report};
 use endstate_orchestrator::orphan::Orphans;
@@ -79,15 +80,15 @@ async fn a_saga_past_its_time_is_found_and_pushed() {
     let before = (facts(&system, saga).await, system.commands(saga).await);
     assert_eq!(before.1.len(), 1);
 
-    let jobs = Jobs::new(system.store.clone(), system.clock.clone(), Uuid::from_u128(1));
+    let jobs = Jobs::new(system.store.clone(), system.clock.clone(), Uuid::from_u128(1), Vec::new());
     let sweep = sweep(&system, 10);
-    let looked = jobs.run(&sweep, true).await.unwrap();
+    let looked = jobs.run(&sweep, true, None).await.unwrap();
     assert_eq!((looked.found, looked.changed), (1, 0));
-    assert_eq!(looked.details, [json!({ "overdue": saga, "phase": "running", "late_s": 300, "error": null })]);
+    assert_eq!(looked.details, json!([{ "overdue": saga, "phase": "running", "late_s": 300, "error": null }]));
     system.run_until_idle().await;
     assert_eq!((facts(&system, saga).await, system.commands(saga).await), before, "a dry run changes nothing");
 
-    let pushed = jobs.run(&sweep, false).await.unwrap();
+    let pushed = jobs.run(&sweep, false, None).await.unwrap();
     assert_eq!((pushed.found, pushed.changed), (1, 1));
     system.run_until_idle().await;
     let by_whom = |fact: &Fact| matches!(fact, Fact::Operated { actor, .. } if actor.subject == "sweep");
@@ -97,9 +98,9 @@ async fn a_saga_past_its_time_is_found_and_pushed() {
     assert_eq!(commands[0], commands[1], "the same command again, under the same id");
     system.clock.advance(1_000);
     system.run_until_idle().await;
-    assert_eq!(jobs.run(&sweep, false).await.unwrap().found, 0, "its time is ahead of it again");
+    assert_eq!(jobs.run(&sweep, false, None).await.unwrap().found, 0, "its time is ahead of it again");
 
-    let runs = jobs.runs(10).await.unwrap();
+    let runs = jobs.runs("sweep", i64::MAX, 10).await.unwrap();
     let records: Vec<_> = runs.iter().map(|run| (run.dry_run, run.found, run.changed)).collect();
     assert_eq!(records, [(false, 0, 0), (false, 1, 1), (true, 1, 0)]);
     system.tell(saga, "reply", done(saga, "reserve")).await;
@@ -144,21 +145,22 @@ async fn parked(system: &mut System, number: &str) -> SagaId {
 async fn a_second_runner_is_kept_out_while_the_sweep_runs() {
     let folder = tempfile::tempdir().unwrap();
     let system = open(folder.path()).await;
-    let jobs = |owner| Jobs::new(system.store.clone(), system.clock.clone(), Uuid::from_u128(owner));
+    let jobs = |owner| Jobs::new(system.store.clone(), system.clock.clone(), Uuid::from_u128(owner), Vec::new());
     let (first, second) = (jobs(1), jobs(2));
     let (go, mut went) = (tokio::sync::Notify::new(), mpsc::unbounded_channel());
     let slow = Held { inner: sweep(&system, 10), began: went.0, go };
-    let running = first.run(&slow, false);
+    let running = first.run(&slow, false, None);
     tokio::pin!(running);
     tokio::select! {
         _ = &mut running => unreachable!("nobody lets it go"),
         _ = went.1.recv() => {}
     }
-    assert!(matches!(second.run(&slow.inner, false).await, Err(JobError::Taken("sweep"))));
-    assert!(second.run(&Orphans::new(system.gateway(), system.alerts_in.clone()), false).await.is_ok(), "another job");
+    assert!(matches!(second.run(&slow.inner, false, None).await, Err(JobError::Taken("sweep"))));
+    let other = Orphans::new(system.gateway(), system.alerts_in.clone());
+    assert!(second.run(&other, false, None).await.is_ok(), "another job");
     slow.go.notify_one();
     running.await.unwrap();
-    assert!(second.run(&slow.inner, false).await.is_ok());
+    assert!(second.run(&slow.inner, false, None).await.is_ok());
 }
 
 /// A sweep that stops in the middle until it is let go.
@@ -172,6 +174,10 @@ struct Held {
 impl Job for Held {
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn about(&self) -> &'static str {
+        self.inner.about()
     }
 
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
@@ -288,8 +294,8 @@ async fn deliver(folder: &Path, number: &str, webhook_url: Option<String>) {
     for _ in 0..2 {
         sweep.run(system.clock.now_ms(), false).await.unwrap();
     }
-    let channel =
-        Channel { webhook_url, file: folder.join("alerts.ndjson"), public_url: "https://ops.example/".to_owned() };
+    let (file, public_url, trust) = (folder.join("alerts.ndjson"), "https://ops.example/".to_owned(), Trust::system());
+    let channel = Channel { webhook_url, file, public_url, trust };
     // The last sender goes with the shards and the sweep: delivery ends when all is delivered.
     let System { alerts, alerts_in, shards, clock, .. } = system;
     drop((alerts_in, shards, sweep));

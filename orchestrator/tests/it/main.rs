@@ -2,5 +2,6 @@
 
 mod hazards;
 mod jobs;
+mod linked;
 mod poison;
 mod system;

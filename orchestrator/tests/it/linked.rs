@@ -1,0 +1,153 @@
+//! Sagas that belong to others: a step that is a saga, and the self-check that asks a saga about an old hold (H3).
+
+use crate::system::{System, done, job, odd_job, reply, source};
+use endstate_events::{Command, Direction, EffectId, InputBody, Message, Reply, ReplyTo, SagaId, Topic, Verdict};
+use endstate_saga::control::Outcome;
+use serde_json::json;
+use std::path::Path;
+
+async fn open(folder: &Path) -> System {
+    let system = System::open(folder, 100).await;
+    for source in [source("bench_saga"), odd_job()] {
+        system.definitions.load(&source, 0).await.unwrap();
+    }
+    system
+}
+
+/// A job that has come as far as its step that is a saga; returns it and the saga it called.
+async fn delegating(system: &mut System, number: &str) -> (SagaId, SagaId) {
+    let saga = system.begin("odd_job", job(number)).await;
+    for step in ["make", "hint"] {
+        system.tell(saga, step, done(saga, step)).await;
+    }
+    let signal = InputBody::Event { name: "lab.signal".to_owned(), data: json!({ "value": 1 }) };
+    system.tell(saga, "signal", signal).await;
+    system.tell(saga, "divide", done(saga, "divide")).await;
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "delegating");
+    let called = called_by(system, saga).await;
+    assert_eq!(called.len(), 1, "{called:?}");
+    (saga, called[0])
+}
+
+/// The sagas that were called on behalf of one.
+async fn called_by(system: &System, saga: SagaId) -> Vec<SagaId> {
+    let commands = system.to_participants().await;
+    let number = system.saga(saga).await.unwrap().number;
+    let called = |message: &Message| match message {
+        Message::Command(command) if command.number.starts_with(&format!("{number}:")) => Some(command.saga()),
+        _ => None,
+    };
+    let mut called: Vec<_> = commands.iter().filter_map(called).collect();
+    called.dedup();
+    called
+}
+
+const STEPS: [&str; 4] = ["reserve", "lock", "deduct", "confirm"];
+
+#[tokio::test]
+async fn a_step_that_is_a_saga_is_done_when_that_saga_completes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, called) = delegating(&mut system, "J-1").await;
+    let sub = system.saga(called).await.unwrap();
+    assert_eq!(&*sub.definition, "bench_saga");
+    assert_eq!(called.slot(), saga.slot(), "both lie on one shard");
+    for step in STEPS {
+        assert!(!system.saga(saga).await.unwrap().control.is_ended());
+        system.tell(called, step, done(called, step)).await;
+    }
+    assert_eq!(system.saga(called).await.unwrap().control.outcome(), Some(Outcome::Completed));
+    assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Completed));
+}
+
+#[tokio::test]
+async fn a_step_that_is_a_saga_is_refused_when_that_saga_is_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, called) = delegating(&mut system, "J-1").await;
+    let no = Verdict::Refused { code: "bench.failed".to_owned(), detail: String::new() };
+    system.tell(called, "reserve", reply(called, "reserve", no)).await;
+    assert_eq!(system.saga(called).await.unwrap().control.outcome(), Some(Outcome::Cancelled));
+    assert_eq!(system.saga(saga).await.unwrap().reason.as_deref(), Some("saga.cancelled"), "it gives back");
+    let mut undone = 0;
+    while let Some(undo) = undos(&system, saga).await.get(undone) {
+        undone += 1;
+        system.tell(saga, &undo.effect_id.to_string(), undone_by(undo)).await;
+    }
+    assert_eq!(undone, 2, "what was made, and the share");
+    assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Cancelled));
+}
+
+fn undone_by(undo: &Command) -> InputBody {
+    InputBody::Reply(Reply { effect_id: undo.effect_id.clone(), verdict: Verdict::Done { data: json!({}) } })
+}
+
+async fn undos(system: &System, saga: SagaId) -> Vec<Command> {
+    let commands = system.commands(saga).await.into_iter();
+    commands.filter(|command| command.effect_id.direction == Direction::Undo).collect()
+}
+
+/// Its answer may be lost, and it may take longer than any ladder: it is called again under the same id, which is the
+/// same saga, and it is never given up.
+#[tokio::test]
+async fn a_step_that_is_a_saga_is_called_once_however_long_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, called) = delegating(&mut system, "J-1").await;
+    for _ in 0..8 {
+        system.clock.advance(60_000);
+        system.run_until_idle().await;
+    }
+    assert_eq!(called_by(&system, saga).await, [called], "called again, it is the same saga");
+    assert!(!system.saga(saga).await.unwrap().control.is_ended());
+    assert_eq!(system.alerts.try_recv().unwrap().kind, "silent", "people know");
+    for step in STEPS {
+        system.tell(called, step, done(called, step)).await;
+    }
+    assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Completed));
+}
+
+/// Asks like the self-check of a hold, and returns whether it is to be kept.
+async fn inquire(system: &mut System, effect_id: &EffectId) -> bool {
+    let before = answers(system, effect_id).await.len();
+    let reply_to = ReplyTo { topic: Topic::Commands, partition: 0 };
+    let body = InputBody::Inquire { effect_id: effect_id.clone(), reply_to };
+    system.tell(effect_id.saga, &format!("{effect_id}/inquire/{before}"), body).await;
+    let answers = answers(system, effect_id).await;
+    assert_eq!(answers.len(), before + 1, "{effect_id}: each question has its answer");
+    answers[before]
+}
+
+async fn answers(system: &System, effect_id: &EffectId) -> Vec<bool> {
+    let keep = |message| match message {
+        Message::Inquired(answer) if answer.effect_id == *effect_id => Some(answer.keep),
+        _ => None,
+    };
+    system.to_participants().await.into_iter().filter_map(keep).collect()
+}
+
+#[tokio::test]
+async fn an_old_hold_is_kept_while_its_saga_needs_it_and_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let saga = system.begin("bench_saga", json!({ "number": "B-1", "fail_at": "" })).await;
+    let sent = system.commands(saga).await[0].effect_id.clone();
+    assert!(inquire(&mut system, &sent).await, "its answer may be on the way");
+    system.tell(saga, "reserve", done(saga, "reserve")).await;
+    assert!(inquire(&mut system, &sent).await, "it is needed");
+    let other_round = EffectId { round: 1, ..sent.clone() };
+    assert!(!inquire(&mut system, &other_round).await, "nobody retried");
+    let other_step = EffectId { step: "no_such_step".to_owned(), ..sent.clone() };
+    assert!(!inquire(&mut system, &other_step).await);
+    let stranger =
+        EffectId { saga: system.start("bench_saga", json!({ "number": "B-2", "fail_at": "" })).0, ..sent.clone() };
+    assert!(!inquire(&mut system, &stranger).await, "nobody knows its saga");
+
+    let no = Verdict::Refused { code: "bench.failed".to_owned(), detail: String::new() };
+    system.tell(saga, "lock", reply(saga, "lock", no)).await;
+    let undo = undos(&system, saga).await.remove(0);
+    assert_eq!(undo.of.as_ref().map(|of| &of.effect_id), Some(&sent));
+    system.tell(saga, "undone", undone_by(&undo)).await;
+    assert!(system.saga(saga).await.unwrap().control.is_ended());
+    assert!(!inquire(&mut system, &sent).await, "given back: nothing of it is needed any more");
+}
