@@ -6,7 +6,7 @@ pub use poison::saga_of;
 
 use crate::consume::{Loaded, start_of};
 use crate::definitions::Definitions;
-use crate::handler::Alert;
+use crate::handler::{Alert, UNDEFINED};
 use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
 use crate::waiters::Claim;
@@ -21,7 +21,7 @@ use endstate_saga::effect::Effect;
 use endstate_saga::event::Event;
 use endstate_saga::invariant;
 use endstate_saga::saga::Saga;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 /// What a committed batch did to one saga.
@@ -74,6 +74,8 @@ pub struct Working<'a> {
     refused: Vec<(SagaId, Claim)>,
     /// What people should know of sagas that there are not.
     alerts: Vec<Alert>,
+    /// Sagas that are there, but whose definition this program cannot read.
+    undefined: FxHashSet<SagaId>,
     hearing: Hearing,
     pages: Pages,
     outcome: Outcome,
@@ -99,6 +101,7 @@ impl<'a> Working<'a> {
             order: Vec::new(),
             refused: Vec::new(),
             alerts: Vec::new(),
+            undefined: FxHashSet::default(),
             hearing,
             pages: Pages::default(),
             outcome: Outcome::default(),
@@ -117,7 +120,8 @@ impl<'a> Working<'a> {
             Some(start) if !self.exists(input.saga) => self.start(topic, envelope, input, start),
             Some(_) | None if self.open(input.saga) => self.step(envelope, input),
             Some(_) => {}
-            None if self.answer_stranger(input) => {}
+            // Of a saga that is there, nobody may say that it is not; a program that can decide for it may come.
+            None if !self.undefined.contains(&input.saga) && self.answer_stranger(input) => {}
             None => self.pages.orphan(partition, input.saga, envelope, self.batch.now_ms),
         }
     }
@@ -173,16 +177,22 @@ impl<'a> Working<'a> {
         self.take(input.saga, envelope.time_ms, decision);
     }
 
-    /// Makes a working copy of a stored saga; false when there is none.
+    /// Makes a working copy of a stored saga; false when there is none, or nobody knows how to decide for it.
     fn open(&mut self, id: SagaId) -> bool {
         if self.copies.contains_key(&id) {
             return true;
         }
-        let Some(Stored { saga, due_ms }) = self.stored.remove(&id) else { return false };
+        let Some(Stored { saga, .. }) = self.stored.get(&id) else { return false };
         let Some(definition) = self.definitions.get(&saga.definition, saga.definition_version) else {
-            tracing::error!(saga = %id, definition = %saga.definition, "E3001: its definition is not loaded");
+            if self.undefined.insert(id) {
+                let text =
+                    format!("E3001: its definition, version {}, is not loaded: it waits", saga.definition_version);
+                let (definition, number) = (Arc::clone(&saga.definition), Arc::clone(&saga.number));
+                self.alerts.push(Alert { saga: id, definition, number, kind: UNDEFINED, step: None, text });
+            }
             return false;
         };
+        let Some(Stored { saga, due_ms }) = self.stored.remove(&id) else { return false };
         let copy = Copy {
             before: Some(saga.version),
             was_in_motion: saga.control.is_in_motion(),

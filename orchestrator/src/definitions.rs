@@ -41,6 +41,8 @@ pub struct Definitions {
 struct Known {
     definitions: FxHashMap<(Arc<str>, u32), Arc<Definition>>,
     active: FxHashMap<Arc<str>, Active>,
+    /// Hashes of stored versions that this program cannot read.
+    unreadable: FxHashMap<(Arc<str>, u32), Arc<str>>,
 }
 
 #[derive(Clone, Copy)]
@@ -68,6 +70,9 @@ pub enum DefinitionsError {
     /// It has faults.
     #[error("the definition has {} fault(s)", .0.len())]
     Faulty(Vec<Diagnostic>),
+    /// Compiling it panicked.
+    #[error("compiling the definition failed: {0}")]
+    Crashed(String),
     /// The version exists with another text.
     #[error("E1060: {name} version {version} is stored with another text; raise its version")]
     Changed {
@@ -96,17 +101,24 @@ pub enum DefinitionsError {
 }
 
 impl Definitions {
-    /// Reads all definitions of a store.
+    /// Reads all definitions of a store. One that this program cannot read any more is left out and said so (E3003): its
+    /// sagas wait and alert, and all others go on.
     pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, DefinitionsError> {
         let rows = store.read(&ALL, Rows::one([0i64.into()])).await?;
         let mut known = Known::default();
-        for row in rows {
-            let (definition, active) = stored(&row)?;
-            let name = Arc::clone(definition.name());
+        for Stored { name, version, sha256, definition, active } in
+            rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?
+        {
             if let Some(active) = active {
                 known.active.insert(Arc::clone(&name), active);
             }
-            known.definitions.insert((name, definition.version()), Arc::new(definition));
+            match definition {
+                Ok(definition) => drop(known.definitions.insert((name, version), Arc::new(definition))),
+                Err(reason) => {
+                    tracing::error!(definition = %name, version, %reason, "E3003: a stored definition cannot be read");
+                    known.unreadable.insert((name, version), sha256);
+                }
+            }
         }
         Ok(Arc::new(Self { store, known: RwLock::new(known) }))
     }
@@ -162,19 +174,31 @@ impl Definitions {
         all
     }
 
-    /// Loads a definition; the same text again is no change. A new name is activated at once.
+    /// Loads a definition; the same text again is no change. A new name is activated at once. Compiling takes
+    /// milliseconds: it is done off the threads that serve calls.
     pub async fn load(&self, source: &Source, now_ms: i64) -> Result<Arc<Definition>, DefinitionsError> {
-        let definition = Arc::new(Definition::load(source).map_err(DefinitionsError::Faulty)?);
+        let text = source.clone();
+        let compiled = tokio::task::spawn_blocking(move || Definition::load(&text)).await;
+        let compiled = compiled.map_err(|error| DefinitionsError::Crashed(error.to_string()))?;
+        let definition = Arc::new(compiled.map_err(DefinitionsError::Faulty)?);
         let (name, version) = (definition.name().to_string(), definition.version());
         if let Some(known) = self.get(&name, version) {
             let same = known.sha256() == definition.sha256();
             return if same { Ok(known) } else { Err(DefinitionsError::Changed { name, version }) };
         }
+        if let Some(sha256) = self.read(|known| known.unreadable.get(&(Arc::from(name.as_str()), version)).cloned()) {
+            if *sha256 != *definition.sha256() {
+                return Err(DefinitionsError::Changed { name, version });
+            }
+            // Its row is there; only the program that opened the store could not read it.
+            self.write(|known| known.definitions.insert((name.into(), version), Arc::clone(&definition)));
+            return Ok(definition);
+        }
         let text = serde_json::to_string(source).unwrap_or_default();
         let row =
             [name.as_str().into(), i64::from(version).into(), definition.sha256().into(), text.into(), now_ms.into()];
         let mut writes = vec![Write::exact(&INSERT, Rows::one(row))];
-        let first = self.active(&name).is_none();
+        let first = self.read(|known| !known.active.contains_key(name.as_str()));
         if first {
             writes.push(activation(&name, version, now_ms));
         }
@@ -221,18 +245,108 @@ fn activation(name: &str, version: u32, now_ms: i64) -> Write {
     Write::exact(&ACTIVATE, Rows::one([name.into(), i64::from(version).into(), now_ms.into()]))
 }
 
-fn stored(row: &Row) -> Result<(Definition, Option<Active>), DefinitionsError> {
-    let bad = |reason: String| StoreError::Failed { statement: ALL.name.into(), reason };
+/// A row of the store.
+struct Stored {
+    name: Arc<str>,
+    version: u32,
+    sha256: Arc<str>,
+    /// Or why this program cannot read it.
+    definition: Result<Definition, String>,
+    active: Option<Active>,
+}
+
+fn stored(row: &Row) -> Result<Stored, StoreError> {
     let [Value::Text(name), Value::Int(version), Value::Text(sha256), Value::Text(source), active, previous] =
         row.as_slice()
     else {
-        return Err(bad("a row has another shape".into()).into());
+        let reason = "a row has another shape".to_owned();
+        return Err(StoreError::Failed { statement: ALL.name.to_owned(), reason });
     };
-    let source: Source = serde_json::from_str(source).map_err(|error| bad(error.to_string()))?;
-    let definition = Definition::load(&source).map_err(DefinitionsError::Faulty)?;
-    if definition.sha256() != &**sha256 {
-        return Err(bad(format!("{name} version {version} does not have its stored hash")).into());
-    }
     let number = |value: &Value| value.int().and_then(|n| u32::try_from(n).ok());
-    Ok((definition, number(active).map(|version| Active { version, previous: number(previous) })))
+    Ok(Stored {
+        name: Arc::from(&**name),
+        version: u32::try_from(*version).unwrap_or_default(),
+        sha256: Arc::from(&**sha256),
+        definition: reload(source, sha256),
+        active: number(active).map(|version| Active { version, previous: number(previous) }),
+    })
+}
+
+fn reload(source: &str, sha256: &str) -> Result<Definition, String> {
+    let source: Source = serde_json::from_str(source).map_err(|error| error.to_string())?;
+    let faults = |faults: Vec<Diagnostic>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let definition = Definition::reload(&source).map_err(faults)?;
+    if definition.sha256() == sha256 { Ok(definition) } else { Err("it does not have its stored hash".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use endstate_outbox::SqliteStore;
+    use endstate_saga::definition::shipped;
+
+    fn bench() -> Source {
+        shipped().into_iter().find(|source| source.file.contains("bench_saga")).unwrap()
+    }
+
+    /// Stores a text as an older program would have, without looking at it.
+    async fn store_text(store: &SqliteStore, source: &Source, version: i64, sha256: &str) {
+        let text = serde_json::to_string(source).unwrap();
+        let row = ["bench_saga".into(), version.into(), sha256.into(), text.into(), 0.into()];
+        let writes = vec![Write::exact(&INSERT, Rows::one(row)), activation("bench_saga", 1, 0)];
+        store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn rules_made_stricter_later_stop_no_stored_definition() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let sha256 = Definition::load(&bench()).unwrap().sha256().to_owned();
+        // To its author, samples that cannot be read are a fault; to its sagas they are nothing.
+        let mut careless = bench();
+        careless.samples = [("ok.json".to_owned(), "{".to_owned())].into();
+        assert!(Definition::load(&careless).is_err());
+        store_text(&store, &careless, 1, &sha256).await;
+        let definitions = Definitions::open(store).await.unwrap();
+        assert_eq!(definitions.active("bench_saga").unwrap().sha256(), sha256);
+    }
+
+    #[tokio::test]
+    async fn a_stored_definition_that_cannot_be_read_stops_nobody_and_can_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let sha256 = Definition::load(&bench()).unwrap().sha256().to_owned();
+        let damaged = Source { text: "saga: [".to_owned(), ..bench() };
+        store_text(&store, &damaged, 1, &sha256).await;
+        let definitions = Definitions::open(store).await.unwrap();
+        assert!(definitions.active("bench_saga").is_none() && definitions.list().is_empty());
+        let other = Source { text: format!("{}\n# more", bench().text), ..bench() };
+        let changed = definitions.load(&other, 0).await;
+        assert!(matches!(changed, Err(DefinitionsError::Changed { .. })), "its version is taken");
+        definitions.load(&bench(), 0).await.unwrap();
+        assert!(definitions.active("bench_saga").is_some());
+    }
+
+    #[test]
+    fn compiling_does_not_block_the_threads_that_serve_calls() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let definitions = Definitions::open(SqliteStore::open(folder.path()).await.unwrap()).await.unwrap();
+            // The only thread for what blocks is taken, so whoever compiles on it has to wait.
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let holding = tokio::task::spawn_blocking(move || held.recv());
+            let faulty = Source { text: "saga: x".to_owned(), ..bench() };
+            let mut loading = std::pin::pin!(definitions.load(&faulty, 0));
+            tokio::select! {
+                biased;
+                _ = &mut loading => panic!("it was compiled on a thread that serves calls"),
+                () = std::future::ready(()) => {}
+            }
+            release.send(()).unwrap();
+            assert!(matches!(loading.await, Err(DefinitionsError::Faulty(_))));
+            holding.await.unwrap().unwrap();
+        });
+    }
 }

@@ -77,7 +77,6 @@ pub async fn load(
     let source: Source =
         serde_json::from_value(body).map_err(|error| Problem::field(Code::InvalidFields, "", error.to_string()))?;
     let now_ms = api.gateway.clock().now_ms();
-    // Compiling runs every expression over every sample: off the threads that serve calls.
     let loaded = api.gateway.definitions().load(&source, now_ms).await.map_err(refuse::definitions)?;
     let page = Page { items: listed(&api, Some(loaded.name())), next: None, lag_ms: None };
     Ok((StatusCode::CREATED, Body(page)))

@@ -86,6 +86,7 @@ pub(super) fn definitions(error: DefinitionsError) -> Problem {
         DefinitionsError::Unknown { .. } | DefinitionsError::NoPrevious(_) => {
             Problem::new(Code::UnknownDefinition, error.to_string())
         }
+        DefinitionsError::Crashed(_) => Problem::internal(&error),
         DefinitionsError::Store(error) => store(error),
         DefinitionsError::Commit(error) => commit(error),
     }

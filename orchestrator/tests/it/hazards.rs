@@ -2,11 +2,12 @@
 
 use crate::system::{System, done, source};
 use endstate_events::{
-    Command, CommandKind, Direction, EffectId, Envelope, InputBody, Message, Reply, SagaId, Slot, Topic, Verdict,
+    Command, CommandKind, Direction, EffectId, Envelope, InputBody, Message, Reply, ReplyTo, SagaId, Slot, Topic,
+    Verdict,
 };
 use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Claim;
-use endstate_outbox::{Clock as _, Kind, Rows, Statement, Store as _, Turn};
+use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Store as _, Turn, Write};
 use serde_json::{Value, json};
 
 pub(crate) fn bench(number: &str) -> Value {
@@ -237,4 +238,41 @@ async fn commands(system: &System) -> (usize, usize) {
 async fn asked(system: &System) -> Vec<EffectId> {
     let asks = sent(system).await.into_iter().filter(|command| command.kind == CommandKind::Ask);
     asks.map(|command| command.effect_id).collect()
+}
+
+/// As a newer program would have stored it: what this one cannot read.
+async fn damage_definition(system: &System) {
+    static DAMAGE: Statement = Statement {
+        name: "test.damage",
+        columns: &[Kind::Text],
+        sql: "with r(source) as ({rows}) update definition set source = (select source from r)",
+    };
+    let writes = vec![Write::exact(&DAMAGE, Rows::one(["?".into()]))];
+    system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn z17_a_hold_whose_saga_has_no_definition_is_not_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 100).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let saga = system.begin("bench_saga", bench("U-1")).await;
+    damage_definition(&system).await;
+    drop(system);
+    let mut system = System::open(folder.path(), 100).await;
+    let before = system.to_participants().await.len();
+    let effect_id = EffectId { saga, step: "lock".into(), item: String::new(), direction: Direction::Do, round: 0 };
+    let reply_to = ReplyTo { topic: Topic::Commands, partition: 0 };
+    let asked = InputBody::Inquire { effect_id, reply_to };
+    system.tell(saga, "i-1", asked.clone()).await;
+    system.tell(saga, "i-2", asked).await;
+    assert_eq!(system.to_participants().await.len(), before, "nobody may say that the hold is not wanted");
+    let mut alerts = Vec::new();
+    while let Ok(alert) = system.alerts.try_recv() {
+        alerts.push((alert.kind, alert.number.to_string()));
+    }
+    assert_eq!(alerts, [("undefined", "U-1".to_owned())], "told once");
+    assert!(system.definitions.load(&source("bench_saga"), 0).await.is_ok(), "the same text brings it back");
+    system.tell(saga, "reply", done(saga, "reserve")).await;
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "locking", "and the saga goes on");
 }

@@ -24,14 +24,22 @@ use std::sync::Arc;
 /// Most steps: their index is a byte in a saga's row.
 const MAX_STEPS: usize = 255;
 
-pub(super) fn load(source: &Source) -> Result<Definition, Vec<Diagnostic>> {
+/// How closely a definition is looked at: for its author, or, accepted before, only for what it cannot run without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    Author,
+    Stored,
+}
+
+pub(super) fn load(source: &Source, care: Care) -> Result<Definition, Vec<Diagnostic>> {
     let file: Arc<str> = Arc::from(source.file.as_str());
     let node = Node::parse(&file, &source.text).map_err(|diagnostic| vec![diagnostic])?;
     let catalogue = load_catalogue(source.catalogue_files())?;
     let complaints = Complaints::default();
     let Some(draft) = Draft::read(&node, &complaints) else { return Err(complaints.into_sorted()) };
     let input = read_input_schema(&draft, source, &complaints);
-    let samples = read_samples(&source.samples, &complaints);
+    let advice = Complaints::default();
+    let samples = read_samples(&source.samples, if care == Care::Author { &complaints } else { &advice });
     let (input_schema, input_shape) = match input {
         Some(input) => input,
         None => return Err(complaints.into_sorted()),
@@ -39,7 +47,9 @@ pub(super) fn load(source: &Source) -> Result<Definition, Vec<Diagnostic>> {
     let linker =
         Linker { draft: &draft, source, catalogue: &catalogue, input_schema: &input_schema, complaints: &complaints };
     let linked = linker.link();
-    linker.check_rules(&linked);
+    if care == Care::Author {
+        linker.check_rules(&linked);
+    }
     let Linked { plan, stages, steps, events, starts_on } = linked;
     let definition = draft.number.clone().map(|number| Definition {
         sha256: fingerprint(source, &draft, &steps),
@@ -65,7 +75,7 @@ pub(super) fn load(source: &Source) -> Result<Definition, Vec<Diagnostic>> {
         starts_on,
         samples,
     });
-    if let Some(definition) = &definition {
+    if let Some(definition) = definition.as_ref().filter(|_| care == Care::Author) {
         crate::check::paths::check(definition, &complaints);
     }
     let diagnostics = complaints.into_sorted();

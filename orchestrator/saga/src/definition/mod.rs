@@ -40,6 +40,7 @@ use crate::expression::{Expression, Template};
 use crate::plan::Plan;
 
 use endstate_events::{Action, Catalogue, EventKind, Json};
+use link::Care;
 use std::sync::Arc;
 
 /// One loaded version of a definition.
@@ -143,7 +144,16 @@ impl Definition {
     /// # Errors
     /// All complaints, in the order of the file.
     pub fn load(source: &Source) -> Result<Self, Vec<Diagnostic>> {
-        link::load(source)
+        link::load(source, Care::Author)
+    }
+
+    /// Loads a definition that was accepted before, perhaps by an older program: what it means must be clear, but rules
+    /// and samples are its author's affair and were looked at then. A rule that is made stricter later stops no saga.
+    ///
+    /// # Errors
+    /// Why it can no longer be understood.
+    pub fn reload(source: &Source) -> Result<Self, Vec<Diagnostic>> {
+        link::load(source, Care::Stored)
     }
 
     /// Its control shape.
