@@ -48,6 +48,7 @@ codes! {
     DuplicateKey        "E2009" BAD_REQUEST            "A JSON object names a member twice";
     TooDeep             "E2010" BAD_REQUEST            "The JSON is nested too deep";
     NumberOutOfRange    "E2011" UNPROCESSABLE_ENTITY   "A number is out of range";
+    ChangesGone         "E2012" GONE                   "The changes after this place are no longer kept";
     TokenMissing        "E2101" UNAUTHORIZED           "The call needs a bearer token";
     TokenInvalid        "E2102" UNAUTHORIZED           "The bearer token is unknown, expired or revoked";
     ScopeMissing        "E2103" FORBIDDEN              "The token does not allow this";

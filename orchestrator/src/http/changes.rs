@@ -2,7 +2,7 @@
 
 use super::model::{Change, Page, Received, StartedBody};
 use super::{Api, act, read, refuse};
-use crate::feed::{self, Position};
+use crate::feed::{self, FeedError, Position};
 use crate::gateway::StartOptions;
 use axum::Json as Body;
 use axum::extract::State;
@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use endstate_events::{InputBody, Json};
 use endstate_http::guard::Raw;
+use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Code, Fields, Params, Problem, headers, scope, strict_json};
 use std::time::Duration;
 
@@ -27,7 +28,10 @@ const LOOK: Duration = Duration::from_millis(100);
         ("limit" = Option<i64>, Query, description = "1 to 1000, default 200"),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for a change, at most 30"),
     ),
-    responses((status = 200, description = "A page; `next` is always there", body = Page<Change>)),
+    responses(
+        (status = 200, description = "A page; `next` is always there", body = Page<Change>),
+        (status = 410, description = "E2012", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("token" = ["sagas:read"]))
 )]
 pub async fn changes(
@@ -39,14 +43,14 @@ pub async fn changes(
     let store = api.gateway.store();
     let position = match params.text("after") {
         Some(text) => Position::decode(&text, store.partitions())?,
-        None => Position::start(store.partitions()),
+        None => Position::oldest(&**store).await.map_err(refuse::store)?,
     };
     let limit = params.integer("limit", 1..=1_000)?.unwrap_or(200) as usize;
     params.finish()?;
     let wait = headers::wait(&headers)?;
     let until = tokio::time::Instant::now() + wait.unwrap_or_default();
     let (items, next) = loop {
-        let (items, next) = feed::read(&**store, &position, limit).await.map_err(refuse::store)?;
+        let (items, next) = feed::read(&**store, &position, limit).await.map_err(refused)?;
         if !items.is_empty() || api.drain.started() || tokio::time::Instant::now() >= until {
             break (items, next);
         }
@@ -57,6 +61,16 @@ pub async fn changes(
         Some(wait) => ([(headers::PREFERENCE_APPLIED, headers::wait_applied(wait))], page).into_response(),
         None => page.into_response(),
     })
+}
+
+fn refused(error: FeedError) -> Problem {
+    match error {
+        FeedError::Gone { .. } => {
+            let detail = format!("{error}; read the sagas' state from /v1/sagas, then follow without `after`");
+            Problem::new(Code::ChangesGone, detail)
+        }
+        FeedError::Store(error) => refuse::store(error),
+    }
 }
 
 /// One event of another team.
