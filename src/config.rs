@@ -1,6 +1,7 @@
 //! Configuration: the embedded default file, then a file, then `ENDSTATE_*` variables, then flags.
 
 use anyhow::{Context, bail};
+use endstate_events::Environment;
 use endstate_http::Trust;
 use endstate_http::outgoing::TrustError;
 use figment::Figment;
@@ -20,7 +21,7 @@ const COMMAND_LINE_VARIABLES: [&str; 2] = ["ENDSTATE_SERVER", "ENDSTATE_TOKEN_FI
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    pub(crate) environment: String,
+    pub(crate) environment: Environment,
     pub(crate) data: PathBuf,
     pub(crate) log: Log,
     pub(crate) http: Http,
@@ -51,6 +52,7 @@ pub(crate) enum LogFormat {
 pub(crate) struct Http {
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: String,
+    pub(crate) unready_s: u64,
     pub(crate) drain_s: u64,
 }
 
@@ -74,7 +76,11 @@ pub(crate) struct Payment {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Notify {
+    pub(crate) channel: String,
     pub(crate) file: PathBuf,
+    pub(crate) webhook_url: String,
+    pub(crate) sms_url: String,
+    pub(crate) timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -253,6 +259,7 @@ mod tests {
             ("[http]\nlisten_on = \"x\"", ("ENDSTATE_LOG_FILTER", "warn"), "listen_on"),
             ("", ("ENDSTATE_HTTP_PORT", "1"), "ENDSTATE_HTTP_PORT"),
             ("", ("ENDSTATE_ENGINE_IN_MOTION", "many"), "in_motion"),
+            ("environment = \"Prod\"", ("ENDSTATE_LOG_FILTER", "warn"), "is not an environment"),
             ("[log]\nformat = \"xml\"", ("ENDSTATE_LOG_FILTER", "warn"), "xml"),
         ] {
             let error = load(toml, &[variable]).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 
 use crate::cli::args::DevArgs;
 use crate::cli::failure::Failure;
-use crate::config::{Config, LogFormat};
+use crate::config::{self, Config, LogFormat};
 use crate::node::Node;
 use crate::outside::Outdoors;
 use anyhow::Context;
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     start_logging(&config)?;
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
-    let node = Node::open(&config.data).await?;
+    let node = Node::open(&config.data, &config.environment).await?;
     load_definitions(&node, &config).await?;
     let listener = TcpListener::bind(config.http.listen)
         .await
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     if let Some(file) = &args.address_file {
         std::fs::write(file, format!("http://{address}\n"))?;
     }
-    serve(listener, router, &drain, Duration::from_secs(config.http.drain_s)).await?;
+    serve(listener, router, &drain, &config.http).await?;
     node.stop().await;
     Ok(())
 }
@@ -193,8 +193,9 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     Ok(())
 }
 
-/// Answers calls until somebody asks to stop; then tells so, and gives those under way their time.
-async fn serve(listener: TcpListener, router: axum::Router, drain: &Drain, patience: Duration) -> anyhow::Result<()> {
+/// Answers calls until somebody asks to stop. Then it is not ready for a while but takes calls, so that load balancers
+/// look elsewhere; then it takes none, and gives those under way their time.
+async fn serve(listener: TcpListener, router: axum::Router, drain: &Drain, http: &config::Http) -> anyhow::Result<()> {
     let closing = CancellationToken::new();
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
@@ -202,8 +203,14 @@ async fn serve(listener: TcpListener, router: axum::Router, drain: &Drain, patie
     crate::signal::asked_to_stop().await;
     eprintln!("stopping");
     drain.start();
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(http.unready_s)) => {}
+        // Asked once more: nobody wants to wait.
+        () = crate::signal::asked_to_stop() => {}
+    }
+    drain.close();
     closing.cancel();
-    match tokio::time::timeout(patience, served).await {
+    match tokio::time::timeout(Duration::from_secs(http.drain_s), served).await {
         Ok(done) => done?.context("the API ended with an error"),
         // Calls that wait for a saga's end may take longer; they are cut off, and their sagas go on at the next start.
         Err(_) => Ok(()),

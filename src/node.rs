@@ -1,7 +1,7 @@
 //! One running system in one process: both sides' shards over one store and bus, and the ways in and out.
 
 use anyhow::Context as _;
-use endstate_events::Side;
+use endstate_events::{Environment, Side};
 use endstate_orchestrator::definitions::{Definitions, DefinitionsError};
 use endstate_orchestrator::gateway::Gateway;
 use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
@@ -46,8 +46,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// Opens the store and loads the shipped definitions; nothing runs yet.
-    pub(crate) async fn open(data: &Path) -> anyhow::Result<Self> {
-        let store = SqliteStore::open(data).await?;
+    pub(crate) async fn open(data: &Path, environment: &Environment) -> anyhow::Result<Self> {
+        let store = SqliteStore::open_as(data, environment).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let definitions = Definitions::open(store.clone()).await.context("cannot read the stored definitions")?;
         for source in shipped() {

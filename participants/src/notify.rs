@@ -56,12 +56,17 @@ impl Notify {
         Self { channels, default: FILE.to_owned() }
     }
 
-    /// Adds a channel under a name that `with.channel` may choose; it becomes the default.
+    /// Adds a channel under a name that `with.channel` may choose.
     #[must_use]
     pub fn with(mut self, name: &str, channel: Arc<dyn Channel>) -> Self {
         self.channels.insert(name.to_owned(), channel);
-        self.default = name.to_owned();
         self
+    }
+
+    /// Makes a channel the one of messages that name none; `None` when there is no such channel.
+    #[must_use]
+    pub fn preferring(self, name: &str) -> Option<Self> {
+        self.channels.contains_key(name).then(|| Self { default: name.to_owned(), ..self })
     }
 }
 

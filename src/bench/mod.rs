@@ -11,6 +11,7 @@ mod meter;
 
 use crate::node::Node;
 use anyhow::{Context as _, ensure};
+use endstate_events::Environment;
 use endstate_http::Tokens;
 use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
@@ -102,7 +103,7 @@ pub(crate) async fn saga(options: &SagaBench) -> anyhow::Result<Report> {
     ensure!(options.fail <= 100, "--fail is a percentage");
     let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
     let data = options.data.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let node = Node::open(&data.join("store")).await?;
+    let node = Node::open(&data.join("store"), &Environment::default()).await?;
     let synchronous = node.store.synchronous().await?;
     ensure!(synchronous == 2, "the store runs with synchronous={synchronous}, not FULL (2)");
     node.start(4096, endstate_participants::handler::Settings::default());

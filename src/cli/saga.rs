@@ -74,7 +74,12 @@ async fn start(
     let input: Value = serde_json::from_str(&super::definition::read(input)?)
         .map_err(|error| Failure::usage(format!("{}: not JSON: {error}", input.display())))?;
     let request = client.request(Method::POST, &format!("/v1/sagas/{}", segment(definition))).json(&input);
-    output.print(&client.send(waiting(request, wait)).await?, members)
+    let answer = client.send(waiting(request, wait)).await?;
+    if output.is_text() && answer.get("saga").is_none_or(Value::is_null) {
+        let number = answer["number"].as_str().unwrap_or_default();
+        eprintln!("not decided yet; look with: endstate saga get {definition} {number}");
+    }
+    output.print(&answer, members)
 }
 
 fn path(name: &SagaName, rest: &str) -> String {

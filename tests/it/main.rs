@@ -4,3 +4,4 @@ mod api;
 mod command_line;
 mod kill;
 mod program;
+mod stopping;

@@ -12,6 +12,7 @@ use crate::local::LocalBus;
 use crate::statement::{Kind, Row, Rows, Statement, Value};
 use crate::store::{Assignment, Commit, CommitError, Positions, ShardId, Store, StoreError};
 use async_trait::async_trait;
+use endstate_events::Environment;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,8 +38,14 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or makes the store in `folder`, applies missing migrations, refuses a second process.
+    /// [`open_as`](Self::open_as) in the default environment.
     pub async fn open(folder: &Path) -> Result<Arc<Self>, StoreError> {
+        Self::open_as(folder, &Environment::default()).await
+    }
+
+    /// Opens or makes the store in `folder`, applies missing migrations; refuses a second process, and a store that was
+    /// made for another environment.
+    pub async fn open_as(folder: &Path, environment: &Environment) -> Result<Arc<Self>, StoreError> {
         let unfit = |what: &str, error: std::io::Error| StoreError::Unfit {
             reason: format!("{what} {}: {error}; check that the folder exists and may be written", folder.display()),
         };
@@ -67,6 +74,7 @@ impl SqliteStore {
         };
         let migrating = pool(1).connect_with(options.clone()).await.map_err(failed("open"))?;
         migrate::run(&migrating, &migrate::ALL).await?;
+        belongs(&migrating, folder, environment).await?;
         let bus = LocalBus::load(&migrating).await?;
         migrating.close().await;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed("open readers"))?;
@@ -175,6 +183,27 @@ impl Store for SqliteStore {
     fn partitions(&self) -> u16 {
         PARTITIONS
     }
+}
+
+/// A store keeps the environment it was made for; one that has none yet takes this one (Z17).
+async fn belongs(pool: &SqlitePool, folder: &Path, environment: &Environment) -> Result<(), StoreError> {
+    sqlx::query("insert into system (name, value) values ('environment', ?) on conflict (name) do nothing")
+        .bind(environment.as_str())
+        .execute(pool)
+        .await
+        .map_err(failed("system.claim"))?;
+    let made: String = sqlx::query_scalar("select value from system where name = 'environment'")
+        .fetch_one(pool)
+        .await
+        .map_err(failed("system.environment"))?;
+    if made == environment.as_str() {
+        return Ok(());
+    }
+    let reason = format!(
+        "the store in {} belongs to environment `{made}`, and this program runs as `{environment}`; set environment = \"{made}\", or use another data folder",
+        folder.display()
+    );
+    Err(StoreError::Unfit { reason })
 }
 
 /// Names the statement in a driver's error.

@@ -1,6 +1,6 @@
 //! The store, the bus and the shard loop together, on a real file.
 
-use endstate_events::{Command, CommandKind, Direction, EffectId, Envelope, Json, Lane, Message, ReplyTo};
+use endstate_events::{Command, CommandKind, Direction, EffectId, Envelope, Environment, Json, Lane, Message, ReplyTo};
 use endstate_events::{SCHEMA_VERSION, SagaId, Side, Slot, Topic};
 use endstate_outbox::*;
 use std::sync::Arc;
@@ -252,4 +252,16 @@ async fn every_commit_is_on_disk_before_it_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).await.unwrap();
     assert_eq!(store.synchronous().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn z17_a_store_of_another_environment_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [staging, prod] = ["staging", "prod"].map(|name| Environment::new(name).unwrap());
+    drop(SqliteStore::open_as(folder.path(), &staging).await.unwrap());
+    let Err(error) = SqliteStore::open_as(folder.path(), &prod).await else { panic!("staging opened as prod") };
+    assert!(matches!(error, StoreError::Unfit { .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.starts_with("E4003") && said.contains("`staging`") && said.contains("`prod`"), "{said}");
+    SqliteStore::open_as(folder.path(), &staging).await.unwrap();
 }
