@@ -3,51 +3,58 @@ import json
 import sqlite3
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import unquote
 
-PAPER = 100  # sheets; then wrapping is refused
+PAPER = 10  # sheets; then wrapping is refused
 db = sqlite3.connect(sys.argv[2] if len(sys.argv) > 2 else "gift_wrap.db", isolation_level=None)
-db.execute("create table if not exists effect (id text primary key, status integer not null, answer text not null)")
-db.execute("create table if not exists gift (id text primary key, paper text not null)")
+db.execute("create table if not exists effect (id text primary key, body text, status integer, answer text)")
+db.execute("create table if not exists gift (number integer primary key autoincrement, effect text unique, paper text)")
 
 
-def known(effect):
-    return db.execute("select status, answer from effect where id = ?", (effect,)).fetchone()
+def known(effect, body=None):
+    row = db.execute("select body, status, answer from effect where id = ?", (effect,)).fetchone()
+    if row and body and row[0] and row[0] != body:
+        return 422, '{"detail": "this id came with another body"}'  # a conflict, no refusal: nothing changes
+    return row and row[1:]
 
 
-def remember(effect, status, answer):
-    db.execute("insert into effect values (?, ?, ?)", (effect, status, json.dumps(answer)))
+def remember(effect, body, status, answer):
+    db.execute("insert into effect values (?, ?, ?, ?)", (effect, body, status, json.dumps(answer)))
     return status, json.dumps(answer)
 
 
-def wrap(effect, command):
+def wrap(effect, body, command):
     if db.execute("select count(*) from gift").fetchone()[0] >= PAPER:
-        return remember(effect, 409, {"code": "gift_wrap.no_paper"})
-    db.execute("insert into gift values (?, ?)", (effect, command["with"]["paper"]))
-    return remember(effect, 200, {"tag": "gift-" + effect[:8]})
+        return remember(effect, body, 409, {"code": "gift_wrap.no_paper"})
+    gift = db.execute("insert into gift (effect, paper) values (?, ?)", (effect, command["with"]["paper"]))
+    return remember(effect, body, 200, {"tag": f"gift-{gift.lastrowid}"})
 
 
-def unwrap(effect, command):
+def unwrap(effect, body, command):
     wrapped = command["of"]["effect_id"]
-    db.execute("delete from gift where id = ?", (wrapped,))
-    if not known(wrapped):  # the undo came first: whatever comes late must find this
-        remember(wrapped, 409, {"code": "released_before"})
-    return remember(effect, 200, {})
+    db.execute("delete from gift where effect = ?", (wrapped,))
+    if not known(wrapped):  # the undo came first: whatever comes late, with any body, must find this
+        remember(wrapped, None, 409, {"code": "released_before"})
+    return remember(effect, body, 200, {})
 
 
 class Participant(BaseHTTPRequestHandler):
+    timeout = 5  # seconds: a caller that sends nothing must not keep the others out
+
     def do_POST(self):
-        effect = self.headers["Idempotency-Key"]
         command = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         action = {"/wrap": wrap, "/unwrap": unwrap}.get(self.path)
         if not action:
             return self.answer(404, "{}")
-        db.execute("begin immediate")  # the effect and its record: both, or none
-        answer = known(effect) or action(effect, command)
-        db.execute("commit")
+        effect, of = command["effect_id"], command.get("of") or {}
+        body = json.dumps([self.path, command["with"], of.get("effect_id")], sort_keys=True)
+        with db:  # the effect and its record: both, or, when anything goes wrong in here, none
+            db.execute("begin immediate")
+            answer = known(effect, body) or action(effect, body, command)
         self.answer(*answer)
 
     def do_GET(self):  # what became of it? 404: never seen
-        self.answer(*(known(self.path.removeprefix("/effects/")) or (404, "{}")))
+        self.answer(*(known(unquote(self.path.removeprefix("/effects/"))) or (404, "{}")))
 
     def answer(self, status, body):
         self.send_response(status)

@@ -5,3 +5,4 @@ mod command_line;
 mod kill;
 mod program;
 mod stopping;
+mod tutorial;

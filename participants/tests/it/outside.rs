@@ -59,8 +59,9 @@ async fn call_all(system: &mut System, outside: Arc<dyn Outside>) {
     let stop = CancellationToken::new();
     let directory = Arc::new(One(outside));
     let caller = Caller::new(directory, system.store.bus(), system.clock.clone(), requests);
-    let running = tokio::spawn(caller.run(stop.clone()));
+    // Counted first: an answer that is there before it is counted would be waited for in vain.
     let before = answers(system).await;
+    let running = tokio::spawn(caller.run(stop.clone()));
     while answers(system).await < before + open {
         tokio::task::yield_now().await;
     }
@@ -212,7 +213,24 @@ async fn the_tutorials_participant_keeps_the_contract() {
         party.make(&tell(4, "gift_wrap.burn", "k", json!({})), Lane::Live).await,
         Verdict::Unknown { .. }
     ));
-    for n in 100..200 {
+    // The same id with another body is a conflict, and changes nothing.
+    let other = Command { with: json!({ "paper": "red" }), ..wrap(5) };
+    let fifth = party.make(&wrap(5), Lane::Live).await;
+    assert!(matches!(party.make(&other, Lane::Live).await, Verdict::Unknown { .. }));
+    assert_eq!(party.make(&wrap(5), Lane::Live).await, fifth);
+    assert_eq!(party.ask(&wrap(5), Lane::Live).await, fifth);
+    party.make(&undo("unwrap", &wrap(5)), Lane::Live).await;
+    // A command that it stumbles over is unknown, leaves nothing behind, and does not stop the next.
+    let broken = Command { with: json!({}), ..wrap(6) };
+    assert!(matches!(party.make(&broken, Lane::Live).await, Verdict::Unknown { .. }));
+    assert_eq!(party.ask(&broken, Lane::Live).await, Verdict::NeverSeen);
+    // Ids are percent-encoded in addresses, and no two gifts have one tag.
+    let strange = EffectId { item: "no. 1/ä%2F".into(), ..wrap(6).effect_id };
+    let strange = Command { effect_id: strange, ..wrap(6) };
+    let sixth = party.make(&strange, Lane::Live).await;
+    assert!(matches!(&sixth, Verdict::Done { .. }) && sixth != fifth && sixth != first, "{sixth:?}");
+    assert_eq!(party.ask(&strange, Lane::Live).await, sixth);
+    for n in 100..109 {
         assert!(matches!(party.make(&wrap(n), Lane::Live).await, Verdict::Done { .. }));
     }
     let none_left = Verdict::Refused { code: "gift_wrap.no_paper".into(), detail: String::new() };
