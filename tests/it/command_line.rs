@@ -1,6 +1,7 @@
 //! Help, exit codes, and what is said when something is wrong.
 
 use crate::program::{program, ran, run};
+use std::io::{Read as _, Write as _};
 
 #[test]
 fn help_shows_commands_examples_and_exit_codes() {
@@ -32,6 +33,36 @@ fn no_server_ends_with_3_and_says_how_to_start_one() {
     let nonsense = run(&["books", "--server", "nowhere"]);
     assert_eq!(nonsense.code, 2);
     assert!(nonsense.err.contains("is no address"), "{}", nonsense.err);
+}
+
+#[test]
+fn a_start_that_is_not_decided_yet_says_so() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    // What a server says whose shard does not get round to it within five seconds.
+    let answering = std::thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        let mut call = Vec::new();
+        while !call.ends_with(b"{}") {
+            let mut piece = [0; 4_096];
+            let read = caller.read(&mut piece).unwrap();
+            call.extend_from_slice(&piece[..read]);
+        }
+        let body = r#"{"definition":"bench_saga","number":"B-1"}"#;
+        let head = "HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\nconnection: close";
+        write!(caller, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input.json");
+    std::fs::write(&input, "{}").unwrap();
+    let started = run(&["saga", "start", "bench_saga", "--input", input.to_str().unwrap(), "--server", &server]);
+    answering.join().unwrap();
+    assert_eq!(started.code, 0, "{}", started.err);
+    assert!(
+        started.err.contains("not decided yet") && started.err.contains("saga get bench_saga B-1"),
+        "{}",
+        started.err
+    );
 }
 
 #[test]
