@@ -16,18 +16,19 @@ use tokio::sync::Notify;
 /// Messages one partition keeps in memory for a slow consumer; beyond, it reads the table.
 const WINDOW: usize = 20_000;
 
-/// Rows of the outbox that one read of the table takes.
-const PAGE: i64 = 64;
+/// Messages that one read of the table takes, rounded up to whole rows: a row can hold a whole batch.
+const PAGE: i64 = 1_000;
 
 static LOAD: Statement = Statement {
     name: "outbox.page",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
-    // The row that holds `from_offset` may begin before it: start at the last row that begins at or before it.
+    // The row that holds `from_offset` may begin before it: start at the last row that begins at or before it. Offsets
+    // have no gaps, so that a range of them is a number of messages.
     sql: "with r(topic, partition, from_offset, page) as ({rows}) \
           select o.first_offset, o.messages, o.body from r join outbox o \
           on o.topic = r.topic and o.partition = r.partition and o.first_offset >= coalesce((select max(b.first_offset) \
           from outbox b where b.topic = r.topic and b.partition = r.partition and b.first_offset <= r.from_offset), 0) \
-          order by o.first_offset limit (select page from r)",
+          and o.first_offset < r.from_offset + r.page order by o.first_offset",
 };
 
 /// Messages that were committed and given their offsets.

@@ -3,5 +3,8 @@
 mod hazards;
 mod jobs;
 mod linked;
+mod memory;
+mod newer;
 mod poison;
+mod rush;
 mod system;

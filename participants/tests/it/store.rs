@@ -141,7 +141,7 @@ fn order(n: u64) -> Vec<Command> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn z04_four_shards_share_no_account_and_their_books_hold() {
-    const ORDERS: u64 = 1_200;
+    const ORDERS: u64 = 1_600;
     let folder = tempfile::tempdir().unwrap();
     let mut system = System::open(folder.path()).await;
     let mut lines: Vec<_> =
@@ -154,11 +154,12 @@ async fn z04_four_shards_share_no_account_and_their_books_hold() {
 
     // Orders and adjustments of the same accounts, mixed; then every message once more.
     let commands: Vec<_> = (0..ORDERS).flat_map(order).collect();
+    assert!(commands.len() > 10_000);
+    let adjust = |unit| line("stock.adjust", json!({ "unit": format!("U{unit}"), "delta": 3 }));
+    let adjustments: Vec<_> = (0..16).map(adjust).collect();
     for chunk in commands.chunks(500) {
         system.send(chunk).await;
-        let unit = format!("U{}", chunk.len() % 16);
-        let lines = [line("stock.adjust", json!({ "unit": unit, "delta": 3 }))];
-        system.operate(&format!("adjust-{}", chunk[0].effect_id), &lines).await;
+        system.operate(&format!("adjust-{}", chunk[0].effect_id), &adjustments).await;
     }
     let replies = system.replies().await;
     let mut books = books::read(&*system.store).await.unwrap();
