@@ -147,6 +147,9 @@ impl World {
                 add(line["sku"].as_str().unwrap_or_default(), line["quantity"].as_i64().unwrap_or_default());
             }
         }
+        for gift in completed(books, "gift_order") {
+            add(gift.data.input["sku"].as_str().unwrap_or_default(), 1);
+        }
         for refund in completed(books, "refund_order") {
             for line in refund.data.values["lines"].as_array().into_iter().flatten() {
                 add(line["sku"].as_str().unwrap_or_default(), -line["quantity"].as_i64().unwrap_or_default());

@@ -1,8 +1,10 @@
 //! Calls to outside parties, played as the caller plays them: open ones are lost in a crash and handed over again.
 
+use crate::fault::lock;
 use crate::provider;
 use crate::run::World;
-use endstate_events::{Envelope, Message, Reply, SCHEMA_VERSION, Topic};
+use crate::three_ways::Plays;
+use endstate_events::{Envelope, Message, Reply, SCHEMA_VERSION, Topic, Verdict};
 use endstate_outbox::Outgoing;
 use endstate_participants::desk::Call;
 
@@ -45,7 +47,15 @@ impl World {
             return None;
         }
         let open = self.calls.swap_remove(self.random.below(self.calls.len() as u64) as usize);
-        let verdict = provider::call(&self.provider, &open.call, open.resumed).await;
+        let plays = lock(&self.faults).post.as_mut().map_or(Plays::Honestly, |post| post.plays(&open.call));
+        let verdict = match plays {
+            Plays::Honestly => provider::call(&self.provider, &open.call, open.resumed).await,
+            Plays::Refuses => Verdict::Refused { code: "case.no".to_owned(), detail: String::new() },
+            Plays::Forgets => {
+                provider::call(&self.provider, &open.call, open.resumed).await;
+                Verdict::Unknown { reason: "it was done, and nobody knows".to_owned() }
+            }
+        };
         let envelope = Envelope {
             id: open.call.id.to_string(),
             schema: SCHEMA_VERSION,

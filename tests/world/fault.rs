@@ -4,6 +4,7 @@
 
 use crate::coverage::{Met, met};
 use crate::random::Random;
+use crate::three_ways::Post;
 use async_trait::async_trait;
 use endstate_events::{Input, InputBody, Message, Topic};
 use endstate_outbox::{
@@ -52,6 +53,8 @@ pub(crate) struct Faults {
     under_way: Vec<Outgoing>,
     /// Whether an input is poison, by its id: it stays so however often it is tried.
     poison: BTreeMap<String, bool>,
+    /// Carries all messages instead, if there is one.
+    pub(crate) post: Option<Post>,
     coverage: Met,
 }
 
@@ -72,6 +75,7 @@ impl Faults {
             rates,
             under_way: Vec::new(),
             poison: BTreeMap::new(),
+            post: None,
             coverage,
         }))
     }
@@ -108,6 +112,9 @@ impl Faults {
 
     /// What the network makes of the messages: those that arrive with the commit, and those that come later.
     fn distort(&mut self, messages: Vec<Outgoing>) -> (Vec<Outgoing>, Vec<Outgoing>) {
+        if let Some(post) = &mut self.post {
+            return (messages.into_iter().flat_map(|message| post.pass(message)).collect(), Vec::new());
+        }
         let (rate, mut now, mut later) = (self.rates.message, Vec::with_capacity(messages.len()), Vec::new());
         for message in messages {
             if message.topic == Topic::Events {

@@ -58,7 +58,7 @@ async fn world(orders: Vec<Order>, in_motion_most: usize) -> (World, Template, t
     (world, template, folder)
 }
 
-fn input(number: &str, user: &str, points: i64) -> Json {
+pub(crate) fn input(number: &str, user: &str, points: i64) -> Json {
     json!({
         "order_no": number, "user_id": user, "activity_id": "spring", "store": "harbour", "currency": "CNY",
         "total_minor": 50_000, "discount_minor": 0, "points": points, "stock_strategy": "reserve", "pay_within_s": 600,
@@ -66,7 +66,7 @@ fn input(number: &str, user: &str, points: i64) -> Json {
     })
 }
 
-fn order(number: &str, user: &str, points: i64, acts: Vec<(i64, Doing)>) -> Order {
+pub(crate) fn order(number: &str, user: &str, points: i64, acts: Vec<(i64, Doing)>) -> Order {
     let acts = std::iter::once((0, Doing::Start)).chain(acts);
     let acts = acts.map(|(after_ms, doing)| Act { after_ms, doing }).collect();
     let (journey, definition) = ("pays", "flash_sale_order");
@@ -74,7 +74,7 @@ fn order(number: &str, user: &str, points: i64, acts: Vec<(i64, Doing)>) -> Orde
     Order { journey, definition, number, input, acts, ready_ms: 0, exact: true }
 }
 
-fn pays(callbacks: u32) -> Doing {
+pub(crate) fn pays(callbacks: u32) -> Doing {
     Doing::Pay { wrong_by: 0, currency: "CNY", late: false, callbacks }
 }
 

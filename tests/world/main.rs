@@ -14,6 +14,7 @@
 //! - [`coverage`]: what the seeds have met
 //! - [`system`], [`template`], [`random`]: what they stand on
 //! - [`hazards`]: stories told by hand
+//! - [`three_ways`]: each step of each definition told twice, refused, undone
 
 mod run;
 mod journey;
@@ -28,6 +29,7 @@ mod system;
 mod template;
 mod random;
 mod hazards;
+mod three_ways;
 
 use check::{EVENTS, Fault};
 use coverage::{Coverage, Met};

@@ -43,7 +43,7 @@ pub(crate) struct World {
     pub(crate) shelf: Shelf,
     pub(crate) orders: Vec<Order>,
     pub(crate) random: Random,
-    faults: SharedFaults,
+    pub(crate) faults: SharedFaults,
     pub(crate) calls: Vec<Open>,
     /// Messages of outside parties that come at a time.
     pub(crate) scheduled: Vec<(i64, Outgoing)>,
