@@ -45,6 +45,8 @@ impl Cache {
 pub struct Loaded {
     /// Sagas by id, those that exist.
     pub sagas: FxHashMap<SagaId, Stored>,
+    /// Sagas whose row cannot be read, and why.
+    pub unreadable: FxHashMap<SagaId, String>,
     /// Earlier claims by (definition, number).
     pub claims: FxHashMap<(String, String), Claimed>,
 }
@@ -84,10 +86,19 @@ pub async fn load(store: &dyn Store, cache: &Cache, batch: &Batch, due: &[SagaId
             None => missing.push(id),
         }
     }
-    for stored in persist::load_sagas(store, &missing).await? {
-        sagas.insert(stored.saga.id, stored);
+    let mut unreadable = FxHashMap::default();
+    for (id, stored) in persist::load_each(store, &missing).await? {
+        match stored {
+            Ok(stored) => {
+                sagas.insert(id, stored);
+            }
+            Err(error) => {
+                tracing::error!(saga = %id, %error, "E3004: a saga's row cannot be read");
+                unreadable.insert(id, error.to_string());
+            }
+        }
     }
-    Ok(Loaded { sagas, claims })
+    Ok(Loaded { sagas, unreadable, claims })
 }
 
 /// The start, if the input is one.

@@ -11,13 +11,14 @@ use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
 use crate::waiters::Claim;
 use endstate_events::{
-    Envelope, Input, InputBody, InquiryAnswer, Lane, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
+    Envelope, Input, InputBody, InquiryAnswer, Lane, Link, Message, Reply, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
+    Verdict,
 };
 use endstate_outbox::{Batch, DecideError, Outcome, Outgoing};
 use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
 use endstate_saga::definition::Definition;
-use endstate_saga::effect::Effect;
+use endstate_saga::effect::{DiscrepancyKind, Effect};
 use endstate_saga::event::Event;
 use endstate_saga::invariant;
 use endstate_saga::saga::Saga;
@@ -67,6 +68,8 @@ pub struct Working<'a> {
     batch: &'a Batch,
     partitions: u16,
     stored: FxHashMap<SagaId, Stored>,
+    /// Sagas whose row cannot be read, and why: they stand still, the others go on.
+    unreadable: FxHashMap<SagaId, String>,
     claims: FxHashMap<(String, String), Claimed>,
     copies: FxHashMap<SagaId, Copy>,
     /// Touched sagas in the order of their first input: rows and sequence numbers follow it.
@@ -96,6 +99,7 @@ impl<'a> Working<'a> {
             batch,
             partitions,
             stored: loaded.sagas,
+            unreadable: loaded.unreadable,
             claims: loaded.claims,
             copies: FxHashMap::default(),
             order: Vec::new(),
@@ -115,6 +119,10 @@ impl<'a> Working<'a> {
             // Somebody routed by other rules: the right shard decides (Z17).
             self.outcome.messages.push(Outgoing { topic, partition, envelope: Arc::clone(envelope) });
             return;
+        }
+        if let Some(reason) = self.unreadable.get(&input.saga) {
+            let reason = format!("E3004: the saga's row cannot be read: {reason}");
+            return self.bury(topic, envelope, reason);
         }
         match start_of(input) {
             Some(start) if !self.exists(input.saga) => self.start(topic, envelope, input, start),
@@ -145,8 +153,11 @@ impl<'a> Working<'a> {
     fn start(&mut self, topic: Topic, envelope: &Arc<Envelope>, input: &Input, start: &Start) {
         let number = (start.definition.clone(), start.number.clone());
         if let Some(claimed) = self.claims.get(&number) {
-            let same_body = *claimed.body_hash == *start.body_hash;
-            self.refused.push((input.saga, Claim::Taken { by: claimed.saga, same_body }));
+            let (by, same_body) = (claimed.saga, *claimed.body_hash == *start.body_hash);
+            self.refused.push((input.saga, Claim::Taken { by, same_body }));
+            if let Some(link) = &start.link {
+                self.refuse_linked(envelope, start, link, by, same_body);
+            }
             return;
         }
         let Some(definition) = self.definitions.get(&start.definition, start.version) else {
@@ -175,6 +186,38 @@ impl<'a> Working<'a> {
         self.order.push(input.saga);
         self.copies.insert(input.saga, copy);
         self.take(input.saga, envelope.time_ms, decision);
+    }
+
+    /// A saga's own start has no caller who reads that its number is taken: the step that waits for it is told, and
+    /// what was to be done about a late event is written down (Z12).
+    fn refuse_linked(&mut self, envelope: &Envelope, start: &Start, link: &Link, by: SagaId, same_body: bool) {
+        let Start { definition, number, .. } = start;
+        let text = format!("{definition} {number} was to be started for this saga; {by} has that number");
+        if let Some((effect_id, to)) = &link.caller {
+            let (saga, code) = (effect_id.saga, "saga.number_taken".to_owned());
+            let reply = Reply { effect_id: effect_id.clone(), verdict: Verdict::Refused { code, detail: text } };
+            let envelope = Envelope {
+                id: format!("{effect_id}:number_taken"),
+                schema: SCHEMA_VERSION,
+                time_ms: self.batch.now_ms,
+                key: saga.to_string(),
+                lane: envelope.lane,
+                message: Message::Input(Input { saga, body: InputBody::Reply(reply) }),
+            };
+            let (topic, partition) = (to.topic, to.partition);
+            self.outcome.messages.push(Outgoing { topic, partition, envelope: envelope.into() });
+        } else if !same_body {
+            let kind = DiscrepancyKind::LateUnhandled;
+            self.pages.discrepancy(link.order, kind.label(), None, &text, self.batch.now_ms);
+            self.alerts.push(Alert {
+                saga: link.order,
+                definition: definition.as_str().into(),
+                number: number.as_str().into(),
+                kind: "discrepancy",
+                step: None,
+                text,
+            });
+        }
     }
 
     /// Makes a working copy of a stored saga; false when there is none, or nobody knows how to decide for it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 static LOAD_SAGAS: Statement = Statement {
     name: "saga.load",
     columns: &[Kind::Id],
-    sql: "with r(id) as ({rows}) select s.state, s.due from saga s join r on s.id = r.id",
+    sql: "with r(id) as ({rows}) select s.id, s.state, s.due from saga s join r on s.id = r.id",
 };
 
 static LOAD_NUMBERS: Statement = Statement {
@@ -111,16 +111,26 @@ fn unreadable(statement: &Statement, reason: impl ToString) -> StoreError {
 
 /// Loads the sagas that exist among `ids`.
 pub async fn load_sagas(store: &dyn Store, ids: &[SagaId]) -> Result<Vec<Stored>, StoreError> {
+    load_each(store, ids).await?.into_iter().map(|(_, stored)| stored).collect()
+}
+
+/// Loads the sagas that exist among `ids`; a row that cannot be read does not hide the others.
+pub async fn load_each(
+    store: &dyn Store,
+    ids: &[SagaId],
+) -> Result<Vec<(SagaId, Result<Stored, StoreError>)>, StoreError> {
     let mut rows = Rows::new();
     ids.iter().for_each(|id| rows.push([id.0.into()]));
     let rows = if ids.is_empty() { Vec::new() } else { store.read(&LOAD_SAGAS, rows).await? };
     rows.iter().map(|row| stored(row)).collect()
 }
 
-fn stored(row: &[Value]) -> Result<Stored, StoreError> {
-    let [Value::Text(state), due] = row else { return Err(unreadable(&LOAD_SAGAS, "a row has another shape")) };
-    let saga = serde_json::from_str(state).map_err(|error| unreadable(&LOAD_SAGAS, error))?;
-    Ok(Stored { saga, due_ms: due.int() })
+fn stored(row: &[Value]) -> Result<(SagaId, Result<Stored, StoreError>), StoreError> {
+    let [Value::Id(id), Value::Text(state), due] = row else {
+        return Err(unreadable(&LOAD_SAGAS, "a row has another shape"));
+    };
+    let saga = serde_json::from_str(state).map_err(|error| unreadable(&LOAD_SAGAS, error));
+    Ok((SagaId(*id), saga.map(|saga| Stored { saga, due_ms: due.int() })))
 }
 
 /// Finds earlier claims of (definition, number).

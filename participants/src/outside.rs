@@ -4,7 +4,7 @@
 use crate::caller::{Directory, Outside};
 use async_trait::async_trait;
 use endstate_events::{Catalogue, Command, EffectId, Json, Lane, Transport, Verdict};
-use endstate_http::{Trust, outgoing};
+use endstate_http::{Trust, outgoing, strict_json};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -157,9 +157,27 @@ async fn body(mut response: Response) -> Result<Json, String> {
     if bytes.is_empty() {
         return Ok(Json::Null);
     }
-    match serde_json::from_slice(&bytes) {
+    // As strictly as what callers send: it becomes part of the saga's row, and must be readable there.
+    match strict_json::parse(&bytes) {
         Ok(body) => Ok(body),
-        Err(error) if must_parse => Err(format!("the answer is no JSON: {error}")),
+        Err(problem) if must_parse => Err(format!("the answer cannot be taken: {}", problem.detail)),
         Err(_) => Ok(Json::Null),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It would be written into a row that nobody could read again.
+    #[tokio::test]
+    async fn an_answer_that_no_row_should_hold_says_nothing() {
+        let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+        for text in [deep.as_str(), r#"{"a":1,"a":2}"#, r#"{"a":"\u0000"}"#, r#"{"n":9007199254740993}"#, "{"] {
+            let answered = verdict(axum::http::Response::new(text.to_owned()).into()).await;
+            assert!(matches!(answered, Verdict::Unknown { .. }), "{text}: {answered:?}");
+        }
+        let done = verdict(axum::http::Response::new(r#"{"a":1}"#.to_owned()).into()).await;
+        assert!(matches!(done, Verdict::Done { .. }), "{done:?}");
     }
 }

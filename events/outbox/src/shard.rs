@@ -10,8 +10,11 @@ use crate::dead_letter::DeadLetter;
 use crate::statement::Write;
 use crate::store::{Assignment, Commit, CommitError, Fence, ShardId, Store, StoreError};
 use endstate_events::{Envelope, SCHEMA_VERSION, Topic};
+use futures_util::FutureExt as _;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -243,6 +246,10 @@ impl<H: Handler> Shard<H> {
                     parts.push_front(Part { attempt: part.attempt + 1, ..part });
                 }
                 Err(Failure::Conflict) => return Err("a conflict does not go away".into()),
+                // What it collided with, on another shard, may be readable by now.
+                Err(Failure::Data(_)) if part.attempt == 0 && part.poison.is_none() => {
+                    parts.push_front(Part { attempt: 1, ..part });
+                }
                 Err(Failure::Data(reason)) => split(part, reason, &mut parts)?,
             }
         }
@@ -274,9 +281,10 @@ impl<H: Handler> Shard<H> {
                 continue;
             }
             let taken = consumer.take(room).await?;
-            drained &= index > 0 || taken.len() < room;
             let stop = taken.iter().position(is_newer);
             newer |= stop.is_some();
+            // What waits behind a newer record may be what a timer must not overtake.
+            drained &= index > 0 || (taken.len() < room && stop.is_none());
             let known = stop.unwrap_or(taken.len());
             records.extend(taken.into_iter().take(known));
         }
@@ -301,7 +309,9 @@ impl<H: Handler> Shard<H> {
         }
         let now_ms = self.clock.now_ms();
         let (batch, mut dead_letters) = sort(part, before, now_ms);
-        let outcome = match self.handler.decide(&batch).await {
+        // A decision that panics is a record that cannot be handled; what it was working on is dropped with it.
+        let decided = AssertUnwindSafe(self.handler.decide(&batch)).catch_unwind().await;
+        let outcome = match decided.unwrap_or_else(|panic| Err(DecideError::Data(panicked(&*panic)))) {
             Ok(outcome) => outcome,
             Err(DecideError::Data(reason)) => {
                 self.handler.rolled_back();
@@ -341,6 +351,11 @@ impl<H: Handler> Shard<H> {
             }
         }
     }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("deciding it panicked: {}", text.unwrap_or("no reason given"))
 }
 
 fn is_newer(record: &Read) -> bool {
@@ -403,8 +418,8 @@ fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(
     let half = part.records.len() / 2;
     if half > 0 {
         let rest = part.records.split_off(half);
-        parts.push_front(Part { records: rest, poison: None, attempt: 0, timers });
-        parts.push_front(Part { records: part.records, poison: None, attempt: 0, timers: false });
+        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers });
+        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers: false });
     } else if part.poison.is_none() && !part.records.is_empty() {
         tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
         parts.push_front(Part { poison: Some(reason), timers: false, attempt: 0, ..part });

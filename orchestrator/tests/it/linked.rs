@@ -1,7 +1,11 @@
-//! Sagas that belong to others: a step that is a saga, and the self-check that asks a saga about an old hold (H3).
+//! Sagas beside sagas: a step that is a saga, the self-check that asks a saga about an old hold (H3), linked starts that
+//! are refused, and a saga that cannot be read.
 
 use crate::system::{System, done, job, odd_job, reply, source};
-use endstate_events::{Command, Direction, EffectId, InputBody, Message, Reply, ReplyTo, SagaId, Topic, Verdict};
+use endstate_events::{
+    Command, Direction, EffectId, Input, InputBody, Link, Message, Reply, ReplyTo, SagaId, Topic, Verdict,
+};
+use endstate_outbox::{Commit, Kind, Rows, Statement, Store as _, Write, dead_letter};
 use endstate_saga::control::Outcome;
 use serde_json::json;
 use std::path::Path;
@@ -105,6 +109,88 @@ async fn a_step_that_is_a_saga_is_called_once_however_long_it_takes() {
         system.tell(called, step, done(called, step)).await;
     }
     assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Completed));
+}
+
+/// Somebody started a saga of their own under the number that the step would take: nobody waits for that one.
+#[tokio::test]
+async fn a_step_that_is_a_saga_is_refused_when_its_number_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (_, called) = delegating(&mut system, "J-1").await;
+    let number = system.saga(called).await.unwrap().number.replace("J-1", "J-2");
+    system.begin("bench_saga", json!({ "number": number, "fail_at": "lock" })).await;
+    let saga = system.begin("odd_job", job("J-2")).await;
+    for step in ["make", "hint"] {
+        system.tell(saga, step, done(saga, step)).await;
+    }
+    let signal = InputBody::Event { name: "lab.signal".to_owned(), data: json!({ "value": 1 }) };
+    system.tell(saga, "signal", signal).await;
+    system.tell(saga, "divide", done(saga, "divide")).await;
+    assert_eq!(system.saga(saga).await.unwrap().reason.as_deref(), Some("saga.number_taken"), "it gives back");
+}
+
+/// A late payment whose refund cannot begin, because its number is taken: in no book, so people must hear of it (Z12).
+#[tokio::test]
+async fn z12_a_refund_whose_number_is_taken_is_a_discrepancy() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let saga = system.begin("bench_saga", json!({ "number": "B-1", "fail_at": "" })).await;
+    system.begin("bench_saga", json!({ "number": "B-2", "fail_at": "lock" })).await;
+    let (linked, mut start) = system.start("bench_saga", json!({ "number": "B-2", "fail_at": "" }));
+    let mut envelope = (*start.envelope).clone();
+    let Message::Input(Input { body: InputBody::Start(body), .. }) = &mut envelope.message else { panic!() };
+    body.link = Some(Link { order: saga, snapshot: json!(null), caller: None });
+    start.envelope = envelope.into();
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    assert!(system.saga(linked).await.is_none());
+    let alert = system.alerts.try_recv().expect("people know");
+    assert_eq!((alert.kind, alert.saga), ("discrepancy", saga));
+    assert!(alert.text.contains("B-2"), "{}", alert.text);
+    static FOUND: Statement = Statement {
+        name: "test.discrepancies",
+        columns: &[Kind::Text],
+        sql: "with r(kind) as ({rows}) select d.saga from discrepancy d join r on r.kind = d.kind",
+    };
+    let found = system.store.read(&FOUND, Rows::one(["late_unhandled".into()])).await.unwrap();
+    assert_eq!(found, [vec![saga.0.into()]]);
+}
+
+/// A row that cannot be read (a newer program's, or a damaged one) stops its own saga and no other (E3004).
+#[tokio::test]
+async fn a_row_that_cannot_be_read_stops_one_saga_only() {
+    static DAMAGE: Statement = Statement {
+        name: "test.damage",
+        columns: &[Kind::Id],
+        sql: "with r(id) as ({rows}) update saga set state = '{}' from r where saga.id = r.id",
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (damaged, healthy) = {
+        let mut system = open(folder.path()).await;
+        let damaged = system.begin("bench_saga", json!({ "number": "B-1", "fail_at": "" })).await;
+        let mut twin = 1;
+        let healthy = loop {
+            twin += 1;
+            let saga = system.begin("bench_saga", json!({ "number": format!("B-{twin}"), "fail_at": "" })).await;
+            if saga.slot().partition(system.store.partitions()) == damaged.slot().partition(system.store.partitions()) {
+                break saga;
+            }
+        };
+        let writes = vec![Write::exact(&DAMAGE, Rows::one([damaged.0.into()]))];
+        system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        (damaged, healthy)
+    };
+    let mut system = open(folder.path()).await;
+    system.clock.advance(60_000);
+    system.run_until_idle().await;
+    for step in STEPS {
+        system.tell(damaged, step, done(damaged, step)).await;
+        system.tell(healthy, step, done(healthy, step)).await;
+    }
+    assert_eq!(system.saga(healthy).await.unwrap().control.outcome(), Some(Outcome::Completed));
+    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
+    assert_eq!(letters.len(), STEPS.len(), "what came for it is kept");
+    assert!(letters.iter().all(|letter| letter.letter.reason.starts_with("E3004")), "{letters:?}");
 }
 
 /// Asks like the self-check of a hold, and returns whether it is to be kept.

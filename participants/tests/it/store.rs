@@ -377,6 +377,24 @@ async fn the_last_net_under_the_decisions_is_the_database() {
     assert!(rewritten.is_err(), "{rewritten:?}");
 }
 
+/// A coupon's number is one person's. The others may be of other shards, which read and write at the same moment.
+#[tokio::test]
+async fn a_coupon_given_to_several_people_is_the_first_ones_and_no_dead_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    let lines: Vec<_> =
+        (0..8).map(|n| line("coupon.open", json!({ "coupon": "C-1", "user": format!("user-{n}") }))).collect();
+    system.operate("given", &lines).await;
+    assert_eq!(dead_letter::list(&*system.store, 0, 10).await.unwrap(), []);
+    assert_eq!(system.book("coupon").await.opened, 1);
+    let holds: Vec<_> = (0..8).map(|n| hold_coupon(n, "C-1", &format!("user-{n}"))).collect();
+    system.send(&holds).await;
+    system.settle().await;
+    let mut told: Vec<_> = system.replies().await.into_values().flatten().collect();
+    told.sort();
+    assert_eq!(told, [vec!["coupon.foreign"; 7], vec!["done"]].concat());
+}
+
 #[tokio::test]
 async fn hostile_payloads_are_refused_and_the_batch_goes_on() {
     let folder = tempfile::tempdir().unwrap();

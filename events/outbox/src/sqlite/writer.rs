@@ -1,5 +1,5 @@
 //! The one writer of the file, on a thread of its own: batches that are ready together share one transaction; when that
-//! fails, each is tried alone, so that one batch's fault is never another's.
+//! fails, the batch at fault is taken out and the others are tried again, so that one's fault is never another's.
 //!
 //! It speaks to SQLite directly instead of through the readers' pool: a prepared statement per row costs no hop between
 //! threads, no temporary relation and no statement journal (docs/adr/0011).
@@ -133,6 +133,12 @@ pub(super) struct Writer {
     written: Arc<Written>,
 }
 
+/// Why a transaction was rolled back, and which batch was at fault, if one was.
+struct Failure {
+    at: Option<usize>,
+    error: CommitError,
+}
+
 type Waiting = (Prepared, oneshot::Sender<Result<Vec<u64>, CommitError>>);
 
 impl Writer {
@@ -167,25 +173,19 @@ impl Writer {
         }
     }
 
-    fn commit_group(&mut self, group: Vec<Waiting>) {
-        if group.is_empty() {
-            return;
-        }
-        let batches: Vec<&Prepared> = group.iter().map(|(prepared, _)| prepared).collect();
-        match self.transaction(&batches) {
-            Ok(hits) => self.answer(group, hits),
-            Err(error) if group.len() == 1 => {
-                for (_, answer) in group {
-                    answer.send(Err(error.clone())).ok();
+    /// Commits a group. The batch at fault is answered and taken out, and the others are tried again together.
+    fn commit_group(&mut self, mut group: Vec<Waiting>) {
+        while !group.is_empty() {
+            let batches: Vec<&Prepared> = group.iter().map(|(prepared, _)| prepared).collect();
+            match self.transaction(&batches) {
+                Ok(hits) => return self.answer(group, hits),
+                Err(Failure { at: Some(at), error }) => {
+                    let (_, answer) = group.remove(at);
+                    answer.send(Err(error)).ok();
                 }
-            }
-            Err(_) => {
-                for (prepared, answer) in group {
-                    match self.transaction(&[&prepared]) {
-                        Ok(hits) => self.answer(vec![(prepared, answer)], hits),
-                        Err(error) => {
-                            answer.send(Err(error)).ok();
-                        }
+                Err(Failure { at: None, error }) => {
+                    for (_, answer) in group.drain(..) {
+                        answer.send(Err(error.clone())).ok();
                     }
                 }
             }
@@ -203,10 +203,12 @@ impl Writer {
     }
 
     /// Runs one transaction over all batches, in their order. Returns the rows that every write of every batch hit.
-    fn transaction(&mut self, batches: &[&Prepared]) -> Result<Vec<Vec<u64>>, CommitError> {
-        self.simple("begin immediate").map_err(classify)?;
-        let written = batches.iter().map(|batch| self.batch(batch)).collect::<Result<Vec<_>, _>>();
-        let result = written.and_then(|hits| Ok((self.outbox(batches)?, hits)));
+    fn transaction(&mut self, batches: &[&Prepared]) -> Result<Vec<Vec<u64>>, Failure> {
+        self.simple("begin immediate").map_err(|error| Failure { at: None, error: classify(error) })?;
+        let write = |(at, batch)| self.batch(batch).map_err(|error| Failure { at: Some(at), error });
+        let written = batches.iter().copied().enumerate().map(write).collect::<Result<Vec<_>, _>>();
+        let all = |error| Failure { at: None, error };
+        let result = written.and_then(|hits| Ok((self.outbox(batches).map_err(all)?, hits)));
         let (sent, hits) = match result {
             Ok(done) => done,
             Err(error) => {
@@ -217,7 +219,7 @@ impl Writer {
         if let Err(error) = self.simple("commit") {
             // Whether it is on disk is unknown, whatever kind of error it is.
             self.rollback();
-            return Err(CommitError::Doubt(error.to_string()));
+            return Err(all(CommitError::Doubt(error.to_string())));
         }
         let fences = batches.iter().filter(|batch| batch.fence.is_some()).count() as u64;
         let rows = fences + hits.iter().flatten().sum::<u64>() + sent;

@@ -49,6 +49,8 @@ fn send(name: &str) -> Outgoing {
 #[derive(Default)]
 struct Scribe {
     seen: Arc<Mutex<Vec<String>>>,
+    /// Whether timers might fire, batch by batch.
+    timers: Arc<Mutex<Vec<bool>>>,
     pending: Vec<String>,
     assigned: Arc<Mutex<u32>>,
 }
@@ -72,8 +74,10 @@ impl Handler for Scribe {
         Ok(())
     }
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
+        self.timers.lock().unwrap().push(batch.timers);
         let mut rows = Rows::new();
         for (_, envelope) in &batch.messages {
+            assert!(item(envelope) != "panic", "asked to");
             if item(envelope) == "poison" {
                 return Err(DecideError::Data("I do not eat this".into()));
             }
@@ -144,6 +148,37 @@ async fn z10_one_poisonous_record_does_not_hurt_its_neighbours() {
     assert_eq!((marked.replayed_ms, marked.replayed), (Some(5), Some(wish)));
     turn_until_idle(&mut shard).await;
     assert_eq!(dead_letter::list(&*store, 0, 10).await.unwrap().len(), 2, "still poison, put aside again");
+}
+
+#[tokio::test]
+async fn a_record_that_makes_deciding_panic_goes_to_the_dead_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let scribe = Scribe::default();
+    let seen = Arc::clone(&scribe.seen);
+    let mut shard = shard(&store, scribe);
+    store.bus().produce(["a", "panic", "b"].map(send).into()).await.unwrap();
+    turn_until_idle(&mut shard).await;
+    assert_eq!(*seen.lock().unwrap(), ["a", "b"]);
+    let letters = dead_letter::list(&*store, 0, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].letter.reason.contains("panicked: asked to"), "{:?}", letters[0]);
+}
+
+#[tokio::test]
+async fn timers_wait_for_what_lies_behind_a_newer_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let scribe = Scribe::default();
+    let timers = Arc::clone(&scribe.timers);
+    let mut shard = shard(&store, scribe);
+    let mut newer = send("newer");
+    newer.envelope = Arc::new(Envelope { schema: SCHEMA_VERSION + 1, ..(*newer.envelope).clone() });
+    store.bus().produce(vec![send("a")]).await.unwrap();
+    shard.turn().await;
+    store.bus().produce(vec![send("b"), newer]).await.unwrap();
+    shard.turn().await;
+    assert_eq!(*timers.lock().unwrap(), [true, false], "nobody knows what the newer record is");
 }
 
 #[tokio::test]
