@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) payment: Payment,
     pub(crate) notify: Notify,
     pub(crate) sweep: Sweep,
+    pub(crate) archive: Archive,
     pub(crate) alert: Alert,
     pub(crate) tls: Tls,
 }
@@ -88,6 +89,14 @@ pub(crate) struct Notify {
 pub(crate) struct Sweep {
     pub(crate) schedule: String,
     pub(crate) overdue_s: u64,
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Archive {
+    pub(crate) after_days: u32,
+    pub(crate) schedule: String,
     pub(crate) limit: u32,
 }
 

@@ -7,15 +7,18 @@ use crate::config::{self, Config, LogFormat};
 use crate::node::Node;
 use crate::outside::Outdoors;
 use anyhow::Context;
+use async_trait::async_trait;
+use endstate_events::SagaId;
 use endstate_http::Tokens;
 use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::alert::{self, Channel};
+use endstate_orchestrator::archive::{Archive, Holders};
 use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Entry};
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
-use endstate_outbox::Bus;
+use endstate_outbox::{Bus, SqliteStore, StoreError};
 use endstate_participants::caller::Caller;
 use endstate_participants::handler::Settings;
 use endstate_participants::http::{self as participants_http, Provider};
@@ -163,6 +166,16 @@ async fn provider(node: &Node, config: &Config, address: SocketAddr) -> anyhow::
     Ok((url, secret.into_bytes()))
 }
 
+/// What participants of this node still hold, for the archive.
+struct Holding(Arc<SqliteStore>);
+
+#[async_trait]
+impl Holders for Holding {
+    async fn holding(&self, sagas: &[SagaId]) -> Result<Vec<SagaId>, StoreError> {
+        endstate_participants::holding::of(&*self.0, sagas).await
+    }
+}
+
 /// Starts what watches: alerts to people, and the clock of scheduled jobs.
 async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Result<()> {
     let public_url = match config.http.public_url.as_str() {
@@ -181,7 +194,13 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     let sweep = Sweep::new(node.gateway.clone(), node.alert_sender(), overdue_ms, config.sweep.limit);
     let orphans = Orphans::new(node.gateway.clone(), node.alert_sender());
     let entry = |job| Entry { schedule: config.sweep.schedule.clone(), job };
-    let timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(orphans))];
+    let mut timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(orphans))];
+    if config.archive.after_days > 0 {
+        let keep_ms = i64::from(config.archive.after_days) * 24 * 3_600_000;
+        let holders = Arc::new(Holding(node.store.clone()));
+        let archive = Archive::new(node.store.clone(), holders, keep_ms, config.archive.limit as usize);
+        timetable.push(Entry { schedule: config.archive.schedule.clone(), job: Arc::new(archive) });
+    }
     let mut clock = job::schedule(node.give_jobs(timetable)).await?;
     let stop = node.stop_token();
     node.tasks.spawn(async move {

@@ -12,6 +12,7 @@
 //! - [`view`]: what lists are read from; [`feed`]: status changes for other teams
 //! - [`http`]: the routes of sagas
 //! - [`job`]: scheduled jobs: lease, record, clock; [`sweep`]: the one that pushes stuck sagas
+//! - [`orphan`], [`archive`]: inputs that find no saga, sagas that ended long ago
 //! - [`alert`]: what people are told
 
 pub mod definitions;
@@ -28,4 +29,5 @@ pub mod http;
 pub mod job;
 pub mod sweep;
 pub mod orphan;
+pub mod archive;
 pub mod alert;

@@ -9,6 +9,7 @@
 //! - `hold`, `stock`, `coupon`, `points`, [`payment`], `bench`: what the commands do
 //! - [`operation`]: operators' changes
 //! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds
+//! - [`holding`]: which sagas somebody holds something for
 //! - `storage`: all SQL
 //! - [`caller`]: calls to outside parties; [`outside`]: participants over HTTP
 //! - [`provider`]: the payment provider as we see it; [`simulated`]: one to try everything with
@@ -31,6 +32,7 @@ mod bench;
 pub mod operation;
 pub mod handler;
 mod check;
+pub mod holding;
 mod storage;
 pub mod caller;
 pub mod outside;

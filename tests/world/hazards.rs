@@ -45,7 +45,7 @@ impl World {
 }
 
 /// A world with one unit of plenty, one user with points, and the template kept alive beside it.
-async fn world(orders: Vec<Order>, in_motion_most: usize) -> (World, Template, tempfile::TempDir) {
+pub(crate) async fn world(orders: Vec<Order>, in_motion_most: usize) -> (World, Template, tempfile::TempDir) {
     let template = Template::make().await;
     let folder = memory_folder();
     let shelf = Shelf {
@@ -78,7 +78,7 @@ pub(crate) fn pays(callbacks: u32) -> Doing {
     Doing::Pay { wrong_by: 0, currency: "CNY", late: false, callbacks }
 }
 
-async fn settled(world: &mut World) -> Vec<Seen> {
+pub(crate) async fn settled(world: &mut World) -> Vec<Seen> {
     let open = world.quiet().await;
     if let Err(fault) = world.check(&open).await {
         panic!("{}\n{}", fault.text, world.journal.join("\n"));
@@ -86,7 +86,7 @@ async fn settled(world: &mut World) -> Vec<Seen> {
     world.system.sagas().await
 }
 
-fn status_of<'a>(sagas: &'a [Seen], definition: &str, number: &str) -> &'a str {
+pub(crate) fn status_of<'a>(sagas: &'a [Seen], definition: &str, number: &str) -> &'a str {
     let found = sagas.iter().find(|seen| seen.definition == definition && seen.number == number);
     found.map_or("none", |seen| &seen.status)
 }
@@ -96,7 +96,7 @@ static COMMANDS: Statement = Statement {
     columns: &[Kind::Int],
     sql: "with r(one) as ({rows}) select coalesce(sum(o.messages), 0) from r left join outbox o on o.topic = 'commands'",
 };
-static ORPHANS: Statement = Statement {
+pub(crate) static ORPHANS: Statement = Statement {
     name: "hazards.orphans",
     columns: &[Kind::Int],
     sql: "with r(one) as ({rows}) select o.saga, o.body from r cross join orphan o",

@@ -13,7 +13,7 @@
 //! - [`check`], [`books`]: what must be true at the end
 //! - [`coverage`]: what the seeds have met
 //! - [`system`], [`template`], [`random`]: what they stand on
-//! - [`hazards`]: stories told by hand
+//! - [`hazards`], [`archive`]: stories told by hand
 //! - [`three_ways`]: each step of each definition told twice, refused, undone
 
 mod run;
@@ -30,6 +30,7 @@ mod template;
 mod random;
 mod hazards;
 mod three_ways;
+mod archive;
 
 use check::{EVENTS, Fault};
 use coverage::{Coverage, Met};

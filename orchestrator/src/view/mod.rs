@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 pub use list::{Filter, list, of_order, one};
 pub use projector::{Projector, Render};
+pub(crate) use sql::DROP_SEARCH;
 
 /// One saga as lists show it.
 #[derive(Clone, Debug, PartialEq)]

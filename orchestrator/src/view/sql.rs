@@ -77,7 +77,7 @@ pub(super) static ADD_SEARCH: Statement = Statement {
 };
 
 /// Removes search attributes that no longer hold.
-pub(super) static DROP_SEARCH: Statement = Statement {
+pub(crate) static DROP_SEARCH: Statement = Statement {
     name: "view.drop_search",
     columns: &[Kind::Text, Kind::Text, Kind::Int, Kind::Id],
     sql: "with r(name, value, started_ms, saga) as ({rows}) delete from saga_search \
