@@ -4,6 +4,8 @@ use anyhow::{Context, bail};
 use endstate_events::Environment;
 use endstate_http::Trust;
 use endstate_http::outgoing::TrustError;
+use endstate_participants::caller::Limits;
+use endstate_participants::handler::Settings;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) engine: Engine,
     pub(crate) payment: Payment,
     pub(crate) notify: Notify,
+    pub(crate) participants: Participants,
     pub(crate) sweep: Sweep,
     pub(crate) archive: Archive,
     pub(crate) alert: Alert,
@@ -72,6 +75,7 @@ pub(crate) struct Payment {
     pub(crate) secret: Secret,
     pub(crate) secret_file: PathBuf,
     pub(crate) callback_window_s: u64,
+    pub(crate) timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,6 +86,33 @@ pub(crate) struct Notify {
     pub(crate) webhook_url: String,
     pub(crate) sms_url: String,
     pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Participants {
+    pub(crate) hold_limit_s: u32,
+    pub(crate) hold_check_s: u32,
+    pub(crate) hold_release_percent: u8,
+    pub(crate) calls_at_once: usize,
+    pub(crate) calls_waiting: usize,
+}
+
+impl Participants {
+    /// For the participants' shards.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            hold_limit_ms: i64::from(self.hold_limit_s) * 1_000,
+            check_every_ms: i64::from(self.hold_check_s.max(1)) * 1_000,
+            release_share_percent: self.hold_release_percent,
+            ..Settings::default()
+        }
+    }
+
+    /// For the caller of outside parties.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { at_once: self.calls_at_once, waiting: self.calls_waiting }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -235,6 +266,8 @@ mod tests {
     fn the_default_file_is_whole_and_names_each_variable() {
         let config = Config::load(None, []).unwrap();
         assert_eq!(config.http.listen.port(), 7600);
+        assert_eq!(config.participants.settings(), Settings::default(), "the file and the code have the same defaults");
+        assert_eq!(config.participants.limits(), Limits::default());
         for setting in settings() {
             let name = setting.rsplit('.').next().unwrap();
             let documented = format!("# {}\n{name} = ", variable(&setting));

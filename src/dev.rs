@@ -20,7 +20,6 @@ use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
 use endstate_outbox::{Bus, SqliteStore, StoreError};
 use endstate_participants::caller::Caller;
-use endstate_participants::handler::Settings;
 use endstate_participants::http::{self as participants_http, Provider};
 use endstate_participants::simulated::{self, Simulated};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -103,10 +102,11 @@ async fn assemble(
     let bus: Arc<dyn Bus> = node.store.bus();
     let calls = node.take_calls().context("the node was assembled before")?;
     let caller = Caller::new(Arc::new(outdoors), bus.clone(), node.clock.clone(), calls);
+    let caller = caller.within(config.participants.limits());
     node.tasks.spawn(caller.run(node.stop_token()));
     watch(node, config, address).await?;
 
-    node.start(config.engine.in_motion, Settings::default());
+    node.start(config.engine.in_motion, config.participants.settings());
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
     anyhow::ensure!(
         address.ip().is_loopback() || !tokens.is_empty(),

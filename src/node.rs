@@ -9,7 +9,7 @@ use endstate_orchestrator::job::{Entry, Jobs};
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::sqlite::PARTITIONS;
 use endstate_outbox::{Bus, Census, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
-use endstate_participants::handler::{HandOver, Participants, Settings};
+use endstate_participants::handler::{HANDED_OVER, HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -35,11 +35,11 @@ pub(crate) struct Node {
     /// Its scheduled jobs, once it has any.
     jobs: OnceLock<Arc<Jobs>>,
     /// What participants want called outside, for the caller.
-    calls: Mutex<Option<mpsc::UnboundedReceiver<HandOver>>>,
+    calls: Mutex<Option<mpsc::Receiver<HandOver>>>,
     /// What people should know.
     alerts: Mutex<Option<mpsc::UnboundedReceiver<Alert>>>,
     listeners: Listeners,
-    caller: mpsc::UnboundedSender<HandOver>,
+    caller: mpsc::Sender<HandOver>,
     pub(crate) tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -55,7 +55,7 @@ impl Node {
         }
         let waiters = Arc::new(Waiters::default());
         let (alerts_in, alerts) = mpsc::unbounded_channel();
-        let (caller, calls) = mpsc::unbounded_channel();
+        let (caller, calls) = mpsc::channel(HANDED_OVER);
         let bus: Arc<dyn Bus> = store.bus();
         let gateway = Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
         let listeners = Listeners { waiters, alerts: alerts_in };
@@ -92,7 +92,7 @@ impl Node {
     }
 
     /// What participants want called outside; taken once, by the caller.
-    pub(crate) fn take_calls(&self) -> Option<mpsc::UnboundedReceiver<HandOver>> {
+    pub(crate) fn take_calls(&self) -> Option<mpsc::Receiver<HandOver>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

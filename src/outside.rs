@@ -12,9 +12,6 @@ use endstate_participants::provider::{Payments, ProviderClient};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the payment provider may take to answer a call.
-const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// All outside parties; those of definitions that are loaded while the program runs are found, too.
 pub(crate) struct Outdoors {
     known: Outsides,
@@ -31,7 +28,8 @@ impl Outdoors {
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let trust = config.tls.trust()?;
-        let provider = ProviderClient::new(provider_url, secret, PROVIDER_TIMEOUT, clock, &trust)?;
+        let timeout = Duration::from_millis(config.payment.timeout_ms);
+        let provider = ProviderClient::new(provider_url, secret, timeout, clock, &trust)?;
         let notify = channels(config, &trust)?;
         let known = Outsides::new(Arc::new(Payments(Arc::new(provider))), Arc::new(notify), trust);
         known.learn(&definitions.catalogue())?;

@@ -17,7 +17,7 @@ use endstate_events::{
 use endstate_outbox::{Batch, DecideError, Outcome, Outgoing};
 use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
-use endstate_saga::definition::Definition;
+use endstate_saga::definition::{Definition, body_hash};
 use endstate_saga::effect::{DiscrepancyKind, Effect};
 use endstate_saga::event::Event;
 use endstate_saga::invariant;
@@ -347,7 +347,7 @@ impl<'a> Working<'a> {
                 // Whoever queues a start chooses the version. Without an active one the start goes to the dead letters,
                 // from where it is replayed once the definition is loaded.
                 let version = self.definitions.active(&linked.definition).map_or(0, |active| active.version());
-                let body_hash = crate::gateway::body_hash(&linked.key, &linked.input);
+                let body_hash = body_hash(&linked.input, &linked.key);
                 let start = Start {
                     definition: linked.definition.to_string(),
                     version,

@@ -8,11 +8,10 @@ use endstate_events::{
 };
 use endstate_outbox::{Bus, BusError, Clock, Outgoing, Store, StoreError};
 use endstate_saga::control::Phase;
-use endstate_saga::definition::{Identity, Misfit, OrderReference};
+use endstate_saga::definition::{Identity, Misfit, OrderReference, body_hash};
 use endstate_saga::event::Event;
 use endstate_saga::plan::EvalError;
 use endstate_saga::saga::Saga;
-use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,7 +179,7 @@ impl Gateway {
         let link = order.map(|order| Link { order: order.saga, snapshot: order.snapshot, caller: None });
         let now_ms = self.clock.now_ms();
         let saga = SagaId::mint(now_ms, Slot::of(&key), rand::random());
-        let body_hash = body_hash(&key, &input);
+        let body_hash = body_hash(&input, &key);
         let start = Start {
             definition: definition.name().to_string(),
             version: definition.version(),
@@ -322,14 +321,4 @@ impl Gateway {
             outcome: saga.control.outcome(),
         }
     }
-}
-
-/// SHA-256 over key and input, in hex. The input's keys are sorted, so that their order does not matter.
-#[must_use]
-pub fn body_hash(key: &str, input: &Json) -> String {
-    let mut hash = Sha256::new();
-    hash.update(key.as_bytes());
-    hash.update([0]);
-    hash.update(input.to_string().as_bytes());
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

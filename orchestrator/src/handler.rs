@@ -106,7 +106,7 @@ impl SagaHandler {
             return Ok((Vec::new(), self.look_ms));
         }
         let shard = batch.assignment.shard.index;
-        let page = persist::load_due(&*self.store, shard, batch.now_ms, TIMERS + 1).await?;
+        let page = persist::load_due(&*self.store, shard, TIMERS + 1).await?;
         let next = match page.get(TIMERS) {
             // More is due than fits: look again at once.
             Some((_, due)) => Some((*due).max(batch.now_ms)),
@@ -136,7 +136,7 @@ impl Handler for SagaHandler {
         self.undefined.clear();
         let shard = assignment.shard.index;
         self.in_motion = persist::count_in_motion(&*self.store, shard).await?;
-        self.look_ms = persist::load_due(&*self.store, shard, 0, 1).await?.first().map(|(_, due)| *due);
+        self.look_ms = persist::load_due(&*self.store, shard, 1).await?.first().map(|(_, due)| *due);
         Ok(())
     }
 

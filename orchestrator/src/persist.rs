@@ -23,8 +23,8 @@ static LOAD_NUMBERS: Statement = Statement {
 /// Due sagas of a shard, and the first that is due later, so that one read also tells when to look again.
 static DUE: Statement = Statement {
     name: "saga.due",
-    columns: &[Kind::Int, Kind::Int, Kind::Int],
-    sql: "with r(shard, now_ms, page) as ({rows}) select s.id, s.due from saga s where \
+    columns: &[Kind::Int, Kind::Int],
+    sql: "with r(shard, page) as ({rows}) select s.id, s.due from saga s where \
           s.shard = (select shard from r) and s.due is not null order by s.due limit (select page from r)",
 };
 
@@ -152,13 +152,8 @@ pub async fn load_numbers(
 }
 
 /// The shard's sagas with the earliest timers, at most `page`: (id, due).
-pub async fn load_due(
-    store: &dyn Store,
-    shard: u16,
-    now_ms: i64,
-    page: usize,
-) -> Result<Vec<(SagaId, i64)>, StoreError> {
-    let rows = Rows::one([i64::from(shard).into(), now_ms.into(), (page as i64).into()]);
+pub async fn load_due(store: &dyn Store, shard: u16, page: usize) -> Result<Vec<(SagaId, i64)>, StoreError> {
+    let rows = Rows::one([i64::from(shard).into(), (page as i64).into()]);
     let due = |row: Row| match row.as_slice() {
         [Value::Id(id), Value::Int(due)] => Ok((SagaId(*id), *due)),
         _ => Err(unreadable(&DUE, "a row has another shape")),

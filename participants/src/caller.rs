@@ -12,13 +12,11 @@ use endstate_outbox::{Bus, Clock, Outgoing};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// Calls to one participant at a time; the others wait in its own queue.
-const AT_ONCE: usize = 32;
 
 /// Pause before an answer that the bus did not take is sent again.
 const SEND_AGAIN: Duration = Duration::from_millis(500);
@@ -44,7 +42,23 @@ pub struct Caller {
     directory: Arc<dyn Directory>,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
-    requests: mpsc::UnboundedReceiver<HandOver>,
+    requests: mpsc::Receiver<HandOver>,
+    limits: Limits,
+}
+
+/// Bounds per participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls that run at a time; at least one does.
+    pub at_once: usize,
+    /// Calls that wait for their turn; the others stay in their rows, and their shards offer them again.
+    pub waiting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { at_once: 32, waiting: 1_024 }
+    }
 }
 
 struct Task {
@@ -69,6 +83,7 @@ struct Queue {
 struct Work {
     queues: FxHashMap<String, Queue>,
     open: FxHashSet<Arc<str>>,
+    limits: Limits,
 }
 
 impl Caller {
@@ -78,14 +93,20 @@ impl Caller {
         directory: Arc<dyn Directory>,
         bus: Arc<dyn Bus>,
         clock: Arc<dyn Clock>,
-        requests: mpsc::UnboundedReceiver<HandOver>,
+        requests: mpsc::Receiver<HandOver>,
     ) -> Self {
-        Self { directory, bus, clock, requests }
+        Self { directory, bus, clock, requests, limits: Limits::default() }
+    }
+
+    /// With other bounds.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Calls until it is stopped. Calls cut off here are resumed by the next owner of their shard.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut work = Work::default();
+        let mut work = Work { limits: self.limits, ..Work::default() };
         let mut running: JoinSet<Finished> = JoinSet::new();
         loop {
             tokio::select! {
@@ -131,14 +152,20 @@ impl Work {
             if request.resumed && self.open.contains(&call.id) {
                 continue;
             }
-            self.open.insert(call.id.clone());
             let queue = self.queues.entry(call.command.participant.clone()).or_default();
+            if queue.waiting.len() >= self.limits.waiting {
+                // Its row is the intent and stays; a queue without bound would be memory without bound (Z20).
+                request.behind.store(true, Ordering::Release);
+                continue;
+            }
+            self.open.insert(call.id.clone());
             queue.waiting.push_back(Task { call, shard: request.shard, resumed: request.resumed });
         }
     }
 
     fn next(&mut self) -> Option<Task> {
-        let queue = self.queues.values_mut().find(|queue| queue.running < AT_ONCE && !queue.waiting.is_empty())?;
+        let at_once = self.limits.at_once.max(1);
+        let queue = self.queues.values_mut().find(|queue| queue.running < at_once && !queue.waiting.is_empty())?;
         queue.running += 1;
         queue.waiting.pop_front()
     }

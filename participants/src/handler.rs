@@ -3,6 +3,7 @@
 use crate::check::SelfCheck;
 use crate::decide::{self, Answered};
 use crate::desk::{Call, Desk, Job, Operation};
+use crate::offers::Offers;
 use crate::storage;
 use crate::{bench, operation};
 use endstate_events::{
@@ -12,7 +13,8 @@ use endstate_events::{
 use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Rows, Statement, Store, StoreError};
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::sync::atomic::AtomicBool;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// Commands taken at once at most.
 const BATCH: usize = 512;
@@ -50,18 +52,24 @@ pub struct HandOver {
     pub shard: u16,
     /// The calls.
     pub calls: Vec<Call>,
-    /// True after an assignment: the calls may have been made before, so the outside party is asked first.
+    /// True for calls that were found in their rows: they may have been made before, so the outside party is asked first.
     pub resumed: bool,
+    /// Set by the caller when it leaves calls out because too many wait: their shard offers them again.
+    pub behind: Arc<AtomicBool>,
 }
+
+/// Hand-overs that wait for the caller at most.
+pub const HANDED_OVER: usize = 256;
 
 /// All built-in participants of one shard.
 pub struct Participants {
     store: Arc<dyn Store>,
-    caller: mpsc::UnboundedSender<HandOver>,
+    caller: mpsc::Sender<HandOver>,
     settings: Settings,
     shard: u16,
     partitions: u16,
     check: SelfCheck,
+    offers: Offers,
     /// Calls and checks of the batch that is being committed.
     decided: Option<(Vec<Call>, SelfCheck)>,
 }
@@ -69,16 +77,35 @@ pub struct Participants {
 impl Participants {
     /// A handler; `caller` takes the calls that its batches decide on.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, caller: mpsc::UnboundedSender<HandOver>, settings: Settings) -> Self {
+    pub fn new(store: Arc<dyn Store>, caller: mpsc::Sender<HandOver>, settings: Settings) -> Self {
         let partitions = store.partitions();
-        Self { store, caller, settings, shard: 0, partitions, check: SelfCheck::default(), decided: None }
+        let (check, offers) = (SelfCheck::default(), Offers::default());
+        Self { store, caller, settings, shard: 0, partitions, check, offers, decided: None }
     }
 
     fn hand_over(&self, calls: Vec<Call>, resumed: bool) {
-        let shard = self.shard;
-        if !calls.is_empty() && self.caller.send(HandOver { shard, calls, resumed }).is_err() {
-            tracing::warn!("the caller has stopped; its calls are resumed at the next assignment");
+        let (shard, behind) = (self.shard, self.offers.behind());
+        if calls.is_empty() {
+            return;
         }
+        match self.caller.try_send(HandOver { shard, calls, resumed, behind }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.offers.leave_out(),
+            Err(TrySendError::Closed(_)) => {
+                tracing::warn!("the caller has stopped; its calls are resumed at the next assignment");
+            }
+        }
+    }
+
+    /// Offers open calls again, when it is time; those that wait or run already are no news to the caller.
+    async fn offer(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        let Some(after) = self.offers.begin(now_ms) else { return Ok(()) };
+        let rows = Rows::one([i64::from(self.shard).into(), after.into(), Offers::PAGE.into()]);
+        let rows = self.store.read(&storage::READ_OPEN_CALLS, rows).await?;
+        let calls = decode_all(&storage::READ_OPEN_CALLS, &rows, storage::call)?;
+        self.offers.end(&calls);
+        self.hand_over(calls, true);
+        Ok(())
     }
 
     /// Reads everything that the batch touches: effects first, because they name accounts, too.
@@ -150,7 +177,8 @@ impl Participants {
         let verdict = decide::decide(desk, &self.job(command, &id, lane, now_ms));
         match (known, verdict) {
             (None, Some(verdict)) => out.push(reply(command, verdict, lane, now_ms)),
-            (Some(true), _) | (_, None | Some(Verdict::Unknown { .. })) => {}
+            // Logged when it was made.
+            (Some(true), _) | (Some(false) | None, None) => {}
             (Some(false), Some(verdict)) => desk.operations.push(Operation {
                 id: command.effect_id.item.as_str().into(),
                 action: format!("{}.{}", command.participant, command.action),
@@ -206,10 +234,8 @@ impl Handler for Participants {
         self.shard = assignment.shard.index;
         self.check = SelfCheck::default();
         self.decided = None;
-        let rows = Rows::one([i64::from(self.shard).into()]);
-        let rows = self.store.read(&storage::READ_OPEN_CALLS, rows).await?;
-        self.hand_over(decode_all(&storage::READ_OPEN_CALLS, &rows, storage::call)?, true);
-        Ok(())
+        self.offers = Offers::of_all();
+        self.offer(0).await
     }
 
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
@@ -234,6 +260,7 @@ impl Handler for Participants {
             }
         }
         self.check_holds(batch, &mut check, &mut outcome).await?;
+        self.offer(batch.now_ms).await?;
         outcome.writes.extend(storage::writes(&desk, batch.now_ms));
         self.decided = Some((desk.intents, check));
         Ok(outcome)
@@ -251,7 +278,7 @@ impl Handler for Participants {
     }
 
     fn due_ms(&self) -> Option<i64> {
-        self.check.due_ms()
+        [self.check.due_ms(), self.offers.due_ms()].into_iter().flatten().min()
     }
 }
 

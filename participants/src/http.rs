@@ -260,10 +260,10 @@ pub struct LineResult {
     /// What it took.
     #[schema(value_type = Object)]
     pub with: Json,
-    /// `done` or `refused`.
+    /// `done`, `refused`, or `unknown`: nothing was changed, and sent again under its id the line is tried again.
     #[schema(example = "done")]
     pub verdict: String,
-    /// The data, or the refusal's code.
+    /// The data, the refusal's code, or why nobody can tell.
     #[schema(value_type = Object)]
     pub result: Json,
 }

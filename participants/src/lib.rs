@@ -8,7 +8,7 @@
 //! - [`decide`]: one command on the desk
 //! - `hold`, `stock`, `coupon`, `points`, [`payment`], `bench`: what the commands do
 //! - [`operation`]: operators' changes
-//! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds
+//! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds; `offers`: calls that wait for room
 //! - [`holding`]: which sagas somebody holds something for
 //! - `storage`: all SQL
 //! - [`caller`]: calls to outside parties; [`outside`]: participants over HTTP
@@ -33,6 +33,7 @@ pub mod operation;
 pub mod handler;
 mod check;
 pub mod holding;
+mod offers;
 mod storage;
 pub mod caller;
 pub mod outside;

@@ -58,9 +58,10 @@ pub(crate) static READ_CALLS: Statement = Statement {
 /// All open calls of a shard, the oldest first.
 pub(crate) static READ_OPEN_CALLS: Statement = Statement {
     name: "participants.read_open_calls",
-    columns: &[Kind::Int],
-    sql: "with r(shard) as ({rows}) \
-          select c.id, c.lane, c.command, c.time_ms from r join call c on c.shard = r.shard order by c.time_ms, c.id",
+    columns: &[Kind::Int, Kind::Text, Kind::Int],
+    sql: "with r(shard, after_id, page) as ({rows}) \
+          select c.id, c.lane, c.command, c.time_ms from r join call c on c.shard = r.shard and c.id > r.after_id \
+          order by c.id limit (select page from r)",
 };
 
 /// Open holds that nobody was asked about since a time, and how many open holds there are.
@@ -168,12 +169,16 @@ static DELETE_CALLS: Statement = Statement {
     sql: "with r(id) as ({rows}) delete from call where id in (select id from r)",
 };
 
+/// A line that nobody could decide is decided again when it is sent again; every other stays as it is.
 static INSERT_OPERATIONS: Statement = Statement {
     name: "participants.insert_operations",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Int],
     sql: "with r(operation, line, shard, action, with_json, verdict, verdict_json, time_ms) as ({rows}) \
           insert into operation (operation, line, shard, action, with_json, verdict, verdict_json, time_ms) \
-          select operation, line, shard, action, with_json, verdict, verdict_json, time_ms from r",
+          select operation, line, shard, action, with_json, verdict, verdict_json, time_ms from r where true \
+          on conflict (operation, line) do update set action = excluded.action, with_json = excluded.with_json, \
+          verdict = excluded.verdict, verdict_json = excluded.verdict_json, time_ms = excluded.time_ms \
+          where operation.verdict = 'unknown'",
 };
 
 /// Everything the desk changed, as writes in an order that the constraints accept.

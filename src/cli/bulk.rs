@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How long the lines of one call may take to be decided.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a line may show as unknown before it is believed.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Sends a file's lines as one operation, waits for what comes of each, and tells of those refused.
 pub(super) async fn send(
     participant: &str,
@@ -22,19 +25,23 @@ pub(super) async fn send(
     client.post("/v1/operations", &json!({ "operation": args.operation, "lines": lines })).await?;
     let decided = decided(&args.operation, lines.len(), client).await?;
     let items = decided["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let refused: Vec<&Value> = items.iter().filter(|item| item["verdict"] != "done").collect();
+    let with = |verdict: &str| items.iter().filter(|item| item["verdict"] == verdict).count();
+    let (done, refused, unknown) = (with("done"), with("refused"), with("unknown"));
     output.print(&decided, |_| {
-        let mut text =
-            format!("{}: {} lines done, {} refused\n", args.operation, items.len() - refused.len(), refused.len());
-        if !refused.is_empty() {
-            let row = |item: &&Value| ["line", "with", "result"].map(|name| cell(&item[name])).to_vec();
-            text += &table(&["line", "with", "result"], &refused.iter().map(row).collect::<Vec<_>>());
+        let mut text = format!("{}: {done} lines done, {refused} refused", args.operation);
+        text += &if unknown > 0 { format!(", {unknown} unknown\n") } else { "\n".to_owned() };
+        let row = |item: &Value| ["line", "verdict", "with", "result"].map(|name| cell(&item[name])).to_vec();
+        let others: Vec<_> = items.iter().filter(|item| item["verdict"] != "done").map(row).collect();
+        if !others.is_empty() {
+            text += &table(&["line", "verdict", "with", "result"], &others);
         }
         text
     })?;
-    match refused.len() {
-        0 => Ok(()),
-        n => Err(Failure::no(format!("{n} lines were refused"))
+    match (refused, unknown) {
+        (0, 0) => Ok(()),
+        (_, 1..) => Err(Failure::no(format!("{unknown} lines are unknown: nothing was changed by them"))
+            .hint("send the file again under the same id once the cause is gone: what is done is not done twice")),
+        (n, 0) => Err(Failure::no(format!("{n} lines were refused"))
             .hint("correct them in a file of their own, and send it under another operation id")),
     }
 }
@@ -66,7 +73,10 @@ async fn decided(operation: &str, lines: usize, client: &Client) -> Result<Value
     let started = Instant::now();
     loop {
         let found = client.get(&path, &[]).await?;
-        if found["items"].as_array().is_some_and(|items| items.len() >= lines) {
+        let items = found["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // A line that was unknown before shows so until it is decided again.
+        let settled = started.elapsed() > AGAIN || items.iter().all(|item| item["verdict"] != "unknown");
+        if items.len() >= lines && settled {
             return Ok(found);
         }
         if started.elapsed() > PATIENCE {

@@ -20,6 +20,9 @@ use tokio::sync::mpsc;
 pub(crate) const BEGIN_MS: i64 = 1_800_000_000_000;
 
 /// Shards per side.
+/// Hand-overs of calls that find room; so few that some do not, and are offered again.
+const ROOM: usize = 4;
+
 pub(crate) const SHARDS: u16 = endstate_outbox::sqlite::PARTITIONS;
 
 /// A shard of either side.
@@ -45,7 +48,7 @@ pub(crate) struct System {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) alerts: mpsc::UnboundedReceiver<Alert>,
-    pub(crate) handed_over: mpsc::UnboundedReceiver<HandOver>,
+    pub(crate) handed_over: mpsc::Receiver<HandOver>,
     shards: Vec<Owned>,
     /// Shards of a process that was thought dead and works on: the fence must hold it off.
     zombies: Vec<Owned>,
@@ -75,7 +78,7 @@ impl System {
         template.copy_to(folder);
         let store = SqliteStore::open(folder).await.expect("the store opens");
         let (_, alerts) = mpsc::unbounded_channel();
-        let (_, handed_over) = mpsc::unbounded_channel();
+        let (_, handed_over) = mpsc::channel(1);
         let mut system = Self {
             folder: folder.to_owned(),
             store: Some(store),
@@ -97,7 +100,7 @@ impl System {
     /// forgotten with them.
     pub(crate) fn crash(&mut self) {
         let (alerts_in, alerts) = mpsc::unbounded_channel();
-        let (caller, handed_over) = mpsc::unbounded_channel();
+        let (caller, handed_over) = mpsc::channel(ROOM);
         (self.alerts, self.handed_over) = (alerts, handed_over);
         let listeners = Listeners { waiters: Arc::clone(&self.waiters), alerts: alerts_in };
         let faults = &self.faults;
@@ -218,7 +221,7 @@ impl System {
         let key = identity.key.or_else(|| order.as_ref().map(|(_, key, _)| key.clone()));
         let key = key.unwrap_or_else(|| identity.number.clone());
         let saga = SagaId::mint(self.now_ms(), Slot::of(&key), random);
-        let body_hash = endstate_orchestrator::gateway::body_hash(&key, input);
+        let body_hash = endstate_saga::definition::body_hash(input, &key);
         let start = Start {
             definition: name.to_owned(),
             version: definition.version(),

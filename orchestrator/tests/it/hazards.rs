@@ -141,7 +141,7 @@ async fn z20_timers_due_at_once_fire_in_pages() {
 }
 
 async fn due(system: &System, now_ms: i64) -> usize {
-    let due = persist::load_due(&*system.store, 0, now_ms, 10_000).await.unwrap();
+    let due = persist::load_due(&*system.store, 0, 10_000).await.unwrap();
     due.iter().filter(|(_, due)| *due <= now_ms).count()
 }
 

@@ -6,13 +6,13 @@ use endstate_events::{
     Slot, Start, Topic, Verdict,
 };
 use endstate_orchestrator::definitions::Definitions;
-use endstate_orchestrator::gateway::{Gateway, body_hash};
+use endstate_orchestrator::gateway::Gateway;
 use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
 use endstate_orchestrator::persist;
 use endstate_orchestrator::view::Projector;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::{Bus as _, Clock, ManualClock, Outgoing, Shard, ShardId, SqliteStore, Store, Turn, dead_letter};
-use endstate_saga::definition::{Source, shipped};
+use endstate_saga::definition::{Source, body_hash, shipped};
 use endstate_saga::saga::Saga;
 use serde_json::json;
 use std::path::Path;
@@ -94,7 +94,7 @@ impl System {
             definition: definition.name().to_string(),
             version: definition.version(),
             number: identity.number.clone(),
-            body_hash: body_hash(&key, &input),
+            body_hash: body_hash(&input, &key),
             key,
             owner: identity.owner,
             input,

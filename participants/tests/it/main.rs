@@ -6,6 +6,7 @@ mod holds;
 mod model;
 mod hazards;
 mod store;
+mod operations;
 mod outside;
 mod encrypted;
 mod provider;

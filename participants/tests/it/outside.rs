@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use endstate_events::*;
 use endstate_http::Trust;
 use endstate_outbox::Store;
-use endstate_participants::caller::{Caller, Directory, Outside};
+use endstate_participants::caller::{Caller, Directory, Limits, Outside};
 use endstate_participants::notify::{FileChannel, Notify};
 use endstate_participants::outside::{HttpParticipant, Outsides};
 use serde_json::json;
@@ -36,7 +36,9 @@ impl Outside for Scripted {
     }
     async fn ask(&self, command: &Command, _: Lane) -> Verdict {
         self.seen.lock().unwrap().push(format!("ask {}", command.effect_id));
-        self.known.clone().unwrap_or(Verdict::NeverSeen)
+        let made = self.seen.lock().unwrap().contains(&format!("make {}", command.effect_id));
+        let never = if made { Verdict::Done { data: json!({ "made": true }) } } else { Verdict::NeverSeen };
+        self.known.clone().unwrap_or(never)
     }
 }
 
@@ -50,11 +52,11 @@ impl Directory for One {
 
 /// Runs what the system wants called, until it is answered, and books the answers.
 async fn call_all(system: &mut System, outside: Arc<dyn Outside>) {
-    let (sender, requests) = mpsc::unbounded_channel();
+    let (sender, requests) = mpsc::channel(1_000);
     let mut open = 0;
     while let Ok(request) = system.calls.try_recv() {
         open += request.calls.len();
-        sender.send(request).unwrap();
+        sender.send(request).await.unwrap();
     }
     let stop = CancellationToken::new();
     let directory = Arc::new(One(outside));
@@ -138,6 +140,35 @@ async fn z08_a_slow_party_holds_up_nobody_else() {
     assert_eq!(system.replies().await.len(), 1, "stock is answered while a hundred calls are open");
     call_all(&mut system, Arc::new(Scripted { delay: Duration::from_millis(20), ..Scripted::default() })).await;
     assert_eq!(system.replies().await.len(), 101);
+}
+
+#[tokio::test]
+async fn z20_calls_that_find_no_room_wait_in_their_rows_and_are_made_once() {
+    let folder = tempfile::tempdir().unwrap();
+    // Room for one hand-over, and for four calls that wait.
+    let mut system = System::with_room(folder.path(), 1).await;
+    let calls: Vec<_> = (0..200).map(wrap).collect();
+    for some in calls.chunks(20) {
+        system.send(some).await;
+        system.settle().await;
+    }
+    let requests = std::mem::replace(&mut system.calls, mpsc::channel(1).1);
+    let party = Arc::new(Scripted { delay: Duration::from_millis(1), ..Scripted::default() });
+    let (stop, limits) = (CancellationToken::new(), Limits { at_once: 2, waiting: 4 });
+    let caller = Caller::new(Arc::new(One(party.clone())), system.store.bus(), system.clock.clone(), requests);
+    let running = tokio::spawn(caller.within(limits).run(stop.clone()));
+    let mut looks = 0;
+    while system.replies().await.len() < 200 {
+        assert!(looks < 2_000, "only {} calls were answered", system.replies().await.len());
+        looks += 1;
+        system.clock.advance(1_000);
+        system.settle().await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    stop.cancel();
+    running.await.unwrap();
+    let made = party.seen.lock().unwrap().iter().filter(|call| call.starts_with("make")).count();
+    assert_eq!(made, 200, "each once");
 }
 
 #[tokio::test]

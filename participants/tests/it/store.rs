@@ -18,14 +18,19 @@ pub(crate) struct System {
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) shards: Vec<Shard<Participants>>,
-    pub(crate) calls: mpsc::UnboundedReceiver<HandOver>,
+    pub(crate) calls: mpsc::Receiver<HandOver>,
 }
 
 impl System {
     pub(crate) async fn open(folder: &Path) -> Self {
+        Self::with_room(folder, 1_000).await
+    }
+
+    /// With room for so many hand-overs to the caller.
+    pub(crate) async fn with_room(folder: &Path, room: usize) -> Self {
         let store = SqliteStore::open(folder).await.unwrap();
         let clock = Arc::new(ManualClock::new(NOW_MS));
-        let (caller, calls) = mpsc::unbounded_channel();
+        let (caller, calls) = mpsc::channel(room);
         let shard = |index| {
             let handler = Participants::new(store.clone(), caller.clone(), Settings::default());
             let id = ShardId { side: Side::Participants, index };

@@ -308,6 +308,56 @@ async fn a_draining_server_says_so_before_it_stops() {
 }
 
 #[tokio::test]
+async fn an_event_of_another_team_starts_the_sagas_that_wait_for_its_type() {
+    let server = Server::start().await;
+    let mut source = shipped().into_iter().find(|source| source.text.contains("saga: bench_saga")).unwrap();
+    source.text = source.text.replace("version: 1", "version: 2")
+        + r#"events:
+  shop.counted:
+    description: A shop has counted its shelves.
+    schema:
+      type: object
+      required: [shop, day, differs]
+      properties: { shop: { type: string }, day: { type: string }, differs: { type: boolean } }
+    example: { shop: s-1, day: "2026-11-22", differs: true }
+starts_on:
+  shop.counted:
+    when: =event.differs
+    with: { number: =event.shop + "/" + event.day, fail_at: "" }
+"#;
+    let loaded = server.post("/v1/definitions", &serde_json::to_value(&source).unwrap()).await;
+    assert_eq!(loaded.status, StatusCode::CREATED, "{}", loaded.body);
+    let counted = |id: &str, data: Value| json!({"specversion": "1.0", "id": id, "source": "/shop", "type": "shop.counted", "data": data});
+    let send = |event: Value| {
+        let request = Request::post("/v1/events").header("content-type", "application/cloudevents+json");
+        server.send(request.body(Body::from(event.to_string())).unwrap())
+    };
+    let differs = json!({"shop": "s-1", "day": "2026-11-22", "differs": true});
+    assert_eq!(
+        send(counted("e-1", differs.clone())).await.code(),
+        "E2311",
+        "version 1 is active and waits for nothing"
+    );
+    server.post("/v1/definitions/bench_saga/activate", &json!({"version": 2})).await;
+    let first = send(counted("e-1", differs.clone())).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED, "{}", first.body);
+    let started = &first.body["started"][0];
+    assert_eq!((&started["definition"], &started["number"]), (&json!("bench_saga"), &json!("s-1/2026-11-22")));
+    let saga = server.until("/v1/sagas/bench_saga/s-1%2F2026-11-22", |answer| answer.body["phase"] == "ended").await;
+    assert_eq!((&saga.body["outcome"], &saga.body["definition_version"]), (&json!("completed"), &json!(2)));
+
+    let again = send(counted("e-1", differs)).await;
+    assert_eq!(again.body["started"][0]["saga"], started["saga"], "told again, it is the same saga");
+    let alike = send(counted("e-2", json!({"shop": "s-1", "day": "2026-11-23", "differs": false}))).await;
+    assert_eq!((alike.status, &alike.body["started"]), (StatusCode::ACCEPTED, &json!([])), "its `when` does not hold");
+    let data = json!({"shop": "s-2", "day": "2026-11-22", "differs": true}).to_string();
+    let binary = Request::post("/v1/events").header("content-type", "application/json");
+    let binary = binary.header("ce-specversion", "1.0").header("ce-id", "e-3").header("ce-source", "/shop");
+    let binary = server.send(binary.header("ce-type", "shop.counted").body(Body::from(data)).unwrap()).await;
+    assert_eq!(binary.body["started"][0]["number"], "s-2/2026-11-22", "{}", binary.body);
+}
+
+#[tokio::test]
 async fn an_event_of_another_team_finds_its_saga_or_is_refused() {
     let server = with_tea().await;
     server.post("/v1/orders", &order("O-1", "ann", 500)).await;

@@ -32,7 +32,7 @@ use endstate_orchestrator::waiters::Waiters;
 use endstate_orchestrator::{http, view};
 use endstate_outbox::{Bus, Census, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::caller::{Caller, Directory, Outside};
-use endstate_participants::handler::{Participants, Settings};
+use endstate_participants::handler::{HANDED_OVER, Participants, Settings};
 use endstate_participants::http::{self as participants_http, Provider};
 use endstate_saga::definition::shipped;
 use serde_json::{Value, json};
@@ -220,7 +220,7 @@ fn run_shards(
     stop: &CancellationToken,
 ) {
     let (alerts, _) = tokio::sync::mpsc::unbounded_channel();
-    let (caller, calls) = tokio::sync::mpsc::unbounded_channel();
+    let (caller, calls) = tokio::sync::mpsc::channel(HANDED_OVER);
     let listeners = Listeners { waiters, alerts };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     for index in 0..store.partitions() {
