@@ -72,10 +72,19 @@ pub(crate) struct Engine {
 pub(crate) struct Payment {
     pub(crate) provider: String,
     pub(crate) url: String,
+    pub(crate) kind: ProviderKind,
     pub(crate) secret: Secret,
     pub(crate) secret_file: PathBuf,
     pub(crate) callback_window_s: u64,
     pub(crate) timeout_ms: u64,
+}
+
+/// What the provider at an address does with money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProviderKind {
+    Real,
+    Simulated,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Who is outside: the payment provider, the channels to people, and the HTTP participants of loaded definitions.
 
-use crate::config::Config;
+use crate::config::{Config, ProviderKind};
 use anyhow::Context as _;
 use endstate_http::Trust;
 use endstate_orchestrator::definitions::Definitions;
@@ -30,8 +30,11 @@ impl Outdoors {
         let trust = config.tls.trust()?;
         let timeout = Duration::from_millis(config.payment.timeout_ms);
         let provider = ProviderClient::new(provider_url, secret, timeout, clock, &trust)?;
+        // Without an address of its own the provider is the simulated one of this process.
+        let simulated = config.payment.url.is_empty() || config.payment.kind == ProviderKind::Simulated;
+        let payments = if simulated { Payments::simulated } else { Payments::real };
         let notify = channels(config, &trust)?;
-        let known = Outsides::new(Arc::new(Payments(Arc::new(provider))), Arc::new(notify), trust);
+        let known = Outsides::new(Arc::new(payments(Arc::new(provider))), Arc::new(notify), trust);
         known.learn(&definitions.catalogue())?;
         Ok(Self { known, definitions })
     }

@@ -94,11 +94,37 @@ pub trait PaymentProvider: Send + Sync + 'static {
     async fn find(&self, key: &str) -> Result<Option<Json>, ProviderError>;
 }
 
+/// Code of a payment that no provider is asked for.
+const REJECTED: &str = "payment.rejected";
+
 /// The provider as the outside party of participant `payment`.
-pub struct Payments(pub Arc<dyn PaymentProvider>);
+pub struct Payments {
+    provider: Arc<dyn PaymentProvider>,
+    /// Whether test and load traffic may reach it, too.
+    simulated: bool,
+}
 
 impl Payments {
-    async fn act(&self, command: &Command) -> Result<Json, ProviderError> {
+    /// A provider that moves real money: for live traffic only.
+    #[must_use]
+    pub fn real(provider: Arc<dyn PaymentProvider>) -> Self {
+        Self { provider, simulated: false }
+    }
+
+    /// A provider that moves none: for every lane.
+    #[must_use]
+    pub fn simulated(provider: Arc<dyn PaymentProvider>) -> Self {
+        Self { provider, simulated: true }
+    }
+
+    fn serves(&self, lane: Lane) -> bool {
+        self.simulated || lane == Lane::Live
+    }
+
+    async fn act(&self, command: &Command, lane: Lane) -> Result<Json, ProviderError> {
+        if !self.serves(lane) {
+            return without_provider(command, lane);
+        }
         let key = command.effect_id.to_string();
         match command.action.as_str() {
             "open" => {
@@ -110,11 +136,11 @@ impl Payments {
                 }
                 let With { amount_minor, currency, expires_in_s } = with(command)?;
                 let opening = Opening { saga: command.saga(), amount_minor, currency, expires_in_s };
-                self.0.open(&key, &opening).await.map(|opened| json!(opened))
+                self.provider.open(&key, &opening).await.map(|opened| json!(opened))
             }
-            "close" => Ok(json!({ "captures": self.0.close(command.saga()).await? })),
+            "close" => Ok(json!({ "captures": self.provider.close(command.saga()).await? })),
             "ask" => {
-                let captures = self.0.captures(command.saga()).await?;
+                let captures = self.provider.captures(command.saga()).await?;
                 let mut answer = json!({ "captured": !captures.is_empty(), "captures": captures });
                 if let Some(first) = captures.first() {
                     answer["event"] = json!(first);
@@ -128,7 +154,7 @@ impl Payments {
                     amount_minor: MinorUnits,
                 }
                 let With { payment: Captured { provider_no, currency, .. }, amount_minor } = with(command)?;
-                let refunded = self.0.refund(&key, &RefundOrder { provider_no, amount_minor, currency }).await?;
+                let refunded = self.provider.refund(&key, &RefundOrder { provider_no, amount_minor, currency }).await?;
                 Ok(json!(refunded))
             }
             action => Err(ProviderError::Unknown(format!("E5001: participant payment has no action {action}"))),
@@ -138,19 +164,33 @@ impl Payments {
 
 #[async_trait]
 impl Outside for Payments {
-    async fn make(&self, command: &Command, _lane: Lane) -> Verdict {
-        verdict(self.act(command).await)
+    async fn make(&self, command: &Command, lane: Lane) -> Verdict {
+        verdict(self.act(command, lane).await)
     }
 
-    async fn ask(&self, command: &Command, _lane: Lane) -> Verdict {
+    async fn ask(&self, command: &Command, lane: Lane) -> Verdict {
         match command.action.as_str() {
-            "open" | "refund" => match self.0.find(&command.effect_id.to_string()).await {
+            _ if !self.serves(lane) => Verdict::NeverSeen,
+            "open" | "refund" => match self.provider.find(&command.effect_id.to_string()).await {
                 Ok(Some(data)) => Verdict::Done { data },
                 Ok(None) => Verdict::NeverSeen,
                 Err(error) => verdict(Err(error)),
             },
             // Closing and asking again is harmless and tells the latest.
             _ => Verdict::NeverSeen,
+        }
+    }
+}
+
+/// Test and load traffic where the only provider moves real money: nothing was opened for it, nothing will be.
+fn without_provider(command: &Command, lane: Lane) -> Result<Json, ProviderError> {
+    match command.action.as_str() {
+        "close" => Ok(json!({ "captures": [] })),
+        "ask" => Ok(json!({ "captured": false, "captures": [] })),
+        _ => {
+            let lane = lane.label();
+            let detail = format!("E5042: the payment provider takes live traffic only, this is lane {lane}");
+            Err(ProviderError::Refused { code: REJECTED.to_owned(), detail })
         }
     }
 }

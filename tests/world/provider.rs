@@ -191,7 +191,7 @@ pub(crate) async fn call(provider: &Arc<Provider>, call: &Call, resumed: bool) -
     let (command, lane) = (&*call.command, call.lane);
     match command.participant.as_str() {
         "payment" => {
-            let payments = Payments(Arc::clone(provider) as Arc<dyn PaymentProvider>);
+            let payments = Payments::simulated(Arc::clone(provider) as Arc<dyn PaymentProvider>);
             let asks = command.kind == CommandKind::Ask;
             match asks || resumed {
                 false => payments.make(command, lane).await,

@@ -5,9 +5,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use endstate_events::{MinorUnits, SagaId};
+use endstate_events::{Lane, MinorUnits, SagaId, Verdict};
 use endstate_http::Trust;
 use endstate_outbox::{Clock, SystemClock};
+use endstate_participants::caller::Outside as _;
 use endstate_participants::provider::*;
 use endstate_participants::simulated::{Config, Entry, Pay, Simulated, read_file};
 use serde_json::{Value, json};
@@ -188,4 +189,32 @@ async fn unsigned_calls_and_damaged_files_are_refused() {
     let config = Config::local("http://127.0.0.1:1/", SECRET, &file);
     let Err(error) = Simulated::bind(config, Arc::new(SystemClock)).await else { panic!("started on nonsense") };
     assert!(error.to_string().contains("line 1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_real_provider_never_hears_of_test_and_load_traffic() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("provider.ndjson");
+    let World { client, stop, serving, .. } = World::start(&file, StatusCode::OK, |_| {}).await;
+    let provider: Arc<dyn PaymentProvider> = Arc::new(client);
+    let terms = json!({ "amount_minor": 100, "currency": "CNY", "expires_in_s": 600 });
+    let open = tell(1, "payment.open", "key", terms);
+    let close = undo("close", &open);
+    let question = tell(1, "payment.ask", "key", json!({}));
+    let real = Payments::real(provider.clone());
+    for lane in [Lane::Test, Lane::Load] {
+        let Verdict::Refused { code, detail } = real.make(&open, lane).await else { panic!("it was opened") };
+        assert!(code == "payment.rejected" && detail.contains(lane.label()), "{code}: {detail}");
+        assert_eq!(real.ask(&open, lane).await, Verdict::NeverSeen);
+        assert_eq!(real.make(&close, lane).await, Verdict::Done { data: json!({ "captures": [] }) });
+        let Verdict::Done { data } = real.make(&question, lane).await else { panic!("nobody answers") };
+        assert_eq!(data["captured"], false);
+    }
+    assert_eq!(read_file(&file).unwrap().len(), 0, "it heard of nothing");
+    assert!(matches!(real.make(&open, Lane::Live).await, Verdict::Done { .. }));
+    let other = tell(2, "payment.open", "key", open.with.clone());
+    assert!(matches!(Payments::simulated(provider).make(&other, Lane::Test).await, Verdict::Done { .. }));
+    assert_eq!(read_file(&file).unwrap().len(), 2);
+    stop.cancel();
+    serving.await.unwrap();
 }
