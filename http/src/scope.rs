@@ -43,11 +43,11 @@ macro_rules! scopes {
 }
 
 scopes! {
-    OrdersOwn        "orders:own"        "Start, see and cancel orders whose owner is the token's subject.";
+    OrdersOwn        "orders:own"        "See and cancel orders whose owner is the token's subject; start those that their definition lets its owner start.";
     OrdersRead       "orders:read"       "See everybody's orders.";
-    OrdersWrite      "orders:write"      "Start and cancel everybody's orders and sagas.";
+    OrdersWrite      "orders:write"      "Start and cancel everybody's orders and sagas, except those that only another saga starts.";
     SagasRead        "sagas:read"        "See sagas, their timelines and the stream of their changes.";
-    SagasOperate     "sagas:operate"     "Retry, compensate and wake sagas; replay dead letters; run jobs.";
+    SagasOperate     "sagas:operate"     "Retry, compensate and wake sagas; start those that only another saga starts; replay dead letters; run jobs.";
     SagasForce       "sagas:force"       "Force a saga to a named end.";
     DefinitionsRead  "definitions:read"  "See definitions.";
     DefinitionsWrite "definitions:write" "Load, activate and roll back definitions.";
@@ -75,7 +75,8 @@ macro_rules! either {
 }
 
 either! {
-    StartAny = OrdersWrite | OrdersOwn, "Starts and cancels sagas; with `orders:own` only one's own.";
+    StartOrders = OrdersWrite | OrdersOwn, "Starts orders; with `orders:own` only one's own, where the definition says so.";
+    StartAny = OrdersWrite | OrdersOwn | SagasOperate, "Starts sagas, as their definitions' `started_by` allows.";
     SeeAny = SagasRead | OrdersRead | OrdersOwn, "Sees sagas; with `orders:own` only one's own.";
     SeeOthers = SagasRead | OrdersRead, "Sees everybody's sagas.";
     CancelAny = OrdersWrite | OrdersOwn | RoleRisk | RoleWarehouse | RoleOperator, "Cancels with reasons of one's role.";

@@ -12,11 +12,12 @@ use axum::Json as Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use endstate_events::{Actor, ForcedEnd, InputBody, Operation};
+use endstate_events::{Actor, ForcedEnd, InputBody, Json, Operation, Transport};
+use endstate_http::auth::LOCAL;
 use endstate_http::guard::StrictJson;
 use endstate_http::problem::ProblemBody;
-use endstate_http::{Allowed, Caller, Code, Fields, Problem, Scope, headers, scope};
-use endstate_saga::definition::Definition;
+use endstate_http::{Allowed, Caller, Code, FieldError, Fields, Problem, Scope, headers, scope};
+use endstate_saga::definition::{Definition, Misfit};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -29,7 +30,8 @@ const WAKE: usize = 2_000;
 /// Send an event to a saga.
 ///
 /// `Idempotency-Key` is the event's id: repeated, it changes nothing. An event that comes before its wait is kept; one
-/// that comes too late is treated by the definition's `late` rule.
+/// that comes too late is treated by the definition's `late` rule. An event of a participant is taken from that
+/// participant only (E2318): a payment is what the provider's signed callback says.
 #[utoipa::path(
     post, path = "/v1/sagas/{definition}/{number}/events/{name}", operation_id = "sendEvent", tag = "events",
     params(
@@ -38,12 +40,16 @@ const WAKE: usize = 2_000;
         ("Idempotency-Key" = String, Header, description = "The event's id"),
     ),
     request_body(content = Object, description = "The event's data", example = json!({"amount_minor": 17900})),
-    responses((status = 202, description = "Queued durably", body = Accepted)),
+    responses(
+        (status = 202, description = "Queued durably", body = Accepted),
+        (status = 403, description = "E2318", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "E2302, E2307", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("token" = ["events:write"]))
 )]
 pub async fn event(
     State(api): State<Api>,
-    _allowed: Allowed<scope::EventsWrite>,
+    Allowed(caller, ..): Allowed<scope::EventsWrite>,
     Path((definition, number, name)): Path<(String, String, String)>,
     headers: HeaderMap,
     StrictJson(data): StrictJson,
@@ -52,7 +58,9 @@ pub async fn event(
     let id = headers::idempotency_key(&headers)?.ok_or_else(missing)?;
     let (stored, definition) = find(&api.gateway, &system(), &definition, &number).await?;
     known_event(&definition, &name)?;
+    check_event(&caller, &definition, &name, &data, "")?;
     let saga = &stored.saga;
+    let id = event_id(&name, &id);
     let sent = api.gateway.send(saga.id, id.clone(), saga.lane, InputBody::Event { name, data }).await;
     sent.map_err(|error| refuse::gateway(&saga.definition, error))?;
     Ok((StatusCode::ACCEPTED, Body(Accepted { input: id, saga: saga.id })))
@@ -71,6 +79,43 @@ pub(super) fn known_event(definition: &Definition, name: &str) -> Result<(), Pro
     let known: Vec<_> = events.iter().map(|event| &*event.name).collect();
     let short: String = name.chars().take(64).collect();
     Err(Problem::new(Code::UnknownEvent, format!("`{short}` is not one of: {}", known.join(", "))))
+}
+
+/// Checks who tells an event, and that its data is what its declaration says. `place` is where the data stands in the
+/// body. An event of a built-in participant never comes this way, one of an HTTP participant from a token in its name.
+pub(super) fn check_event(
+    caller: &Caller,
+    definition: &Definition,
+    name: &str,
+    data: &Json,
+    place: &str,
+) -> Result<(), Problem> {
+    if let Some((participant, transport)) = definition.teller(name) {
+        let itself = caller.subject == participant || caller.subject == LOCAL;
+        match transport {
+            Transport::Http { .. } if itself => {}
+            Transport::Http { .. } => {
+                let detail = format!("`{name}` is taken from a token whose subject is `{participant}`");
+                return Err(Problem::new(Code::EventNotYours, detail));
+            }
+            Transport::Builtin => {
+                let detail = format!("`{name}` is what the built-in participant `{participant}` itself says");
+                return Err(Problem::new(Code::EventNotYours, detail));
+            }
+        }
+    }
+    let misfits = definition.event_misfits(name, data);
+    if misfits.is_empty() {
+        return Ok(());
+    }
+    let error = |misfit: Misfit| FieldError { pointer: format!("{place}{}", misfit.pointer), detail: misfit.reason };
+    Err(Problem::fields(Code::InputRefused, misfits.into_iter().map(error).collect()))
+}
+
+/// The identity of an event that somebody sends: apart from those of participants, so that nobody can use up the id of
+/// a payment that is still to come.
+pub(super) fn event_id(name: &str, id: &str) -> String {
+    format!("event/{name}/{id}")
 }
 
 /// The body of a cancel.
@@ -154,7 +199,7 @@ async fn operate(
     request(api, &stored, headers, InputBody::Operate { operation, reason, actor }).await
 }
 
-fn only_reason(body: endstate_events::Json) -> Result<String, Problem> {
+fn only_reason(body: Json) -> Result<String, Problem> {
     let mut fields = Fields::of(body)?;
     let reason = fields.text("reason", REASON);
     fields.finish()?;

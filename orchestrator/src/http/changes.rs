@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use endstate_events::{InputBody, Json};
 use endstate_http::guard::Raw;
 use endstate_http::problem::ProblemBody;
-use endstate_http::{Allowed, Code, Fields, Params, Problem, headers, scope, strict_json};
+use endstate_http::{Allowed, Caller, Code, Fields, Params, Problem, headers, scope, strict_json};
 use std::time::Duration;
 
 /// Pause between looks while a caller waits for changes.
@@ -84,17 +84,22 @@ struct CloudEvent {
 /// Take an event of another team (CloudEvents 1.0, structured or binary).
 ///
 /// With a `subject` of `DEFINITION/NUMBER` it goes to that saga; else it starts a saga of every active definition whose
-/// `starts_on` names its type. (`source`, `id`) is its identity: repeated, it changes nothing.
+/// `starts_on` names its type. (`source`, `id`) is its identity: repeated, it changes nothing. An event of a participant
+/// is taken from that participant only (E2318). Nothing starts unless the event fits every definition that starts on it.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "receiveEvent", tag = "events",
     request_body(content = Object, content_type = "application/cloudevents+json", description = "The event",
         example = json!({"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "shop.approved", "subject": "flash_sale_order/ORDER-17", "data": {"by": "u-2"}})),
-    responses((status = 202, description = "Queued durably", body = Received)),
+    responses(
+        (status = 202, description = "Queued durably", body = Received),
+        (status = 403, description = "E2318", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "E2302, E2307, E2311", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("token" = ["events:write"]))
 )]
 pub async fn receive(
     State(api): State<Api>,
-    _allowed: Allowed<scope::EventsWrite>,
+    Allowed(caller, ..): Allowed<scope::EventsWrite>,
     headers: HeaderMap,
     Raw(bytes): Raw,
 ) -> Result<(StatusCode, Body<Received>), Problem> {
@@ -103,18 +108,20 @@ pub async fn receive(
         Some((definition, number)) if api.gateway.definitions().active(definition).is_some() => {
             let (stored, loaded) = read::find(&api.gateway, &act::system(), definition, number).await?;
             act::known_event(&loaded, &event.kind)?;
+            act::check_event(&caller, &loaded, &event.kind, &event.data, "/data")?;
+            let id = act::event_id(&event.kind, &event.id);
             let body = InputBody::Event { name: event.kind, data: event.data };
-            let sent = api.gateway.send(stored.saga.id, event.id, stored.saga.lane, body).await;
+            let sent = api.gateway.send(stored.saga.id, id, stored.saga.lane, body).await;
             sent.map_err(|error| refuse::gateway(definition, error))?;
             Vec::new()
         }
-        _ => start_all(&api, &event).await?,
+        _ => start_all(&api, &caller, &event).await?,
     };
     Ok((StatusCode::ACCEPTED, Body(Received { started })))
 }
 
-async fn start_all(api: &Api, event: &CloudEvent) -> Result<Vec<StartedBody>, Problem> {
-    let mut started = Vec::new();
+async fn start_all(api: &Api, caller: &Caller, event: &CloudEvent) -> Result<Vec<StartedBody>, Problem> {
+    let mut starts = Vec::new();
     let mut known = false;
     for listed in api.gateway.definitions().list().iter().filter(|listed| listed.active) {
         let Some(definition) = api.gateway.definitions().get(&listed.name, listed.version) else { continue };
@@ -122,18 +129,22 @@ async fn start_all(api: &Api, event: &CloudEvent) -> Result<Vec<StartedBody>, Pr
             continue;
         }
         known = true;
+        act::check_event(caller, &definition, &event.kind, &event.data, "/data")?;
         let failed = |error: endstate_saga::plan::EvalError| Problem::new(Code::InputRefused, error.to_string());
-        let Some(input) = definition.start_input(&event.kind, &event.data).map_err(failed)? else { continue };
-        let options = StartOptions::default();
-        let start = api.gateway.start(&listed.name, input, options).await;
-        let start = start.map_err(|error| refuse::gateway(&listed.name, error))?;
-        started.push(StartedBody::new(&listed.name, &start));
+        let input = definition.start_input(&event.kind, &event.data).map_err(failed)?;
+        starts.extend(input.map(|input| (listed.name.clone(), listed.version, input)));
     }
-    if known {
-        Ok(started)
-    } else {
-        Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"))
+    if !known {
+        return Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"));
     }
+    let mut started = Vec::with_capacity(starts.len());
+    for (name, version, input) in starts {
+        let options = StartOptions { version: Some(version), ..StartOptions::default() };
+        let start = api.gateway.start(&name, input, options).await;
+        let start = start.map_err(|error| refuse::gateway(&name, error))?;
+        started.push(StartedBody::new(&name, &start));
+    }
+    Ok(started)
 }
 
 fn cloud_event(headers: &HeaderMap, bytes: &[u8]) -> Result<CloudEvent, Problem> {

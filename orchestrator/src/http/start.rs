@@ -6,10 +6,11 @@ use crate::gateway::{StartOptions, Started};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use endstate_events::Json;
+use endstate_events::{Json, Lane};
 use endstate_http::guard::StrictJson;
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Caller, Code, Problem, Scope, headers, scope};
+use endstate_saga::definition::{Definition, Starter};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 /// The definition behind `/v1/orders`.
@@ -26,7 +27,7 @@ pub struct StartHeaders {
     /// If given, it must equal the number
     #[param(rename = "Idempotency-Key", required = false)]
     idempotency_key: Option<String>,
-    /// `live` (default), `test` or `load`
+    /// `live` (default), `test` or `load`; others than `live` need more than `orders:own`
     #[param(rename = "Endstate-Lane", required = false)]
     lane: Option<String>,
 }
@@ -59,6 +60,9 @@ pub enum StartAnswers {
 
 /// Start a saga.
 ///
+/// The definition's `started_by` says who may: `owner` takes `orders:own` for oneself, or `orders:write`; `service` takes
+/// `orders:write`; `link` takes `sagas:operate`, because other sagas start these.
+///
 /// The number comes from the input, by the definition's own expression, and is the idempotency key: the same number with
 /// the same body answers with the first saga and `Idempotent-Replayed: true`; with another body it is refused. The answer
 /// is 202 once the start is queued durably, or 200 when the saga ended within `Prefer: wait=N`.
@@ -70,7 +74,7 @@ pub enum StartAnswers {
     ),
     request_body = StartInput,
     responses(StartAnswers),
-    security(("token" = ["orders:write"]), ("token" = ["orders:own"]))
+    security(("token" = ["orders:write"]), ("token" = ["orders:own"]), ("token" = ["sagas:operate"]))
 )]
 pub async fn start(
     State(api): State<Api>,
@@ -92,7 +96,7 @@ pub async fn start(
 )]
 pub async fn start_order(
     State(api): State<Api>,
-    Allowed(caller, ..): Allowed<scope::StartAny>,
+    Allowed(caller, ..): Allowed<scope::StartOrders>,
     headers: HeaderMap,
     StrictJson(input): StrictJson,
 ) -> Result<Response, Problem> {
@@ -109,14 +113,11 @@ async fn begin(
     api.drain.admit()?;
     let wait = headers::wait(headers)?;
     let options = StartOptions {
-        lane: headers::lane(headers)?,
+        lane: lane(caller, headers)?,
         idempotency_key: headers::idempotency_key(headers)?,
         wait,
-        version: None,
+        version: check_starter(api, caller, definition, &input)?,
     };
-    if !caller.may(Scope::OrdersWrite) {
-        check_owner(api, caller, definition, &input)?;
-    }
     let started = api.gateway.start(definition, input, options).await;
     let started = started.map_err(|error| refuse::gateway(definition, error))?;
     let mut response = answer(definition, &started);
@@ -126,15 +127,36 @@ async fn begin(
     Ok(response)
 }
 
+/// Whether the definition lets this caller start it; the version that says so. Without an active one the start itself
+/// will be refused.
+fn check_starter(api: &Api, caller: &Caller, definition: &str, input: &Json) -> Result<Option<u32>, Problem> {
+    let Some(loaded) = api.gateway.definitions().active(definition) else { return Ok(None) };
+    match loaded.started_by() {
+        Starter::Link => caller.need_any(&[Scope::SagasOperate])?,
+        Starter::Owner if !caller.may(Scope::OrdersWrite) => check_owner(caller, &loaded, input)?,
+        Starter::Owner | Starter::Service => caller.need_any(&[Scope::OrdersWrite])?,
+    }
+    Ok(Some(loaded.version()))
+}
+
 /// A customer starts only what they will own.
-fn check_owner(api: &Api, caller: &Caller, definition: &str, input: &Json) -> Result<(), Problem> {
-    let Some(loaded) = api.gateway.definitions().active(definition) else { return Ok(()) };
-    let identity = loaded.identify(input, &Json::Null);
+fn check_owner(caller: &Caller, definition: &Definition, input: &Json) -> Result<(), Problem> {
+    caller.need_any(&[Scope::OrdersWrite, Scope::OrdersOwn])?;
+    let identity = definition.identify(input, &Json::Null);
     let identity = identity.map_err(|error| Problem::new(Code::InputRefused, error.to_string()))?;
     if identity.owner.as_deref() == Some(&*caller.subject) {
         return Ok(());
     }
     Err(Problem::new(Code::ScopeMissing, "with orders:own, the owner must be the token's subject"))
+}
+
+/// The kind of traffic. A customer's is live: test orders are no way to goods without money.
+fn lane(caller: &Caller, headers: &HeaderMap) -> Result<Lane, Problem> {
+    let lane = headers::lane(headers)?;
+    if lane != Lane::Live {
+        caller.need_any(&[Scope::OrdersWrite, Scope::SagasOperate])?;
+    }
+    Ok(lane)
 }
 
 fn answer(definition: &str, started: &Started) -> Response {

@@ -80,6 +80,65 @@ async fn operators_actions_need_more_than_reading_and_writing() {
     assert_eq!(forced.code(), "E2103", "forcing needs its own scope");
 }
 
+/// Every shipped definition with an input that is ann's.
+fn starts() -> Vec<(&'static str, Value)> {
+    let payment = json!({"provider": "simpay", "provider_no": "P-1", "amount_minor": 500, "currency": "CNY",
+        "saga": "0193a0b2-7c00-8abc-9def-0123456789ab"});
+    let refund = json!({"order_no": "O-0", "refund_no": "R-1", "reason": "broken", "needs_approval": false,
+        "lines": [{"line_no": "1", "quantity": 1}]});
+    let back = json!({"order": "0193a0b2-7c00-8abc-9def-0123456789ab", "order_no": "O-0", "key": "ann/sale-1",
+        "user_id": "ann", "payment": payment});
+    vec![
+        ("bench_saga", bench("B-1", "")),
+        ("flash_sale_order", order("O-1", "ann", 500)),
+        ("refund_order", refund),
+        ("refund_payment", back),
+    ]
+}
+
+#[tokio::test]
+async fn customers_start_none_of_the_shipped_definitions_and_refunds_of_payments_start_by_themselves() {
+    let server = Server::start().await;
+    let shipped_names: BTreeSet<_> = server.definitions.list().iter().map(|listed| listed.name.clone()).collect();
+    assert_eq!(shipped_names, starts().iter().map(|(name, _)| (*name).to_owned()).collect());
+    let customer = server.token("ann", [Scope::OrdersOwn]).await;
+    let shop = server.token("shop", [Scope::OrdersWrite]).await;
+    let operator = server.token("olga", [Scope::SagasOperate]).await;
+    let start = async |name: &str, body: &Value, token: &str| {
+        let bearer = format!("Bearer {token}");
+        server.post_with(&format!("/v1/sagas/{name}"), &[("authorization", &bearer)], body).await
+    };
+    for (name, body) in starts() {
+        let refused = start(name, &body, &customer).await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::FORBIDDEN, "E2103"), "{name}: {}", refused.body);
+        let (able, unable) = if name == "refund_payment" { (&operator, &shop) } else { (&shop, &operator) };
+        assert_eq!(start(name, &body, unable).await.code(), "E2103", "{name}");
+        let taken = start(name, &body, able).await;
+        // The refund's order does not exist; whoever may start one is told so.
+        let expected = if name == "refund_order" { StatusCode::NOT_FOUND } else { StatusCode::ACCEPTED };
+        assert_eq!(taken.status, expected, "{name}: {}", taken.body);
+    }
+    let bearer = format!("Bearer {customer}");
+    let order = server.post_with("/v1/orders", &[("authorization", &bearer)], &order("O-2", "ann", 0)).await;
+    assert_eq!(order.code(), "E2103", "nobody sets their own price");
+}
+
+#[tokio::test]
+async fn where_the_definition_says_owner_customers_start_their_own_and_live_ones_only() {
+    let server = Server::start().await;
+    let mut open = shipped().into_iter().find(|source| source.text.contains("saga: flash_sale_order\n")).unwrap();
+    open.text = open.text.replace("version: 1", "version: 2").replace("started_by: service", "started_by: owner");
+    server.definitions.load(&open, SystemClock.now_ms()).await.unwrap();
+    server.definitions.activate("flash_sale_order", 2, SystemClock.now_ms()).await.unwrap();
+    let bearer = format!("Bearer {}", server.token("ann", [Scope::OrdersOwn]).await);
+    let by_ann = [("authorization", bearer.as_str())];
+    let own = server.post_with("/v1/orders", &by_ann, &order("O-1", "ann", 500)).await;
+    assert_eq!(own.status, StatusCode::ACCEPTED, "{}", own.body);
+    assert_eq!(server.post_with("/v1/orders", &by_ann, &order("O-2", "bob", 500)).await.code(), "E2103");
+    let rehearsal = [by_ann[0], ("endstate-lane", "test")];
+    assert_eq!(server.post_with("/v1/orders", &rehearsal, &order("O-3", "ann", 500)).await.code(), "E2103");
+}
+
 #[tokio::test]
 async fn somebody_elses_saga_looks_as_if_there_was_none() {
     let server = Server::start().await;

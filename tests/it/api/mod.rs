@@ -2,12 +2,14 @@
 //!
 //! - [`flow`]: orders and sagas from start to end
 //! - [`access`]: who may call what
+//! - [`events`]: events that others send
 //! - [`operators`]: dead letters sent again, jobs by hand
 //! - [`hostile`]: input that strangers send
 //! - [`description`]: the committed description is the one the code gives
 
 mod access;
 mod description;
+mod events;
 mod flow;
 mod hostile;
 mod operators;
@@ -260,6 +262,17 @@ impl Outside for Obliging {
     async fn ask(&self, _command: &Command, _lane: Lane) -> Verdict {
         Verdict::NeverSeen
     }
+}
+
+/// A server with five packs of tea on its shelf.
+async fn with_tea() -> Server {
+    let server = Server::start().await;
+    let lines =
+        json!([{"participant": "stock", "action": "open", "with": {"unit": "tea", "quantity": 5, "standby": false}}]);
+    let opened = server.post("/v1/operations", &json!({"operation": "open-1", "lines": lines})).await;
+    assert_eq!(opened.status, StatusCode::ACCEPTED, "{}", opened.body);
+    server.until("/v1/operations/open-1", |answer| answer.body["items"][0]["verdict"] == "done").await;
+    server
 }
 
 fn bench(number: &str, fail_at: &str) -> Value {

@@ -2,6 +2,7 @@
 
 use super::diagnostic::{Code, Diagnostic};
 use super::duration;
+use super::gateway::Starter;
 use super::keys::{DEFINITION, STAGE, STEP, WAIT};
 use super::node::{Kind, Node, Position};
 use super::reader::{self, Complaints, Fields, Placed};
@@ -19,6 +20,7 @@ pub(super) struct Draft {
     pub(super) number: Option<Expression>,
     pub(super) key: Option<Expression>,
     pub(super) owner: Option<Expression>,
+    pub(super) started_by: Option<Placed<Starter>>,
     pub(super) search: Vec<(Placed<Arc<str>>, Template)>,
     pub(super) view: Vec<(Placed<Arc<str>>, Template)>,
     pub(super) values: Vec<(Placed<Arc<str>>, Template)>,
@@ -166,6 +168,10 @@ impl Draft {
             number: fields.expression("number"),
             key: fields.expression("key"),
             owner: fields.expression("owner"),
+            started_by: fields
+                .word("started_by", &Starter::WORDS)
+                .zip(fields.get("started_by"))
+                .map(|(value, node)| Placed { value, at: node.at.clone() }),
             search: read_templates(fields.named("search"), complaints),
             view: read_templates(fields.named("view"), complaints),
             values: read_templates(fields.named("values"), complaints),

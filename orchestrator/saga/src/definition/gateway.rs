@@ -5,7 +5,7 @@ use super::{Definition, Misfit};
 use crate::expression::{Scope, Template};
 use crate::plan::EvalError;
 use crate::saga::Saga;
-use endstate_events::Json;
+use endstate_events::{Json, Transport};
 use serde_json::Map;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -32,7 +32,47 @@ pub struct OrderReference {
     pub number: String,
 }
 
+/// Who may ask for a saga of a definition from outside (`started_by`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Starter {
+    /// Its owner, for themselves; and services.
+    Owner,
+    /// Services only: what decides about money comes from one of ours, not from the customer who pays.
+    #[default]
+    Service,
+    /// Another saga, by `late` or `call`; by hand nobody below an operator.
+    Link,
+}
+
+impl Starter {
+    /// The words of the language.
+    pub(crate) const WORDS: [(&'static str, Self); 3] =
+        [("owner", Self::Owner), ("service", Self::Service), ("link", Self::Link)];
+}
+
 impl Definition {
+    /// Who may ask for a saga of it from outside.
+    #[must_use]
+    pub fn started_by(&self) -> Starter {
+        self.started_by
+    }
+
+    /// The participant of the catalogue that tells an event, and how it is reached; none for the definition's own events.
+    #[must_use]
+    pub fn teller<'e>(&self, event: &'e str) -> Option<(&'e str, &Transport)> {
+        self.catalogue.event(event)?;
+        let (participant, _) = event.split_once('.')?;
+        Some((participant, &self.catalogue.participants.get(participant)?.transport))
+    }
+
+    /// Checks an event's data against its declaration; empty when it fits, or when nobody waits for such an event.
+    #[must_use]
+    pub fn event_misfits(&self, event: &str, data: &Json) -> Vec<Misfit> {
+        let waited = self.plan.event(event).and_then(|index| self.events[index].shape.as_ref());
+        let starts = || self.starts_on.iter().find(|rule| &*rule.event == event).and_then(|rule| rule.shape.as_ref());
+        waited.or_else(starts).map(|shape| shape.misfits(data)).unwrap_or_default()
+    }
+
     /// Checks an input against the definition's schema; empty when it fits.
     #[must_use]
     pub fn misfits(&self, input: &Json) -> Vec<Misfit> {

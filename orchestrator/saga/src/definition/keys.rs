@@ -1,7 +1,7 @@
 //! The keys of the language, as files spell them. The published schemas are tested against these lists.
 
 /// Keys of a definition.
-pub(crate) const DEFINITION: [&str; 20] = [
+pub(crate) const DEFINITION: [&str; 21] = [
     "saga",
     "version",
     "description",
@@ -9,6 +9,7 @@ pub(crate) const DEFINITION: [&str; 20] = [
     "number",
     "key",
     "owner",
+    "started_by",
     "search",
     "view",
     "values",

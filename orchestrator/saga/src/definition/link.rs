@@ -61,6 +61,7 @@ pub(super) fn load(source: &Source, care: Care) -> Result<Definition, Vec<Diagno
         number,
         key: draft.key.clone(),
         owner: draft.owner.clone(),
+        started_by: draft.started_by.as_ref().map(|starter| starter.value).unwrap_or_default(),
         order: draft
             .order
             .as_ref()
@@ -228,7 +229,9 @@ impl Linker<'_> {
                 .map(|late| &late.event)
                 .or_else(|| waits.filter_map(|wait| wait.event.as_ref()).find(|event| event.value == *name))
                 .map_or(&self.draft.at, |event| &event.at);
-            EventRules { kind: self.event_kind(name, at), late: late.and_then(|late| self.link_late(late)) }
+            let kind = self.event_kind(name, at);
+            let shape = Shape::compile(&kind.schema).ok();
+            EventRules { kind, shape, late: late.and_then(|late| self.link_late(late)) }
         };
         names.iter().map(link).collect()
     }
@@ -270,12 +273,16 @@ impl Linker<'_> {
     }
 
     fn link_starts_on(&self) -> Vec<StartsOn> {
-        let link = |rule: &LinkDraft| StartsOn {
-            at: rule.event.at.clone(),
-            event: Arc::clone(&rule.event.value),
-            kind: self.event_kind(&rule.event.value, &rule.event.at),
-            when: rule.when.clone(),
-            with: rule.with.clone(),
+        let link = |rule: &LinkDraft| {
+            let kind = self.event_kind(&rule.event.value, &rule.event.at);
+            StartsOn {
+                at: rule.event.at.clone(),
+                event: Arc::clone(&rule.event.value),
+                shape: Shape::compile(&kind.schema).ok(),
+                kind,
+                when: rule.when.clone(),
+                with: rule.with.clone(),
+            }
         };
         self.draft.starts_on.iter().map(link).collect()
     }

@@ -26,7 +26,7 @@ pub use catalogue::{BUILTIN, BUILTIN_NAME, load_catalogue};
 pub use diagnostic::{Code, Diagnostic};
 pub(crate) use draft::Within;
 pub(crate) use duration::parse as parse_duration;
-pub use gateway::{Identity, OrderReference, body_hash};
+pub use gateway::{Identity, OrderReference, Starter, body_hash};
 pub use node::{Key, Kind, Node, Position};
 pub use reader::Complaints;
 pub(crate) use reader::Fields;
@@ -56,6 +56,7 @@ pub struct Definition {
     pub(crate) number: Expression,
     pub(crate) key: Option<Expression>,
     pub(crate) owner: Option<Expression>,
+    pub(crate) started_by: Starter,
     pub(crate) order: Option<OrderRule>,
     pub(crate) values: Vec<(Arc<str>, Template)>,
     pub(crate) search: Vec<(Arc<str>, Template)>,
@@ -108,6 +109,8 @@ pub(crate) struct StepRules {
 #[derive(Debug)]
 pub(crate) struct EventRules {
     pub(crate) kind: EventKind,
+    /// Its compiled schema.
+    pub(crate) shape: Option<Shape>,
     pub(crate) late: Option<LateRule>,
 }
 
@@ -126,6 +129,8 @@ pub(crate) struct StartsOn {
     pub(crate) at: Position,
     pub(crate) event: Arc<str>,
     pub(crate) kind: EventKind,
+    /// Its compiled schema.
+    pub(crate) shape: Option<Shape>,
     pub(crate) when: Option<Expression>,
     pub(crate) with: Template,
 }

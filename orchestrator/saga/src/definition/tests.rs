@@ -102,6 +102,8 @@ fn the_form_is_checked() {
     refused("saga: sale", "saga: Sale", Code::BadName, "Sale");
     refused("      tell:", "      hold_stock:", Code::BadName, "hold_stock: { call: notify");
     refused("  - stage: confirm", "  - stage: pay", Code::BadName, "- stage: pay");
+    refused("owner: =input.user\n", "owner: =input.user\nstarted_by: anybody\n", Code::WrongValue, "anybody");
+    refused("owner: =input.user\n", "started_by: owner\n", Code::WrongValue, "started_by: owner");
     refused("within: 20m", "within: 20 minutes", Code::BadDuration, "20 minutes");
     refused("stages:", "stages: [", Code::NotYaml, "- stage: hold");
 }

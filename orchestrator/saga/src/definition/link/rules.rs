@@ -3,6 +3,7 @@
 use super::{Linked, Linker, MAX_RUNS, MAX_STAGES, MAX_STEPS};
 use crate::definition::diagnostic::{Code, Diagnostic};
 use crate::definition::draft::{StageDraft, StepDraft};
+use crate::definition::gateway::Starter;
 use crate::plan::{AfterPivot, AtDeadline, Pivot, Refused};
 
 impl Linker<'_> {
@@ -25,11 +26,24 @@ impl Linker<'_> {
             stage.steps.iter().for_each(|step| self.check_step(step, false));
         }
         self.check_ends(linked);
+        self.check_starter();
         if let Some((name, _)) = self.draft.values.iter().enumerate().find_map(|(index, (name, template))| {
             self.draft.values[..index].iter().any(|(other, _)| other.value == name.value).then_some((name, template))
         }) {
             self.complaints.add(Code::BadName, &name.at, format!("there are two values `{}`", name.value));
         }
+    }
+
+    fn check_starter(&self) {
+        let Some(starter) = &self.draft.started_by else { return };
+        let wrong = match starter.value {
+            Starter::Owner if self.draft.owner.is_none() => "`started_by: owner` needs `owner`: who that is",
+            Starter::Link if !self.draft.starts_on.is_empty() => {
+                "`started_by: link` and `starts_on` exclude each other"
+            }
+            Starter::Owner | Starter::Service | Starter::Link => return,
+        };
+        self.complaints.add(Code::WrongValue, &starter.at, wrong);
     }
 
     fn check_limits(&self, linked: &Linked) {
