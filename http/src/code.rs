@@ -79,6 +79,7 @@ codes! {
     RoundsUsedUp        "E2316" CONFLICT               "The step was retried too often";
     JobRuns             "E2317" CONFLICT               "The job is running";
     EventNotYours       "E2318" FORBIDDEN              "The event is another participant's to tell";
+    OrderUnfit          "E2319" CONFLICT               "The order does not stand where this needs it";
     SignatureRefused    "E2401" UNAUTHORIZED           "The callback's signature is wrong";
     CallbackStale       "E2402" UNAUTHORIZED           "The callback is outside its time window";
     UnknownProvider     "E2403" NOT_FOUND              "No such provider";

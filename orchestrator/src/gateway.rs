@@ -7,7 +7,7 @@ use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
 };
 use endstate_outbox::{Bus, BusError, Clock, Outgoing, Store, StoreError};
-use endstate_saga::control::Phase;
+use endstate_saga::control::{Outcome, Phase};
 use endstate_saga::definition::{Identity, Misfit, OrderReference, body_hash};
 use endstate_saga::event::Event;
 use endstate_saga::plan::EvalError;
@@ -96,6 +96,16 @@ pub enum GatewayError {
         definition: String,
         /// Its number.
         number: String,
+    },
+    /// The order that a linked definition refers to has not ended as it must have.
+    #[error("`{definition}` number `{number}` has not ended {}", .outcome.label())]
+    OrderUnfit {
+        /// The order's definition.
+        definition: String,
+        /// Its number.
+        number: String,
+        /// How it must have ended.
+        outcome: Outcome,
     },
     /// Not acknowledged.
     #[error(transparent)]
@@ -210,10 +220,18 @@ impl Gateway {
     }
 
     async fn order(&self, reference: &OrderReference) -> Result<Order, GatewayError> {
-        let OrderReference { definition, number } = reference;
+        let OrderReference { definition, number, outcome } = reference;
         let unknown = || GatewayError::UnknownOrder { definition: definition.to_string(), number: number.clone() };
         let saga = self.find(definition, number).await?.ok_or_else(unknown)?;
         let Stored { saga, .. } = self.get(saga).await?.ok_or_else(unknown)?;
+        // What has ended never changes, so this holds whenever the start is decided.
+        if let Some(outcome) = outcome.filter(|outcome| saga.control.outcome() != Some(*outcome)) {
+            return Err(GatewayError::OrderUnfit {
+                definition: definition.to_string(),
+                number: number.clone(),
+                outcome,
+            });
+        }
         let known = self.definitions.get(&saga.definition, saga.definition_version).ok_or_else(unknown)?;
         Ok(Order { saga: saga.id, key: saga.key.to_string(), snapshot: saga.snapshot(known.plan()) })
     }

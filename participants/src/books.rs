@@ -24,7 +24,7 @@ static TOKENS: Statement = Statement {
 /// One asset. Amounts are units, points, tokens, or minor units of money.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Book {
-    /// `stock:SKU`, `points`, `coupon` or `money:CURRENCY`, with the lane in front unless it is live.
+    /// `stock:SKU`, `points`, `coupon`, `money:CURRENCY` or `returns` (units that refunds claimed), with the lane in front unless it is live.
     #[schema(example = "stock:tea")]
     pub asset: String,
     /// Brought in: units opened, points given, money taken.

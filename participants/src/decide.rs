@@ -6,7 +6,7 @@ use crate::effect::{Effect, EffectState, body_hash};
 use crate::handler::Reads;
 use crate::ledger::TransferKind;
 use crate::payment::{Captured, captures};
-use crate::{bench, coupon, hold, payment, points, stock};
+use crate::{bench, coupon, hold, payment, points, returns, stock};
 use endstate_events::{CommandKind, Direction, Verdict};
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ pub fn reads(job: &Job<'_>, reads: &mut Reads) {
         "stock" => stock::reads(job, reads),
         "coupon" => coupon::reads(job, reads),
         "points" => points::reads(job, reads),
+        "returns" => returns::reads(job, reads),
         "payment" => payment::reads(job, reads),
         _ => {}
     }
@@ -46,7 +47,7 @@ fn act(desk: &mut Desk, job: &Job<'_>) -> Result<Made, Denial> {
         ("stock" | "coupon" | "points", "open" | "adjust" | "void") if !job.is_operation() => {
             Err(Denial::Unknown(format!("E5002: {}.{} is for operators", command.participant, command.action)))
         }
-        ("stock" | "coupon" | "points", _) if job.is_undo() => hold::undo(desk, job),
+        ("stock" | "coupon" | "points" | "returns", _) if job.is_undo() => hold::undo(desk, job),
         ("stock" | "coupon" | "points", "release" | "unconfirm") => hold::undo(desk, job),
         ("stock" | "coupon" | "points", "confirm") => hold::confirm(desk, job),
         ("stock", "hold") => stock::hold(desk, job),
@@ -63,10 +64,11 @@ fn act(desk: &mut Desk, job: &Job<'_>) -> Result<Made, Denial> {
         ("points", "take_back") => points::take_back(desk, job),
         ("points", "give_back") => points::give_back(desk, job),
         ("points", "adjust") => points::adjust(desk, job),
+        ("returns", "claim") => returns::claim(desk, job),
         ("payment", "book") => payment::book(desk, job),
         ("payment", "refund") => payment::refund(desk, job),
         ("payment", "open" | "close" | "ask") | ("notify", "send") => Ok(call(desk, job)),
-        (participant @ ("stock" | "coupon" | "points" | "payment" | "notify"), action) => {
+        (participant @ ("stock" | "coupon" | "points" | "returns" | "payment" | "notify"), action) => {
             Err(Denial::Unknown(format!("E5001: participant {participant} has no action {action}")))
         }
         // Everybody else is outside; the caller knows from the catalogue where.

@@ -6,7 +6,7 @@
 //! - [`effect`]: what was answered before, and is answered again
 //! - [`desk`], [`cells`]: working copies of one batch
 //! - [`decide`]: one command on the desk
-//! - `hold`, `stock`, `coupon`, `points`, [`payment`], `bench`: what the commands do
+//! - `hold`, `stock`, `coupon`, `points`, `returns`, [`payment`], `bench`: what the commands do
 //! - [`operation`]: operators' changes
 //! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds; `offers`: calls that wait for room
 //! - [`holding`]: which sagas somebody holds something for
@@ -27,6 +27,7 @@ mod hold;
 mod stock;
 mod coupon;
 mod points;
+mod returns;
 pub mod payment;
 mod bench;
 pub mod operation;

@@ -68,7 +68,7 @@ pub(crate) const REFUSALS: [&str; 12] = [
     "coupon.foreign",
     "points.short",
     "payment.rejected",
-    "payment.exceeded",
+    "returns.exceeded",
     "notify.rejected",
     "saga.cancelled",
     "bench.failed",

@@ -45,6 +45,10 @@ pub(super) fn gateway(definition: &str, error: GatewayError) -> Problem {
             Problem::new(Code::NumberTaken, error.to_string()).at(location)
         }
         GatewayError::UnknownOrder { .. } => Problem::new(Code::UnknownSaga, error.to_string()),
+        GatewayError::OrderUnfit { definition: ref order, ref number, .. } => {
+            let location = super::show::location(order, number);
+            Problem::new(Code::OrderUnfit, error.to_string()).at(location)
+        }
         GatewayError::Bus(BusError::Refused(reason)) => Problem::new(Code::InvalidFields, reason),
         GatewayError::Bus(error @ BusError::Unacknowledged(_)) => {
             tracing::error!(%error, "an input was not acknowledged");

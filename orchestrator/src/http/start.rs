@@ -50,7 +50,7 @@ pub enum StartAnswers {
     /// It is queued durably; `Location` leads to it. Without `saga` its shard has not decided within 5 seconds.
     #[response(status = 202)]
     Queued(StartedBody),
-    /// E2301
+    /// E2301, E2319
     #[response(status = 409, content_type = "application/problem+json")]
     Taken(ProblemBody<'static>),
     /// E2302

@@ -24,6 +24,27 @@ fn a_hold_is_confirmed_taken_back_and_released() {
 }
 
 #[test]
+fn units_of_a_line_are_claimed_once_whoever_claims_them() {
+    let mut desk = opened();
+    let claim = |n: u64, quantity: i64| {
+        tell(n, "returns.claim", "order", json!({ "order": "o", "line": "1", "ordered": 3, "quantity": quantity }))
+    };
+    assert_eq!(says(&mut desk, &claim(1, 4)), "returns.exceeded");
+    let two = claim(2, 2);
+    assert_eq!(says(&mut desk, &two), "done");
+    assert_eq!(says(&mut desk, &two), "done", "told again");
+    assert_eq!(says(&mut desk, &claim(3, 2)), "returns.exceeded");
+    assert_eq!(says(&mut desk, &undo("release", &two)), "done");
+    assert_eq!(balance(&desk, "returns:o/1:available"), (3, 0));
+    let early = claim(4, 1);
+    assert_eq!(says(&mut desk, &undo("release", &early)), "done");
+    assert_eq!(says(&mut desk, &early), "released_before");
+    assert_eq!(says(&mut desk, &claim(5, 3)), "done");
+    assert_eq!(says(&mut desk, &claim(6, 0)), "payload");
+    check_books(&desk);
+}
+
+#[test]
 fn told_again_or_asked_the_answer_is_the_same() {
     let mut desk = opened();
     let (hold, short) = (hold_stock(1, "A", 4), hold_stock(2, "A", 7));

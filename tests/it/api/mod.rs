@@ -4,6 +4,7 @@
 //! - [`access`]: who may call what
 //! - [`events`]: events that others send
 //! - [`operators`]: dead letters sent again, jobs by hand
+//! - [`refunds`]: refunds of lines
 //! - [`hostile`]: input that strangers send
 //! - [`description`]: the committed description is the one the code gives
 
@@ -13,6 +14,7 @@ mod events;
 mod flow;
 mod hostile;
 mod operators;
+mod refunds;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};

@@ -2,10 +2,11 @@
 
 use super::diagnostic::{Code, Diagnostic};
 use super::duration;
-use super::gateway::Starter;
+use super::gateway::{OrderReference, Starter};
 use super::keys::{DEFINITION, STAGE, STEP, WAIT};
 use super::node::{Kind, Node, Position};
 use super::reader::{self, Complaints, Fields, Placed};
+use crate::control::Outcome;
 use crate::expression::{Expression, Template};
 use crate::plan::{AfterPivot, Call, Mismatch, Refused};
 use std::sync::Arc;
@@ -128,6 +129,7 @@ pub(super) struct LinkDraft {
 pub(super) struct OrderDraft {
     pub(super) saga: Placed<Arc<str>>,
     pub(super) number: Expression,
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// Statuses of the ends as written.
@@ -371,11 +373,15 @@ fn read_links(entries: Vec<(Placed<Arc<str>>, &Node)>, late: bool, complaints: &
 }
 
 fn read_order(node: &Node, complaints: &Complaints) -> Option<OrderDraft> {
-    let fields = Fields::of(node, "order", &["saga", "number"], complaints)?;
+    let fields = Fields::of(node, "order", &["saga", "number", "outcome"], complaints)?;
     let saga = fields.require("saga")?;
     fields.require("number")?;
     let value = reader::text(saga, "saga", complaints)?;
-    Some(OrderDraft { saga: Placed { value, at: saga.at.clone() }, number: fields.expression("number")? })
+    Some(OrderDraft {
+        saga: Placed { value, at: saga.at.clone() },
+        number: fields.expression("number")?,
+        outcome: fields.word("outcome", &OrderReference::OUTCOMES),
+    })
 }
 
 fn read_ends(fields: &Fields<'_>, complaints: &Complaints) -> EndsDraft {

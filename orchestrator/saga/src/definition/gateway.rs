@@ -2,6 +2,7 @@
 
 use super::program::failed;
 use super::{Definition, Misfit};
+use crate::control::Outcome;
 use crate::expression::{Scope, Template};
 use crate::plan::EvalError;
 use crate::saga::Saga;
@@ -30,6 +31,18 @@ pub struct OrderReference {
     pub definition: Arc<str>,
     /// Its business number.
     pub number: String,
+    /// How it must have ended; none: however it stands.
+    pub outcome: Option<Outcome>,
+}
+
+impl OrderReference {
+    /// The words of the language for an outcome.
+    pub(super) const OUTCOMES: [(&str, Outcome); 4] = [
+        ("completed", Outcome::Completed),
+        ("cancelled", Outcome::Cancelled),
+        ("reversed", Outcome::Reversed),
+        ("forced", Outcome::Forced),
+    ];
 }
 
 /// Who may ask for a saga of a definition from outside (`started_by`).
@@ -87,7 +100,7 @@ impl Definition {
     pub fn order_reference(&self, input: &Json) -> Result<Option<OrderReference>, EvalError> {
         let Some(order) = &self.order else { return Ok(None) };
         let number = order.number.name(&Scope::of_input(input, &NULL)).map_err(failed("order.number"))?;
-        Ok(Some(OrderReference { definition: Arc::clone(&order.saga), number }))
+        Ok(Some(OrderReference { definition: Arc::clone(&order.saga), number, outcome: order.outcome }))
     }
 
     /// Number, key and owner of a start. `order` is the snapshot of the order it belongs to, null if none.

@@ -62,10 +62,11 @@ pub(super) fn load(source: &Source, care: Care) -> Result<Definition, Vec<Diagno
         key: draft.key.clone(),
         owner: draft.owner.clone(),
         started_by: draft.started_by.as_ref().map(|starter| starter.value).unwrap_or_default(),
-        order: draft
-            .order
-            .as_ref()
-            .map(|order| OrderRule { saga: Arc::clone(&order.saga.value), number: order.number.clone() }),
+        order: draft.order.as_ref().map(|order| OrderRule {
+            saga: Arc::clone(&order.saga.value),
+            number: order.number.clone(),
+            outcome: order.outcome,
+        }),
         values: named(&draft.values),
         search: named(&draft.search),
         view: named(&draft.view),

@@ -36,6 +36,7 @@ pub use shipped::shipped;
 pub use source::Source;
 pub(crate) use source::paths_of;
 
+use crate::control::Outcome;
 use crate::expression::{Expression, Template};
 use crate::plan::Plan;
 
@@ -140,6 +141,8 @@ pub(crate) struct StartsOn {
 pub(crate) struct OrderRule {
     pub(crate) saga: Arc<str>,
     pub(crate) number: Expression,
+    /// How it must have ended; none: however it stands.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 impl Definition {
