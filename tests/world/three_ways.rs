@@ -73,7 +73,7 @@ impl Case {
 
 fn is_outside(participant: &str, action: &str) -> bool {
     match participant {
-        "stock" | "coupon" | "points" | "bench" => false,
+        "stock" | "coupon" | "points" | "returns" | "bench" => false,
         "payment" => matches!(action, "open" | "refund"),
         _ => true,
     }
@@ -213,7 +213,7 @@ fn refused(message: Outgoing, command: &Command) -> Vec<Outgoing> {
         Outgoing { envelope: envelope.into(), ..message.clone() }
     };
     match (command.participant.as_str(), command.action.as_str()) {
-        ("stock" | "coupon" | "points", _) => {
+        ("stock" | "coupon" | "points" | "returns", _) => {
             let (effect_id, with_before) = (command.effect_id.clone(), command.with.clone());
             let undo = Command {
                 effect_id: EffectId { direction: Direction::Undo, ..effect_id.clone() },

@@ -274,17 +274,7 @@ impl Linker<'_> {
     }
 
     fn link_starts_on(&self) -> Vec<StartsOn> {
-        let link = |rule: &LinkDraft| {
-            let kind = self.event_kind(&rule.event.value, &rule.event.at);
-            StartsOn {
-                at: rule.event.at.clone(),
-                event: Arc::clone(&rule.event.value),
-                shape: Shape::compile(&kind.schema).ok(),
-                kind,
-                when: rule.when.clone(),
-                with: rule.with.clone(),
-            }
-        };
+        let link = |rule: &LinkDraft| StartsOn::of(rule, self.event_kind(&rule.event.value, &rule.event.at));
         self.draft.starts_on.iter().map(link).collect()
     }
 

@@ -136,6 +136,19 @@ pub(crate) struct StartsOn {
     pub(crate) with: Template,
 }
 
+impl StartsOn {
+    fn of(rule: &draft::LinkDraft, kind: EventKind) -> Self {
+        Self {
+            at: rule.event.at.clone(),
+            event: Arc::clone(&rule.event.value),
+            shape: Shape::compile(&kind.schema).ok(),
+            kind,
+            when: rule.when.clone(),
+            with: rule.with.clone(),
+        }
+    }
+}
+
 /// The order that a saga belongs to.
 #[derive(Debug)]
 pub(crate) struct OrderRule {
