@@ -73,6 +73,10 @@ fn link(public_url: &str, alert: &Alert) -> String {
         text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>()
     };
     let base = public_url.trim_end_matches('/');
+    if alert.definition.is_empty() {
+        // An input without a saga: the job that tries it again shows it.
+        return format!("{base}/v1/jobs/orphans/runs");
+    }
     format!("{base}/v1/sagas/{}/{}/timeline", encode(&alert.definition), encode(&alert.number))
 }
 

@@ -283,30 +283,39 @@ async fn webhook(refusals: usize) -> (String, mpsc::UnboundedReceiver<Json>) {
     (url, taken)
 }
 
-/// Parks a saga, sweeps, and has everything delivered that people are told of it.
-async fn deliver(folder: &Path, number: &str, webhook_url: Option<String>) {
-    let data = folder.join("data");
-    std::fs::create_dir(&data).unwrap();
-    let mut system = open(&data).await;
+/// Has everything delivered that people are told of a saga which parks, sweeps included.
+async fn deliver_parked(folder: &Path, number: &str, webhook_url: Option<String>) {
+    let mut system = open(&folder.join("data")).await;
     let sweep = sweep(&system, 10);
     parked(&mut system, number).await;
     system.project().await;
     for _ in 0..2 {
         sweep.run(system.clock.now_ms(), false).await.unwrap();
     }
+    drop(sweep);
+    deliver(system, folder, webhook_url).await;
+}
+
+async fn deliver(system: System, folder: &Path, webhook_url: Option<String>) {
     let (file, public_url, trust) = (folder.join("alerts.ndjson"), "https://ops.example/".to_owned(), Trust::system());
     let channel = Channel { webhook_url, file, public_url, trust };
-    // The last sender goes with the shards and the sweep: delivery ends when all is delivered.
+    // The last sender goes with the shards: delivery ends when all is delivered.
     let System { alerts, alerts_in, shards, clock, .. } = system;
-    drop((alerts_in, shards, sweep));
+    drop((alerts_in, shards));
     alert::deliver(alerts, channel, clock).await;
+}
+
+/// What no webhook took.
+fn kept(folder: &Path) -> Vec<Json> {
+    let kept = std::fs::read_to_string(folder.join("alerts.ndjson")).unwrap();
+    kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[tokio::test]
 async fn an_alert_reaches_a_receiver_that_was_down_at_first_once_and_with_a_link() {
     let folder = tempfile::tempdir().unwrap();
     let (url, mut taken) = webhook(1).await;
-    deliver(folder.path(), "N 1/\u{e4}", Some(url)).await;
+    deliver_parked(folder.path(), "N 1/\u{e4}", Some(url)).await;
     let alert = taken.try_recv().unwrap();
     assert_eq!((&alert["kind"], &alert["definition"]), (&json!("parked"), &json!("odd_job")));
     assert_eq!(alert["text"], "odd_job N 1/\u{e4} is parked on a wait");
@@ -318,9 +327,24 @@ async fn an_alert_reaches_a_receiver_that_was_down_at_first_once_and_with_a_link
 #[tokio::test]
 async fn an_alert_that_no_receiver_takes_is_kept_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    deliver(folder.path(), "N-1", None).await;
-    let kept = std::fs::read_to_string(folder.path().join("alerts.ndjson")).unwrap();
-    let kept: Vec<Json> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    deliver_parked(folder.path(), "N-1", None).await;
+    let kept = kept(folder.path());
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert_eq!(kept[0]["link"], "https://ops.example/v1/sagas/odd_job/N-1/timeline");
+}
+
+#[tokio::test]
+async fn an_alert_about_an_input_without_a_saga_leads_to_the_job_that_tries_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(&folder.path().join("data")).await;
+    let (nobody, _) = system.start("odd_job", job("nobody"));
+    system.tell(nobody, "signal-1", signal()).await;
+    let orphans = Orphans::new(system.gateway(), system.alerts_in.clone());
+    orphans.run(system.clock.now_ms(), false).await.unwrap();
+    assert_eq!(orphans.name(), "orphans");
+    drop(orphans);
+    deliver(system, folder.path(), None).await;
+    let kept = kept(folder.path());
+    assert_eq!((&kept[0]["kind"], &kept[0]["saga"]), (&json!("orphan"), &json!(nobody)));
+    assert_eq!(kept[0]["link"], "https://ops.example/v1/jobs/orphans/runs");
 }

@@ -96,6 +96,8 @@ async fn measure() {
     };
 
     while system.shards[0].turn().await == Turn::Worked {}
+    let next = persist::load_due(&*system.store, 0, 1).await.unwrap()[0].1;
+    assert!(next > system.clock.now_ms(), "all of them have fired");
     report("timers due at once", resident_mib("VmHWM"));
 
     let command = down[0].take(1).await.unwrap().remove(0).envelope.unwrap();

@@ -153,5 +153,7 @@ async fn z07_ten_thousand_payments_in_the_last_second_are_taken_behind_ten_thous
     const FEW: usize = 250;
     const MANY: usize = 10_000;
     let (calm, rush) = (sale(FEW, false).await, sale(MANY, true).await);
-    assert!(rush * FEW * 10 <= calm * MANY * 12, "{rush} messages for {MANY}, {calm} for {FEW}");
+    // The hazard allows a fifth more; one question per order would be less, and is too much.
+    assert!(rush * FEW * 20 <= calm * MANY * 21, "{rush} messages for {MANY}, {calm} for {FEW}");
+    println!("{rush} messages for {MANY}, {calm} for {FEW}");
 }
