@@ -87,7 +87,9 @@ impl Api {
         (name = "definitions", description = "What sagas are made from"),
         (name = "participants", description = "Callbacks, stock, points, coupons, books"),
         (name = "system", description = "Health, dead letters, shards, jobs, tokens"),
-    )
+    ),
+    // Answers that routes share are not collected with the routes.
+    components(schemas(model::Acted))
 )]
 struct Description;
 

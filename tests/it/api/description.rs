@@ -26,6 +26,15 @@ async fn the_committed_description_is_current() {
 }
 
 #[tokio::test]
+async fn every_schema_that_is_referred_to_is_there() {
+    let description: Value = serde_json::from_str(&described().await).unwrap();
+    let text = description.to_string();
+    for reference in text.split(r##""$ref":"#"##).skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(description.pointer(reference).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
 async fn every_operation_has_a_name_a_tag_words_and_every_body_an_example() {
     let description: Value = serde_json::from_str(&described().await).unwrap();
     assert_eq!(description["openapi"].as_str().map(|version| &version[..3]), Some("3.1"));
