@@ -139,10 +139,8 @@ impl<'a> Working<'a> {
         let InputBody::Inquire { effect_id, reply_to } = &input.body else { return false };
         let (id, key) = (effect_id.to_string(), effect_id.to_string());
         let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: false });
-        let time_ms = self.batch.now_ms;
-        let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane: Lane::Live, message };
         let (topic, partition) = (reply_to.topic, reply_to.partition);
-        self.outcome.messages.push(Outgoing { topic, partition, envelope: envelope.into() });
+        self.outcome.messages.push(outgoing(topic, partition, self.batch.now_ms, Lane::Live, id, key, message));
         true
     }
 
@@ -196,16 +194,10 @@ impl<'a> Working<'a> {
         if let Some((effect_id, to)) = &link.caller {
             let (saga, code) = (effect_id.saga, "saga.number_taken".to_owned());
             let reply = Reply { effect_id: effect_id.clone(), verdict: Verdict::Refused { code, detail: text } };
-            let envelope = Envelope {
-                id: format!("{effect_id}:number_taken"),
-                schema: SCHEMA_VERSION,
-                time_ms: self.batch.now_ms,
-                key: saga.to_string(),
-                lane: envelope.lane,
-                message: Message::Input(Input { saga, body: InputBody::Reply(reply) }),
-            };
-            let (topic, partition) = (to.topic, to.partition);
-            self.outcome.messages.push(Outgoing { topic, partition, envelope: envelope.into() });
+            let (id, key) = (format!("{effect_id}:number_taken"), saga.to_string());
+            let message = Message::Input(Input { saga, body: InputBody::Reply(reply) });
+            let (now_ms, lane) = (self.batch.now_ms, envelope.lane);
+            self.outcome.messages.push(outgoing(to.topic, to.partition, now_ms, lane, id, key, message));
         } else if !same_body {
             let kind = DiscrepancyKind::LateUnhandled;
             self.pages.discrepancy(link.order, kind.label(), None, &text, self.batch.now_ms);
@@ -319,8 +311,7 @@ impl<'a> Working<'a> {
         let Some(saga) = &copy.saga else { return };
         let lane = saga.lane;
         let mut send = |topic, partition, id: String, key: String, message| {
-            let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane, message };
-            self.outcome.messages.push(Outgoing { topic, partition, envelope: envelope.into() });
+            self.outcome.messages.push(outgoing(topic, partition, time_ms, lane, id, key, message));
         };
         let partitions = self.partitions;
         let at_slot = |slot: Slot| slot.partition(partitions);
@@ -424,6 +415,20 @@ impl<'a> Working<'a> {
         self.outcome.writes = self.pages.into_writes();
         Ok((self.outcome, changed, self.hearing))
     }
+}
+
+/// A message of this program's schema.
+fn outgoing(
+    topic: Topic,
+    partition: u16,
+    time_ms: i64,
+    lane: Lane,
+    id: String,
+    key: String,
+    message: Message,
+) -> Outgoing {
+    let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane, message };
+    Outgoing { topic, partition, envelope: envelope.into() }
 }
 
 fn arrival<'a>(envelope: &'a Envelope, input: &'a Input) -> Arrival<'a> {

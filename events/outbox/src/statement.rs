@@ -125,12 +125,6 @@ impl Rows {
         self.count += 1;
     }
 
-    /// Adds all rows of `other`.
-    pub fn append(&mut self, other: &Self) {
-        self.values.extend_from_slice(&other.values);
-        self.count += other.count;
-    }
-
     /// How many rows.
     #[must_use]
     pub fn len(&self) -> usize {

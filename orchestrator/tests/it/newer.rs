@@ -2,16 +2,9 @@
 
 use crate::system::{System, done, source};
 use endstate_events::{SCHEMA_VERSION, SagaId, Topic};
-use endstate_outbox::{Commit, Kind, Rows, Statement, Store as _, Turn, Write, dead_letter};
+use endstate_outbox::{Turn, dead_letter};
 use serde_json::json;
 use std::sync::Arc;
-
-static UPGRADE: Statement = Statement {
-    name: "test.upgrade",
-    columns: &[Kind::Text, Kind::Text],
-    sql: "with r(newer, known) as ({rows}) update outbox set body = replace(body, r.newer, r.known) from r \
-          where outbox.topic = 'progress'",
-};
 
 /// A record of a newer program is no poison: its shard waits there for that program, and has done what lies before.
 #[tokio::test]
@@ -42,10 +35,8 @@ async fn z10_a_newer_record_stops_its_shard_until_the_upgrade() {
         }
         assert_eq!(statuses(&system, &sagas).await, ["locking", "reserving", "reserving"]);
         assert!(dead_letter::list(&*system.store, 0, 10).await.unwrap().is_empty());
-        let [newer, known] =
-            [SCHEMA_VERSION + 1, SCHEMA_VERSION].map(|version| format!("\"schema\":{version},").into());
-        let writes = vec![Write::any(&UPGRADE, Rows::one([newer, known]))];
-        system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        let [newer, known] = [SCHEMA_VERSION + 1, SCHEMA_VERSION].map(|version| format!("\"schema\":{version},"));
+        system.rewrite_progress(&newer, &known).await;
         sagas
     };
     // The next program knows that version.

@@ -7,7 +7,7 @@ use endstate_events::{Actor, Direction, EffectId, InputBody, Operation, Reply, S
 use endstate_orchestrator::handler::Alert;
 use endstate_orchestrator::persist;
 use endstate_outbox::{
-    Assignment, Commit, CommitError, Kind, Row, Rows, ShardId, Statement, Store, StoreError, Value, Write, dead_letter,
+    Assignment, Commit, CommitError, Row, Rows, ShardId, Statement, Store, StoreError, Value, Write, dead_letter,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -158,9 +158,7 @@ async fn z10_a_record_that_cannot_be_read_parks_its_saga_too() {
         let saga = system.begun("poor").await;
         let message = system.message(Topic::Progress, saga, "riddle".into(), done(saga, "reserve"));
         system.queue(&[message]).await;
-        let riddle = Rows::one([r#""kind":"reply""#.into(), r#""kind":"riddle""#.into()]);
-        let writes = vec![Write::any(&TEAR, riddle)];
-        system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        system.rewrite_progress(r#""kind":"reply""#, r#""kind":"riddle""#).await;
         saga
     };
     let mut system = System::open(folder.path(), 10).await;
@@ -171,13 +169,6 @@ async fn z10_a_record_that_cannot_be_read_parks_its_saga_too() {
     system.send(saga, "clear", done(saga, "reserve")).await;
     assert_eq!(&*system.saga(saga).await.unwrap().status, "locking");
 }
-
-static TEAR: Statement = Statement {
-    name: "test.tear",
-    columns: &[Kind::Text, Kind::Text],
-    sql: "with r(whole, torn) as ({rows}) update outbox set body = replace(body, r.whole, r.torn) from r \
-          where outbox.topic = 'progress'",
-};
 
 /// There is no saga yet that could park: people are told.
 #[tokio::test]

@@ -11,7 +11,10 @@ use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
 use endstate_orchestrator::persist;
 use endstate_orchestrator::view::Projector;
 use endstate_orchestrator::waiters::Waiters;
-use endstate_outbox::{Bus as _, Clock, ManualClock, Outgoing, Shard, ShardId, SqliteStore, Store, Turn, dead_letter};
+use endstate_outbox::{
+    Bus as _, Clock, Commit, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store, Turn,
+    Write, dead_letter,
+};
 use endstate_saga::definition::{Source, body_hash, shipped};
 use endstate_saga::saga::Saga;
 use serde_json::json;
@@ -116,6 +119,18 @@ impl System {
         for page in messages.chunks(1_000) {
             self.store.bus().produce(page.to_vec()).await.unwrap();
         }
+    }
+
+    /// Changes the bytes of inputs that are queued.
+    pub(crate) async fn rewrite_progress(&self, from: &str, to: &str) {
+        static REWRITE: Statement = Statement {
+            name: "test.rewrite_progress",
+            columns: &[Kind::Text, Kind::Text],
+            sql: "with r(old, new) as ({rows}) update outbox set body = replace(body, r.old, r.new) from r \
+                  where outbox.topic = 'progress'",
+        };
+        let writes = vec![Write::any(&REWRITE, Rows::one([from.into(), to.into()]))];
+        self.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
     }
 
     /// Sends a dead letter again.

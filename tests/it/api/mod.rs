@@ -202,18 +202,22 @@ impl Server {
         self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
-    /// Asks again until the answer fits; for what follows by itself (the view, participants).
     async fn until(&self, path: &str, fits: impl Fn(&Answer) -> bool) -> Answer {
-        for _ in 0..500 {
-            let answer = self.get(path).await;
-            if fits(&answer) {
-                return answer;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        let last = self.get(path).await;
-        panic!("{path} never fits: {} {}", last.status, last.body);
+        until(path, async || self.get(path).await, fits).await
     }
+}
+
+/// Asks again until the answer fits; for what follows by itself (the view, participants).
+async fn until(path: &str, get: impl AsyncFn() -> Answer, fits: impl Fn(&Answer) -> bool) -> Answer {
+    for _ in 0..500 {
+        let answer = get().await;
+        if fits(&answer) {
+            return answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let last = get().await;
+    panic!("{path} never fits: {} {}", last.status, last.body);
 }
 
 fn run_shards(

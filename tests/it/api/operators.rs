@@ -27,14 +27,7 @@ impl<'a> Operator<'a> {
     }
 
     async fn until(&self, path: &str, fits: impl Fn(&Answer) -> bool) -> Answer {
-        for _ in 0..500 {
-            let answer = self.get(path).await;
-            if fits(&answer) {
-                return answer;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        panic!("{path} never fits: {}", self.get(path).await.body);
+        until(path, async || self.get(path).await, fits).await
     }
 }
 
