@@ -330,8 +330,8 @@ impl<H: Handler> Shard<H> {
             dead_letters.push(DeadLetter { topic: *topic, partition, offset, bytes, reason, time_ms: now_ms });
         }
         let next_seq = before.next_seq + outcome.seqs;
-        let fence = Some(Fence { before, positions, next_seq });
-        let commit = Commit { fence, writes: outcome.writes, messages: outcome.messages, dead_letters };
+        let fences = vec![Fence { before, positions, next_seq }];
+        let commit = Commit { fences, writes: outcome.writes, messages: outcome.messages, dead_letters };
         match self.store.commit(commit).await {
             Ok(_) => {
                 owned.assignment = Assignment { positions, next_seq, ..before };

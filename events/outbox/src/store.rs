@@ -79,8 +79,9 @@ pub struct Fence {
 /// Everything one batch writes, in one transaction.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
-    /// The owner's fence; `None` for writers that own no shard (the gateway producing an input, operators' tables).
-    pub fence: Option<Fence>,
+    /// The fences of the shards that the batch moves, all of which must hold; none for writers that own no shard (the
+    /// gateway producing an input, operators' tables).
+    pub fences: Vec<Fence>,
     /// Bulk writes, executed in order.
     pub writes: Vec<Write>,
     /// Messages for the outbox.

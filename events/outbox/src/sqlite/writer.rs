@@ -42,7 +42,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("wal_autocheckpoint", "8000"),
 ];
 
-/// The fence of a batch. Must hit one row.
+/// A fence of a batch. Must hit one row.
 static FENCE: Statement = Statement {
     name: "shard.fence",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int],
@@ -74,7 +74,7 @@ pub(super) enum Ask {
 
 /// A commit with its messages grouped and encoded, made on the sender's task.
 pub(super) struct Prepared {
-    fence: Option<Fence>,
+    fences: Vec<Fence>,
     writes: Vec<Write>,
     outbox: Vec<OutboxRow>,
 }
@@ -88,7 +88,7 @@ struct OutboxRow {
 
 impl Prepared {
     pub(super) fn new(commit: Commit) -> Result<Self, CommitError> {
-        let Commit { fence, mut writes, messages, dead_letters } = commit;
+        let Commit { fences, mut writes, messages, dead_letters } = commit;
         if !dead_letters.is_empty() {
             let mut rows = Rows::new();
             for letter in dead_letters {
@@ -103,7 +103,7 @@ impl Prepared {
             }
             writes.push(Write::any(&dead_letter::INSERT, rows));
         }
-        Ok(Self { fence, writes, outbox: group(messages)? })
+        Ok(Self { fences, writes, outbox: group(messages)? })
     }
 }
 
@@ -221,19 +221,19 @@ impl Writer {
             self.rollback();
             return Err(all(CommitError::Doubt(error.to_string())));
         }
-        let fences = batches.iter().filter(|batch| batch.fence.is_some()).count() as u64;
+        let fences = batches.iter().map(|batch| batch.fences.len() as u64).sum::<u64>();
         let rows = fences + hits.iter().flatten().sum::<u64>() + sent;
         self.written.rows.fetch_add(rows, Ordering::Relaxed);
         self.written.commits.fetch_add(1, Ordering::Relaxed);
         Ok(hits)
     }
 
-    /// One batch: its fence first, so that a fenced owner writes nothing, then its writes. Returns the rows each hit.
+    /// One batch: its fences first, so that a fenced owner writes nothing, then its writes. Returns the rows each hit.
     fn batch(&self, batch: &Prepared) -> Result<Vec<u64>, CommitError> {
-        if let Some(fence) = &batch.fence
-            && self.write(&FENCE, &fence_row(fence))? != 1
-        {
-            return Err(CommitError::Fenced(fence.before.shard));
+        for fence in &batch.fences {
+            if self.write(&FENCE, &fence_row(fence))? != 1 {
+                return Err(CommitError::Fenced(fence.before.shard));
+            }
         }
         let mut hits = Vec::with_capacity(batch.writes.len());
         for Write { statement, rows, expect } in &batch.writes {

@@ -198,6 +198,29 @@ async fn z06_a_second_owner_fences_the_first() {
 }
 
 #[tokio::test]
+async fn every_fence_of_a_commit_must_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let take = |side| store.assign(ShardId { side, index: 0 });
+    let sagas = take(Side::Orchestrator).await.unwrap();
+    let stale = take(Side::Participants).await.unwrap();
+    let fresh = take(Side::Participants).await.unwrap();
+    let commit = |participants: Assignment| {
+        let fence = |before: Assignment| {
+            let positions = Positions { progress: before.positions.progress + 1, ..before.positions };
+            Fence { before, positions, next_seq: before.next_seq }
+        };
+        let writes = vec![Write::exact(&PUT, Rows::one(["both".into(), "1".into()]))];
+        store.commit(Commit { fences: vec![fence(sagas), fence(participants)], writes, ..Commit::default() })
+    };
+    assert_eq!(commit(stale).await, Err(CommitError::Fenced(stale.shard)));
+    assert!(store.read(&GET, Rows::one(["both".into()])).await.unwrap().is_empty(), "neither side wrote");
+    commit(fresh).await.unwrap();
+    let (sagas, participants) = (take(Side::Orchestrator).await.unwrap(), take(Side::Participants).await.unwrap());
+    assert_eq!((sagas.positions.progress, participants.positions.progress), (1, 1), "both moved, once");
+}
+
+#[tokio::test]
 async fn a_failing_batch_does_not_take_its_neighbours_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).await.unwrap();
