@@ -9,6 +9,8 @@
 //! - [`reply`]: what a participant answers
 //! - [`input`]: everything that can happen to a saga
 //! - [`domain`]: status changes published for other teams
+//! - [`time`]: times as others read them
+//! - [`cloud_event`]: a message in a record with headers
 //! - [`topics`]: names of topics and the partition a message goes to
 //! - [`catalogue`]: which participants exist and what they accept
 
@@ -20,6 +22,8 @@ pub mod command;
 pub mod reply;
 pub mod input;
 pub mod domain;
+pub mod time;
+pub mod cloud_event;
 pub mod topics;
 pub mod catalogue;
 

@@ -1,6 +1,7 @@
 //! The wire: payloads of old releases must keep decoding. A golden file is never changed once released; a new shape gets
 //! a new file.
 
+use endstate_events::cloud_event::{self, Record};
 use endstate_events::*;
 use std::path::Path;
 
@@ -126,4 +127,93 @@ fn what_a_newer_release_adds_does_not_stop_an_older_one() {
         json["added_later"] = serde_json::json!({ "by": "a newer release" });
         assert!(serde_json::from_value::<Envelope>(json).is_ok(), "{name}");
     }
+}
+
+/// A record as text: headers, an empty line, the body.
+fn written(envelope: &Envelope) -> String {
+    let environment = Environment::default();
+    let attributes = cloud_event::attributes(envelope, &environment);
+    let headers: String = attributes.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+    let body = String::from_utf8(cloud_event::data(&envelope.message).unwrap()).unwrap();
+    format!("{headers}\n{body}\n")
+}
+
+fn read(record: &str, environment: &str) -> Result<Envelope, cloud_event::Unreadable> {
+    let (headers, body) = record.split_once("\n\n").unwrap();
+    let mut read = Record::new(None, body.trim_end().as_bytes(), 5);
+    for (name, value) in headers.lines().filter_map(|line| line.split_once(": ")) {
+        read.set(name, value);
+    }
+    read.read(&Environment::new(environment).unwrap())
+}
+
+#[test]
+fn records_of_every_kind_are_written_as_the_golden_files_say_and_read_back() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/records");
+    for (name, message) in messages() {
+        let file = folder.join(format!("{name}.v1.txt"));
+        let envelope = envelope(message);
+        if std::env::var_os("WRITE_GOLDEN").is_some() && !file.exists() {
+            std::fs::write(&file, written(&envelope)).unwrap();
+        }
+        let golden = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(written(&envelope), golden, "{name} is written otherwise now");
+        assert_eq!(read(&golden, "dev").as_ref(), Ok(&envelope), "{name} means something else now");
+    }
+}
+
+#[test]
+fn a_structured_event_is_the_same_message() {
+    for (name, message) in messages() {
+        let envelope = envelope(message);
+        let environment = Environment::default();
+        let mut whole: serde_json::Map<String, Json> = cloud_event::attributes(&envelope, &environment)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into_owned().into()))
+            .collect();
+        whole.insert("data".into(), serde_json::from_slice(&cloud_event::data(&envelope.message).unwrap()).unwrap());
+        // An integer attribute may be a number here.
+        whole.insert("schemaversion".into(), SCHEMA_VERSION.into());
+        let body = serde_json::to_vec(&whole).unwrap();
+        let mut record = Record::new(None, &body, 0);
+        record.set_content_type("application/cloudevents+json; charset=UTF-8");
+        assert_eq!(record.read(&environment).as_ref(), Ok(&envelope), "{name}");
+    }
+}
+
+#[test]
+fn what_a_foreign_sender_leaves_out_comes_from_the_record() {
+    let body = cloud_event::data(&messages()[0].1).unwrap();
+    let mut record = Record::new(Some("sku-1"), &body, 77);
+    record.set("id", "i");
+    record.set("type", "endstate.command");
+    let envelope = record.read(&Environment::default()).unwrap();
+    assert_eq!((envelope.key.as_str(), envelope.time_ms, envelope.lane), ("sku-1", 77, Lane::Live));
+}
+
+#[test]
+fn z17_a_record_of_another_environment_is_no_message() {
+    let golden = written(&envelope(messages().remove(0).1));
+    let error = read(&golden, "staging").unwrap_err();
+    assert_eq!(error.reason, "it is of environment `dev`");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_kept_as_much_of_an_envelope_as_it_is() {
+    let golden = written(&envelope(messages().remove(0).1));
+    for (record, reason) in [
+        (golden.replace("endstate.command", "endstate.dance"), "there is no message type `dance`"),
+        (golden.replace("schemaversion: 1", "schemaversion: 9"), "its schema version 9 is newer"),
+    ] {
+        let error = read(&record, "dev").unwrap_err();
+        assert_eq!(error.reason, reason);
+        let kept: Json = serde_json::from_str(&error.bytes).unwrap();
+        assert_eq!(
+            (kept["id"].as_str(), kept["message"]["data"]["participant"].as_str()),
+            (Some("an-id"), Some("stock"))
+        );
+    }
+    let mut nothing = Record::new(None, b"\xff\xfe", 0);
+    nothing.set("id", "i");
+    assert_eq!(nothing.read(&Environment::default()).unwrap_err().reason, "its body is no UTF-8");
 }

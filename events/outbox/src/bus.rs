@@ -1,9 +1,11 @@
 //! The Bus port: messages into partitions, and out of them in order.
 
-use crate::store::{CommitError, StoreError};
+use crate::store::{CommitError, ShardId, StoreError};
 use async_trait::async_trait;
-use endstate_events::{Envelope, Topic};
+use endstate_events::{Envelope, Side, Topic};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A message and the partition it goes to; whoever makes it names the partition, from the key's slot.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +68,48 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Reads one partition from `position` on. Made anew for every assignment.
     fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer>;
+
+    /// Carries a shard's committed messages from `published_seq` on. Made anew for every assignment. None where the store
+    /// is the bus: there a commit is the delivery.
+    fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
+        let _ = (shard, published_seq);
+        None
+    }
+
+    /// The shards of a side that this process owns, as that changes. None: all of them, as long as it runs.
+    fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {
+        let _ = side;
+        None
+    }
+}
+
+/// Why a relay carries nothing any more; the cure is a new assignment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("E4022: committed messages were not published: {0}")]
+pub struct RelayError(pub String);
+
+/// A message as the broker gets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed {
+    /// The message and its place.
+    pub outgoing: Outgoing,
+    /// Its body, encoded.
+    pub body: Vec<u8>,
+}
+
+/// Carries the committed messages of one shard to the broker, in order of their numbers.
+#[async_trait]
+pub trait Relay: Send + Sync {
+    /// Encodes a message, before it is committed: one that the broker would never take must not reach the outbox. The
+    /// error says why.
+    fn pack(&self, outgoing: Outgoing) -> Result<Packed, String>;
+
+    /// Hands over messages that are on disk, numbered from `first_seq` on. Waits while too many of a destination are
+    /// unacknowledged.
+    async fn publish(&mut self, first_seq: i64, messages: Vec<Packed>) -> Result<(), RelayError>;
+
+    /// Every message below was acknowledged.
+    fn published(&self) -> Result<i64, RelayError>;
 }
 
 /// Reads one partition in order.

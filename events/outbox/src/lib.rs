@@ -4,27 +4,32 @@
 //! - [`statement`]: named SQL with typed rows, the language between components and a store
 //! - [`store`]: the Store port: read, commit one batch under its fence
 //! - [`bus`]: the Bus port: messages in and out of partitions
+//! - [`relay`]: how committed messages leave where the store is not the bus
 //! - [`shard`]: the loop of one shard: consume, decide, persist, relay
 //! - [`census`]: which shards are assigned
 //! - [`dead_letter`]: records that nobody could handle
 //! - [`clock`]: time as an input
 //! - [`sqlite`]: the embedded store, one file
 //! - [`local`]: the embedded bus, over the outbox of that file
+//! - [`kafka`]: the bus of many processes
 
 pub mod statement;
 pub mod store;
 pub mod bus;
+pub(crate) mod relay;
 pub mod shard;
 pub mod census;
 pub mod dead_letter;
 pub mod clock;
 pub mod sqlite;
 pub mod local;
+pub mod kafka;
 
-pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Undecodable};
+pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Packed, Relay, RelayError, Undecodable};
 pub use census::Census;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::DeadLetter;
+pub use kafka::{KafkaBus, KafkaSettings};
 pub use local::LocalBus;
 pub use shard::{Batch, DecideError, Handler, Outcome, Poisoned, Shard, Turn};
 pub use sqlite::SqliteStore;

@@ -3,10 +3,11 @@
 //! One owner, one batch at a time, one transaction per batch: fence, positions, the handler's rows and the outbox.
 //! Whatever goes wrong has one cure: forget everything and run assignment again.
 
-use crate::bus::{Bus, Consumer, Delivered, Outgoing, Undecodable};
+use crate::bus::{Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
 use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
+use crate::relay::{self, Way};
 use crate::statement::Write;
 use crate::store::{Assignment, Commit, CommitError, Fence, ShardId, Store, StoreError};
 use endstate_events::{Envelope, SCHEMA_VERSION, Topic};
@@ -132,6 +133,7 @@ pub struct Shard<H> {
 struct Owned {
     assignment: Assignment,
     consumers: Vec<(Topic, Box<dyn Consumer>)>,
+    way: Way,
 }
 
 /// A record with its place, readable or not.
@@ -187,17 +189,19 @@ impl<H: Handler> Shard<H> {
         }
     }
 
-    /// Waits for a message or the next timer.
+    /// Waits for a message, the next timer, or acknowledgements that want to be saved.
     async fn wait(&mut self) {
         let now_ms = self.clock.now_ms();
         let due = self.handler.due_ms().map(|due| Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)));
         let Some(owned) = self.owned.as_mut() else { return };
+        let mark = owned.way.is_open(&owned.assignment).then_some(relay::SAVE_AFTER);
+        let pause = due.into_iter().chain(mark).min();
         let handler = &self.handler;
         let ready = owned.consumers.iter_mut().filter(|(topic, _)| handler.room(*topic) > 0).map(|(_, c)| c.ready());
         let ready: Vec<_> = ready.collect();
         let sleep = async {
-            match due {
-                Some(due) => tokio::time::sleep(due).await,
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
                 None => std::future::pending().await,
             }
         };
@@ -230,11 +234,14 @@ impl<H: Handler> Shard<H> {
 
     async fn try_turn(&mut self) -> Result<Turn, String> {
         if self.owned.is_none() {
-            self.assign().await.map_err(|error| error.to_string())?;
+            self.assign().await?;
         }
         let (records, drained, newer) = self.consume().await.map_err(|error| error.to_string())?;
         let due = self.handler.due_ms().is_some_and(|due| due <= self.clock.now_ms());
         if records.is_empty() && !(due && drained) {
+            if let Some(Owned { assignment, way, .. }) = &mut self.owned {
+                way.save_when_idle(&*self.store, assignment, self.clock.now_ms()).await?;
+            }
             return Ok(if newer { Turn::Wait(PAUSE) } else { Turn::Idle });
         }
         let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers: drained }]);
@@ -256,14 +263,15 @@ impl<H: Handler> Shard<H> {
         Ok(Turn::Worked)
     }
 
-    async fn assign(&mut self) -> Result<(), StoreError> {
-        let assignment = self.store.assign(self.id).await?;
-        self.handler.assigned(&assignment).await?;
+    async fn assign(&mut self) -> Result<(), String> {
+        let assignment = self.store.assign(self.id).await.map_err(|error| error.to_string())?;
+        self.handler.assigned(&assignment).await.map_err(|error| error.to_string())?;
+        let way = Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms()).await?;
         let consumer =
             |topic: &Topic| (*topic, self.bus.consumer(*topic, self.id.index, assignment.positions.of(*topic)));
         let consumers = self.handler.topics().iter().map(consumer).collect();
         tracing::debug!(shard = %self.id, epoch = assignment.epoch, "assigned");
-        self.owned = Some(Owned { assignment, consumers });
+        self.owned = Some(Owned { assignment, consumers, way });
         self.seat.take(true);
         Ok(())
     }
@@ -329,14 +337,26 @@ impl<H: Handler> Shard<H> {
             let reason = reason.clone();
             dead_letters.push(DeadLetter { topic: *topic, partition, offset, bytes, reason, time_ms: now_ms });
         }
-        let next_seq = before.next_seq + outcome.seqs;
-        let fences = vec![Fence { before, positions, next_seq }];
-        let commit = Commit { fences, writes: outcome.writes, messages: outcome.messages, dead_letters };
+        let mut messages = outcome.messages;
+        let packed = owned.way.pack(&mut messages).map_err(|reason| {
+            self.handler.rolled_back();
+            Failure::Data(reason)
+        })?;
+        let doubt = |error: RelayError| Failure::Doubt(error.to_string());
+        let fence = Fence {
+            before,
+            positions,
+            next_seq: before.next_seq + outcome.seqs,
+            next_outbox_seq: before.next_outbox_seq + packed.len() as i64,
+            published_seq: owned.way.mark(&before).map_err(doubt)?,
+        };
+        let commit = Commit { fences: vec![fence], writes: outcome.writes, messages, dead_letters };
         match self.store.commit(commit).await {
             Ok(_) => {
-                owned.assignment = Assignment { positions, next_seq, ..before };
+                owned.assignment = fence.after();
+                owned.way.saved(now_ms);
                 self.handler.committed();
-                Ok(())
+                owned.way.publish(before.next_outbox_seq, packed).await.map_err(doubt)
             }
             Err(error) => {
                 self.handler.rolled_back();

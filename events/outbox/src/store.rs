@@ -63,6 +63,10 @@ pub struct Assignment {
     pub positions: Positions,
     /// The next sequence number of the shard's events: no gaps, given in memory by the single owner.
     pub next_seq: i64,
+    /// The next sequence number of its outgoing messages, given in the same way. Stands still where the store is the bus.
+    pub next_outbox_seq: i64,
+    /// Every outgoing message below was acknowledged by the broker; the next owner publishes the others again.
+    pub published_seq: i64,
 }
 
 /// The condition of a commit: the shard row still has this epoch, these positions and this sequence.
@@ -74,6 +78,27 @@ pub struct Fence {
     pub positions: Positions,
     /// Next sequence number after the batch.
     pub next_seq: i64,
+    /// Next sequence number of outgoing messages after the batch: the commit's messages are numbered from
+    /// `before.next_outbox_seq` on, in their order.
+    pub next_outbox_seq: i64,
+    /// What the broker had acknowledged when the batch was made.
+    pub published_seq: i64,
+}
+
+impl Fence {
+    /// A fence that moves nothing; take it as the base of one that does.
+    #[must_use]
+    pub fn still(before: Assignment) -> Self {
+        let Assignment { positions, next_seq, next_outbox_seq, published_seq, .. } = before;
+        Self { before, positions, next_seq, next_outbox_seq, published_seq }
+    }
+
+    /// What the owner holds once the batch is on disk.
+    #[must_use]
+    pub fn after(&self) -> Assignment {
+        let Self { before, positions, next_seq, next_outbox_seq, published_seq } = *self;
+        Assignment { positions, next_seq, next_outbox_seq, published_seq, ..before }
+    }
 }
 
 /// Everything one batch writes, in one transaction.
@@ -84,7 +109,8 @@ pub struct Commit {
     pub fences: Vec<Fence>,
     /// Bulk writes, executed in order.
     pub writes: Vec<Write>,
-    /// Messages for the outbox.
+    /// Messages for the outbox: of the first fence's shard, sorted by topic and partition. Without a fence only where
+    /// the store is the bus.
     pub messages: Vec<Outgoing>,
     /// Records that nobody could handle.
     pub dead_letters: Vec<DeadLetter>,
@@ -111,6 +137,18 @@ pub enum StoreError {
     #[error("E4003: {reason}")]
     Unfit {
         /// What does not fit, and what to do.
+        reason: String,
+    },
+    /// The records that a shard would read next are not there, or others are in their place.
+    #[error("E4060: {topic}/{partition} cannot be read on at {position}: {reason}")]
+    Lost {
+        /// The topic on the broker.
+        topic: String,
+        /// The partition.
+        partition: u16,
+        /// Where the shard stands.
+        position: i64,
+        /// What is there instead.
         reason: String,
     },
 }
@@ -150,6 +188,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Commits one batch. Returns, per write, how many rows it hit.
     async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError>;
+
+    /// Outgoing messages of a shard from sequence number `from` on, in order, with their numbers: at most some `limit`,
+    /// none only when there are no more. A store that is its own bus has none to publish.
+    async fn outgoing(&self, shard: ShardId, from: i64, limit: usize) -> Result<Vec<(i64, Outgoing)>, StoreError> {
+        let _ = (shard, from, limit);
+        Ok(Vec::new())
+    }
 
     /// How many partitions every topic has; fixed when the store is made.
     fn partitions(&self) -> u16;

@@ -166,7 +166,9 @@ impl Store for SqliteStore {
         match rows.first().map(Vec::as_slice) {
             Some([Value::Int(epoch), Value::Int(start), Value::Int(progress), Value::Int(next_seq)]) => {
                 let positions = Positions { start: *start, progress: *progress };
-                Ok(Assignment { shard, epoch: *epoch, positions, next_seq: *next_seq })
+                // Commit is delivery here: messages are not numbered.
+                let (next_outbox_seq, published_seq) = (0, 0);
+                Ok(Assignment { shard, epoch: *epoch, positions, next_seq: *next_seq, next_outbox_seq, published_seq })
             }
             _ => Err(bad(format!("the row of shard {shard} is missing"))),
         }

@@ -1,5 +1,7 @@
 //! The store, the bus and the shard loop together, on a real file.
 
+mod relay;
+
 use endstate_events::{Command, CommandKind, Direction, EffectId, Envelope, Environment, Json, Lane, Message, ReplyTo};
 use endstate_events::{SCHEMA_VERSION, SagaId, Side, Slot, Topic};
 use endstate_outbox::*;
@@ -208,7 +210,7 @@ async fn every_fence_of_a_commit_must_hold() {
     let commit = |participants: Assignment| {
         let fence = |before: Assignment| {
             let positions = Positions { progress: before.positions.progress + 1, ..before.positions };
-            Fence { before, positions, next_seq: before.next_seq }
+            Fence { positions, ..Fence::still(before) }
         };
         let writes = vec![Write::exact(&PUT, Rows::one(["both".into(), "1".into()]))];
         store.commit(Commit { fences: vec![fence(sagas), fence(participants)], writes, ..Commit::default() })

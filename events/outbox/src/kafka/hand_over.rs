@@ -1,0 +1,164 @@
+//! Between the reading thread and one shard: a bounded queue of one assignment, with two marks, so that a slow shard
+//! stops its partition and not its neighbours' (Z20).
+
+use crate::bus::Delivered;
+use crate::store::StoreError;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Records above which the partition is paused, and below which it goes on: some batches apart, so that neither happens
+/// with each batch.
+const MANY: usize = 4_096;
+const FEW: usize = 1_024;
+
+/// The same in bytes of bodies.
+const LARGE: usize = 8 << 20;
+const SMALL: usize = 2 << 20;
+
+/// The queue of one assignment of one partition.
+pub(super) struct HandOver {
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<(Delivered, usize)>,
+    bytes: usize,
+    paused: bool,
+    /// The next offset the shard has not committed, as far as its taking tells.
+    position: i64,
+    /// The offset behind what was taken last.
+    taken: i64,
+    failed: Option<StoreError>,
+}
+
+/// What taking made possible.
+pub(super) struct Taken {
+    pub(super) records: Vec<Delivered>,
+    /// The partition may go on.
+    pub(super) resume: bool,
+}
+
+impl HandOver {
+    pub(super) fn from(position: i64) -> Self {
+        Self { state: Mutex::new(State { position, taken: position, ..State::default() }), arrived: Notify::new() }
+    }
+
+    /// Puts a record in; true when the partition must pause.
+    pub(super) fn put(&self, record: Delivered, size: usize) -> bool {
+        let mut state = self.lock();
+        state.queue.push_back((record, size));
+        state.bytes += size;
+        let full = state.queue.len() >= MANY || state.bytes >= LARGE;
+        let pause = full && !state.paused;
+        state.paused |= full;
+        drop(state);
+        self.arrived.notify_one();
+        pause
+    }
+
+    /// Nothing comes any more, for this reason.
+    pub(super) fn fail(&self, error: StoreError) {
+        self.lock().failed.get_or_insert(error);
+        self.arrived.notify_one();
+    }
+
+    /// Takes at most `limit` records. What was taken before is committed by now: a shard takes only then.
+    pub(super) fn take(&self, limit: usize) -> Result<Taken, StoreError> {
+        let mut state = self.lock();
+        let count = limit.min(state.queue.len());
+        if count == 0
+            && let Some(error) = &state.failed
+        {
+            return Err(error.clone());
+        }
+        state.position = state.taken;
+        let mut records = Vec::with_capacity(count);
+        for _ in 0..count {
+            if let Some((record, size)) = state.queue.pop_front() {
+                state.bytes -= size;
+                state.taken = record.offset + 1;
+                records.push(record);
+            }
+        }
+        let resume = state.paused && state.queue.len() <= FEW && state.bytes <= SMALL;
+        state.paused &= !resume;
+        Ok(Taken { records, resume })
+    }
+
+    /// Resolves when there is something to take, a failure included.
+    pub(super) async fn ready(&self) {
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let state = self.lock();
+                if !state.queue.is_empty() || state.failed.is_some() {
+                    return;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// The shard's position, and how many records wait for it here.
+    pub(super) fn place(&self) -> (i64, usize) {
+        let state = self.lock();
+        (state.position, state.queue.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Undecodable;
+    use endstate_events::Topic;
+
+    fn record(offset: i64) -> Delivered {
+        let envelope = Err(Undecodable { bytes: String::new(), reason: String::new() });
+        Delivered { topic: Topic::Commands, offset, envelope }
+    }
+
+    #[test]
+    fn z20_a_partition_pauses_when_full_and_goes_on_when_it_is_nearly_empty() {
+        let queue = HandOver::from(0);
+        let pauses: Vec<i64> = (0..MANY as i64 + 10).filter(|offset| queue.put(record(*offset), 1)).collect();
+        assert_eq!(pauses, [MANY as i64 - 1], "told once");
+        assert!(!queue.take(100).unwrap().resume, "not with the first batch");
+        let mut taken = 0;
+        while !queue.take(500).unwrap().resume {
+            taken += 500;
+        }
+        assert!((MANY - FEW - 500..MANY).contains(&taken));
+        assert!(queue.put(record(9_999), LARGE), "bytes count as well");
+    }
+
+    #[test]
+    fn the_position_is_that_of_the_oldest_record_which_may_be_uncommitted() {
+        let queue = HandOver::from(5);
+        (5..9).for_each(|offset| _ = queue.put(record(offset), 1));
+        queue.take(2).unwrap();
+        assert_eq!(queue.place(), (5, 2));
+        queue.take(1).unwrap();
+        assert_eq!(queue.place(), (7, 1));
+        queue.take(9).unwrap();
+        queue.take(9).unwrap();
+        assert_eq!(queue.place(), (9, 0), "an idle shard has committed all");
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_failure_is_still_taken() {
+        let queue = HandOver::from(0);
+        queue.put(record(0), 1);
+        queue.fail(StoreError::Failed { statement: "s".into(), reason: "r".into() });
+        queue.ready().await;
+        assert_eq!(queue.take(10).unwrap().records.len(), 1);
+        queue.ready().await;
+        assert!(queue.take(10).is_err());
+    }
+}

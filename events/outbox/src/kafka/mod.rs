@@ -1,0 +1,128 @@
+//! The bus over Kafka. The database knows positions and owners' epochs; Kafka carries, and tells which process should own
+//! which shard.
+//!
+//! - [`settings`]: what it must know, and the settings of its clients
+//! - [`topics`]: made with the right settings, or checked
+//! - [`wire`]: a message as a record
+//! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
+//! - [`reader`], [`hand_over`]: the one data consumer, and the queue to each shard
+//! - [`member`]: which shards this process owns
+//! - [`metric`]: what the clients tell of themselves
+
+mod hand_over;
+mod member;
+mod metric;
+mod reader;
+mod sender;
+mod settings;
+mod topics;
+mod window;
+mod wire;
+
+pub use metric::Metric;
+pub use settings::KafkaSettings;
+
+use crate::bus::{Bus, BusError, Consumer, Outgoing, Relay};
+use crate::store::ShardId;
+use async_trait::async_trait;
+use endstate_events::{Side, Topic};
+use member::Member;
+use reader::Reader;
+use sender::{Carrier, Sender};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Why there is no bus.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No broker answers, or it refuses us.
+    #[error("E4061: the brokers {brokers} cannot be used: {reason}")]
+    Unreachable {
+        /// Where they should be.
+        brokers: String,
+        /// Their words, or the client's.
+        reason: String,
+    },
+    /// A topic is not as it must be.
+    #[error("E4062: topic {topic} is not as it must be: {reason}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The bus over Kafka.
+pub struct KafkaBus {
+    settings: KafkaSettings,
+    sender: Arc<Sender>,
+    reader: Reader,
+    members: Mutex<Vec<(Side, Member)>>,
+    stop: CancellationToken,
+}
+
+impl KafkaBus {
+    /// Connects; makes or checks the topics. Joins no group yet.
+    pub async fn open(settings: KafkaSettings) -> Result<Arc<Self>, OpenError> {
+        topics::ensure(&settings).await?;
+        let stop = CancellationToken::new();
+        let unusable = |error: rdkafka::error::KafkaError| OpenError::Unreachable {
+            brokers: settings.brokers.clone(),
+            reason: error.to_string(),
+        };
+        let sender = Sender::new(&settings, stop.clone()).map_err(unusable)?;
+        let reader = Reader::start(&settings).map_err(unusable)?;
+        Ok(Arc::new(Self { settings, sender, reader, members: Mutex::default(), stop }))
+    }
+
+    /// Ends it once its shards have stopped: waits for acknowledgements, then leaves the groups.
+    pub async fn close(self: Arc<Self>) {
+        let closing = tokio::task::spawn_blocking(move || {
+            self.sender.flush();
+            self.stop.cancel();
+            for (_, member) in &*self.members.lock().unwrap_or_else(PoisonError::into_inner) {
+                member.leave();
+            }
+            self.reader.stop();
+        });
+        if let Err(error) = closing.await {
+            tracing::error!(%error, "the bus did not close");
+        }
+    }
+}
+
+#[async_trait]
+impl Bus for KafkaBus {
+    async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        self.sender.produce(messages).await
+    }
+
+    fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
+        self.reader.read((topic, partition), position)
+    }
+
+    fn relay(&self, _: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
+        Some(Box::new(Carrier::new(Arc::clone(&self.sender), published_seq)))
+    }
+
+    fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, member)) = members.iter().find(|(mine, _)| *mine == side) {
+            return Some(member.owned.clone());
+        }
+        match Member::join(&self.settings, side, self.reader.places.clone()) {
+            Ok(member) => {
+                let owned = member.owned.clone();
+                members.push((side, member));
+                Some(owned)
+            }
+            Err(error) => {
+                tracing::error!(%error, side = side.label(), "E4061: the group cannot be joined; no shard is owned");
+                Some(watch::channel(BTreeSet::new()).1)
+            }
+        }
+    }
+}

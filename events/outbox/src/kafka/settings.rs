@@ -1,0 +1,101 @@
+//! What a Kafka bus must know, and the settings of each of its clients.
+
+use endstate_events::Environment;
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long the broker may take to acknowledge a message before nobody knows whether it has it.
+const DELIVERY: Duration = Duration::from_secs(15);
+
+/// How long an answer of the broker is waited for where a caller waits.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
+
+/// How often clients tell of themselves.
+const STATISTICS: Duration = Duration::from_secs(5);
+
+/// Where the brokers are, and how topics are to be.
+#[derive(Clone, Debug)]
+pub struct KafkaSettings {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// Prefixes topics and groups.
+    pub environment: Environment,
+    /// Partitions of every topic; the store knows them.
+    pub partitions: u16,
+    /// Copies of each partition of a topic that is made; 0 leaves it to the brokers.
+    pub replication: u16,
+    /// Copies that must have a message before it is acknowledged, for topics that are made, and the least that is accepted
+    /// of topics that are there; 0 leaves it to the brokers.
+    pub min_insync: u16,
+    /// How long a topic keeps its records: longer than the longest saga.
+    pub retention: Duration,
+    /// After this silence an instance is given up, and others take its shards over.
+    pub session: Duration,
+    /// More settings for every client, named as librdkafka names them: `security.protocol`, `sasl.*`, `ssl.*`.
+    pub client: BTreeMap<String, String>,
+}
+
+impl KafkaSettings {
+    fn base(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("client.id", format!("endstate-{}", self.environment));
+        for (name, value) in &self.client {
+            config.set(name, value);
+        }
+        // A broker that is away is told of by whoever misses it, not by every connection.
+        config.set("log.connection.close", "false").set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    pub(super) fn admin(&self) -> ClientConfig {
+        self.base()
+    }
+
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self.base();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("delivery.timeout.ms", DELIVERY.as_millis().to_string())
+            // What is ready together travels together; a longer wait only adds to the latency of each step.
+            .set("linger.ms", "1")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.messages", "200000")
+            .set("queue.buffering.max.kbytes", "131072")
+            .set("statistics.interval.ms", STATISTICS.as_millis().to_string());
+        config
+    }
+
+    /// Reads at the positions that the database names: no group has a say, and no position is ever made up (Z3).
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut config = self.base();
+        config
+            // Only names the client: it neither joins a group nor commits to it.
+            .set("group.id", format!("{}.endstate.reader", self.environment))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "50")
+            // The default waits a second once the local queue was full (librdkafka issue 3662).
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("statistics.interval.ms", STATISTICS.as_millis().to_string());
+        config
+    }
+
+    pub(super) fn member(&self, group: &str) -> ClientConfig {
+        let mut config = self.base();
+        config
+            .set("group.id", group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", self.session.as_millis().to_string())
+            .set("heartbeat.interval.ms", (self.session.as_millis() / 4).max(1).to_string())
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Never used: its partitions are paused.
+            .set("auto.offset.reset", "latest");
+        config
+    }
+}

@@ -1,0 +1,103 @@
+//! Topics are made with the right settings, or checked: a wrong partition count would give an account two owners (Z17),
+//! a short retention would delete what a saga still needs.
+
+use super::OpenError;
+use super::settings::{ANSWER, KafkaSettings};
+use endstate_events::Topic;
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::FromClientConfig as _;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::util::Timeout;
+use std::time::Duration;
+
+/// A topic that was just made is not known to every broker at once.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How often it is looked for.
+const LOOKS: usize = 50;
+
+/// Makes the topics that are missing, and checks all.
+pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
+    let unreachable = |error: &dyn std::fmt::Display| OpenError::Unreachable {
+        brokers: settings.brokers.clone(),
+        reason: error.to_string(),
+    };
+    let admin: AdminClient<DefaultClientContext> =
+        AdminClient::from_config(&settings.admin()).map_err(|error| unreachable(&error))?;
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
+    let names = Topic::ALL.map(|topic| topic.name(&settings.environment));
+    let retention_ms = settings.retention.as_millis().to_string();
+    let min_insync = settings.min_insync.to_string();
+    let wanted: Vec<NewTopic<'_>> =
+        names.iter().map(|name| new_topic(settings, name, &retention_ms, &min_insync)).collect();
+    for made in admin.create_topics(&wanted, &options).await.map_err(|error| unreachable(&error))? {
+        match made {
+            Ok(name) => tracing::info!(topic = name, "made"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, error)) => {
+                return Err(OpenError::Topic { topic, reason: format!("it cannot be made: {error}") });
+            }
+        }
+    }
+    for name in &names {
+        partitions(&admin, settings, name).await?;
+    }
+    let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let described = admin.describe_configs(&resources, &options).await.map_err(|error| unreachable(&error))?;
+    for (name, resource) in names.iter().zip(described) {
+        let resource = resource.map_err(|error| unreachable(&error))?;
+        let wrong = |reason| OpenError::Topic { topic: name.clone(), reason };
+        configuration(settings, &resource).map_err(wrong)?;
+    }
+    Ok(())
+}
+
+fn new_topic<'a>(settings: &KafkaSettings, name: &'a str, retention_ms: &'a str, min_insync: &'a str) -> NewTopic<'a> {
+    // -1 is the brokers' own default.
+    let replication = if settings.replication == 0 { -1 } else { i32::from(settings.replication) };
+    let topic = NewTopic::new(name, i32::from(settings.partitions), TopicReplication::Fixed(replication))
+        .set("cleanup.policy", "delete")
+        .set("retention.ms", retention_ms);
+    if settings.min_insync == 0 { topic } else { topic.set("min.insync.replicas", min_insync) }
+}
+
+async fn partitions<C: ClientContext>(
+    admin: &AdminClient<C>,
+    settings: &KafkaSettings,
+    name: &str,
+) -> Result<(), OpenError> {
+    let mut found = 0;
+    for _ in 0..LOOKS {
+        let metadata = admin.inner().fetch_metadata(Some(name), Timeout::After(ANSWER));
+        let metadata = metadata
+            .map_err(|error| OpenError::Unreachable { brokers: settings.brokers.clone(), reason: error.to_string() })?;
+        found = metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |t| t.partitions().len());
+        if found > 0 {
+            break;
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+    if found == usize::from(settings.partitions) {
+        return Ok(());
+    }
+    let reason = format!("it has {found} partitions, and the store has {} shards", settings.partitions);
+    Err(OpenError::Topic { topic: name.to_owned(), reason })
+}
+
+/// What a topic that is there must fulfil.
+fn configuration(settings: &KafkaSettings, resource: &ConfigResource) -> Result<(), String> {
+    let value = |name: &str| resource.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+    let number = |name: &str| value(name).parse::<i64>().unwrap_or(-1);
+    let retention_ms = number("retention.ms");
+    if retention_ms >= 0 && u128::try_from(retention_ms).unwrap_or(0) < settings.retention.as_millis() {
+        return Err(format!("retention.ms is {retention_ms}, less than {}", settings.retention.as_millis()));
+    }
+    if value("cleanup.policy") != "delete" {
+        return Err(format!("cleanup.policy is `{}`: compaction would take messages away", value("cleanup.policy")));
+    }
+    let min_insync = number("min.insync.replicas");
+    if min_insync < i64::from(settings.min_insync) {
+        return Err(format!("min.insync.replicas is {min_insync}, less than {}", settings.min_insync));
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! What a broker can do to a position: Z3, and topics that are not as they must be.
+
+use crate::rig::{PARTITIONS, Rig, item, refusal, send, take};
+use endstate_events::Topic;
+use endstate_outbox::{Bus as _, KafkaBus, KafkaSettings};
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::Duration;
+
+fn numbered(count: usize) -> Vec<endstate_outbox::Outgoing> {
+    (0..count).map(|n| send(&n.to_string())).collect()
+}
+
+#[tokio::test]
+async fn z03_a_group_that_was_reset_moves_no_position() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    bus.produce(numbered(10)).await.unwrap();
+    for group in ["endstate.participants", "endstate.reader"] {
+        for offset in [Offset::Offset(0), Offset::Offset(10)] {
+            let mut config = rig.config();
+            config.set("group.id", format!("{}.{group}", rig.settings.environment));
+            let tool: BaseConsumer = config.create().unwrap();
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&rig.name(Topic::Commands), 2, offset).unwrap();
+            tool.commit(&list, CommitMode::Sync).unwrap();
+            let mut consumer = bus.consumer(Topic::Commands, 2, 6);
+            assert_eq!(item(&take(&mut *consumer, 4).await.unwrap()[0]), "6");
+        }
+    }
+    bus.close().await;
+    rig.wipe().await;
+}
+
+#[tokio::test]
+async fn z03_records_deleted_unread_stop_the_shard() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    bus.produce(numbered(10)).await.unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&rig.name(Topic::Commands), 2, Offset::Offset(5)).unwrap();
+    rig.admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    let said = refusal(&mut *bus.consumer(Topic::Commands, 2, 3)).await;
+    assert!(said.starts_with("E4060") && said.contains("begins at 5"), "{said}");
+    let mut consumer = bus.consumer(Topic::Commands, 2, 5);
+    assert_eq!(take(&mut *consumer, 5).await.unwrap()[0].offset, 5, "at its beginning it can be read");
+    bus.close().await;
+    rig.wipe().await;
+}
+
+#[tokio::test]
+async fn z03_a_topic_that_was_made_anew_stops_the_shard() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    bus.produce(numbered(10)).await.unwrap();
+    let mut consumer = bus.consumer(Topic::Commands, 2, 0);
+    take(&mut *consumer, 10).await.unwrap();
+    let (admin, name) = (rig.admin(), rig.name(Topic::Commands));
+    admin.delete_topics(&[&name], &AdminOptions::new()).await.unwrap();
+    let topic = NewTopic::new(&name, i32::from(PARTITIONS), TopicReplication::Fixed(1));
+    let made = async {
+        // Deletion goes on for a while after it was acknowledged.
+        while admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(crate::rig::PATIENCE, made).await.expect("the topic is made anew");
+    // By a program that starts now, and by the one that was reading.
+    let fresh = rig.bus().await;
+    let said = refusal(&mut *fresh.consumer(Topic::Commands, 2, 10)).await;
+    assert!(said.starts_with("E4060") && said.contains("ends at 0"), "{said}");
+    let said = refusal(&mut *consumer).await;
+    assert!(said.starts_with("E4060") || said.starts_with("E4001"), "{said}");
+    fresh.close().await;
+    bus.close().await;
+    rig.wipe().await;
+}
+
+#[tokio::test]
+async fn z17_a_topic_with_other_settings_is_refused() {
+    let rig = Rig::new();
+    rig.bus().await.close().await;
+    for (settings, reason) in [
+        (KafkaSettings { partitions: 8, ..rig.settings.clone() }, "4 partitions"),
+        (KafkaSettings { retention: Duration::from_secs(30 * 24 * 3600), ..rig.settings.clone() }, "retention.ms"),
+        (KafkaSettings { min_insync: 2, ..rig.settings.clone() }, "min.insync.replicas"),
+    ] {
+        let said = KafkaBus::open(settings).await.err().expect("refused").to_string();
+        assert!(said.starts_with("E4062") && said.contains(reason), "{said}");
+    }
+    rig.wipe().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_is_named() {
+    let rig = Rig::new();
+    let settings = KafkaSettings { brokers: "127.0.0.1:1".to_owned(), ..rig.settings.clone() };
+    let said = KafkaBus::open(settings).await.err().expect("refused").to_string();
+    assert!(said.starts_with("E4061") && said.contains("127.0.0.1:1"), "{said}");
+}

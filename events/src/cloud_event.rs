@@ -1,0 +1,217 @@
+//! A message as a CloudEvent, for brokers that carry headers beside a body. Binary mode is what we write: attributes in
+//! headers, the data as the body; structured mode, all of it in one JSON object, is read as well.
+//!
+//! Spec: CloudEvents 1.0.2, Kafka protocol binding. Ours beside its attributes are `schemaversion`, `lane` and
+//! `environment`.
+
+use crate::{Envelope, Environment, Input, Json, Lane, Message, SCHEMA_VERSION, time};
+use serde::Deserialize;
+use std::borrow::Cow;
+
+/// Content type of a body that is only the data.
+pub const BINARY: &str = "application/json";
+/// Content type of a body that holds attributes and data.
+pub const STRUCTURED: &str = "application/cloudevents+json";
+/// Content type of several structured events in one body.
+const BATCHED: &str = "application/cloudevents-batch+json";
+
+/// Begins every type of ours.
+const TYPES: &str = "endstate.";
+
+/// A record that is no message of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What can be kept of it: an envelope as JSON if it is as much as that, else the body as text.
+    pub bytes: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The attributes of a message, without the prefix that a binding gives them.
+#[must_use]
+pub fn attributes<'a>(envelope: &'a Envelope, environment: &'a Environment) -> [(&'static str, Cow<'a, str>); 9] {
+    let mut at = String::with_capacity(24);
+    // Writing to a string cannot fail.
+    time::write(envelope.time_ms, &mut at).ok();
+    [
+        ("specversion", "1.0".into()),
+        ("id", envelope.id.as_str().into()),
+        ("type", type_of(&envelope.message).into()),
+        ("source", format!("/endstate/{environment}").into()),
+        ("time", at.into()),
+        ("partitionkey", envelope.key.as_str().into()),
+        ("schemaversion", envelope.schema.to_string().into()),
+        ("lane", envelope.lane.label().into()),
+        ("environment", environment.as_str().into()),
+    ]
+}
+
+fn type_of(message: &Message) -> &'static str {
+    match message {
+        Message::Input(_) => "endstate.input",
+        Message::Command(_) => "endstate.command",
+        Message::Answer(_) => "endstate.answer",
+        Message::Inquired(_) => "endstate.inquired",
+        Message::Domain(_) => "endstate.domain",
+    }
+}
+
+/// The data of a message, as JSON.
+pub fn data(message: &Message) -> serde_json::Result<Vec<u8>> {
+    match message {
+        Message::Input(input) => serde_json::to_vec(input),
+        Message::Command(command) => serde_json::to_vec(command),
+        Message::Answer(reply) => serde_json::to_vec(reply),
+        Message::Inquired(answer) => serde_json::to_vec(answer),
+        Message::Domain(event) => serde_json::to_vec(event),
+    }
+}
+
+/// A record as a binding found it. Unknown attributes are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record<'a> {
+    id: Option<&'a str>,
+    kind: Option<&'a str>,
+    at: Option<&'a str>,
+    key: Option<&'a str>,
+    schema: Option<&'a str>,
+    lane: Option<&'a str>,
+    environment: Option<&'a str>,
+    content_type: Option<&'a str>,
+    recorded_ms: i64,
+    record_key: Option<&'a str>,
+    body: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// A record with its key, if that is text, its body, and when the broker took it, in milliseconds since 1970: that
+    /// stands in for a missing time, and is the same at every reading.
+    #[must_use]
+    pub fn new(record_key: Option<&'a str>, body: &'a [u8], recorded_ms: i64) -> Self {
+        Self { record_key, body, recorded_ms, ..Self::default() }
+    }
+
+    /// How the body is to be read.
+    pub fn set_content_type(&mut self, content_type: &'a str) {
+        self.content_type = Some(content_type);
+    }
+
+    /// Takes one attribute, named without its prefix.
+    pub fn set(&mut self, name: &str, value: &'a str) {
+        match name {
+            "id" => self.id = Some(value),
+            "type" => self.kind = Some(value),
+            "time" => self.at = Some(value),
+            "partitionkey" => self.key = Some(value),
+            "schemaversion" => self.schema = Some(value),
+            "lane" => self.lane = Some(value),
+            "environment" => self.environment = Some(value),
+            _ => {}
+        }
+    }
+
+    /// The message in it, if it is one of `environment`.
+    pub fn read(&self, environment: &Environment) -> Result<Envelope, Unreadable> {
+        match self.content_type.map(|kind| kind.split(';').next().unwrap_or_default().trim()) {
+            Some(STRUCTURED) => self.structured(environment),
+            Some(BATCHED) => Err(self.unreadable("a batch of events in one record is not read")),
+            _ => self.binary(environment),
+        }
+    }
+
+    fn binary(&self, environment: &Environment) -> Result<Envelope, Unreadable> {
+        let text = std::str::from_utf8(self.body).map_err(|_| self.unreadable("its body is no UTF-8"))?;
+        let head = self.head(environment).map_err(|reason| self.unreadable(&reason))?;
+        if head.schema > SCHEMA_VERSION {
+            return Err(head.kept(text, format!("its schema version {} is newer", head.schema)));
+        }
+        let message = message(head.kind, text).map_err(|reason| head.kept(text, reason))?;
+        let Head { id, schema, time_ms, key, lane, .. } = head;
+        Ok(Envelope { id: id.to_owned(), schema, time_ms, key: key.to_owned(), lane, message })
+    }
+
+    fn structured(&self, environment: &Environment) -> Result<Envelope, Unreadable> {
+        let whole: serde_json::Map<String, Json> =
+            serde_json::from_slice(self.body).map_err(|error| self.unreadable(&error.to_string()))?;
+        let data = whole.get("data").map(Json::to_string).unwrap_or_default();
+        let texts: Vec<(&String, Cow<'_, str>)> = whole
+            .iter()
+            .filter_map(|(name, value)| match value {
+                Json::String(text) => Some((name, Cow::Borrowed(text.as_str()))),
+                Json::Number(number) => Some((name, Cow::Owned(number.to_string()))),
+                Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
+            })
+            .collect();
+        let mut inner = Record::new(self.record_key, data.as_bytes(), self.recorded_ms);
+        for (name, value) in &texts {
+            inner.set(name, value);
+        }
+        inner.binary(environment)
+    }
+
+    fn head(&self, environment: &Environment) -> Result<Head<'a>, String> {
+        if let Some(other) = self.environment.filter(|other| *other != environment.as_str()) {
+            return Err(format!("it is of environment `{other}`"));
+        }
+        let id = self.id.ok_or("it has no id")?;
+        let kind = self.kind.and_then(|kind| kind.strip_prefix(TYPES)).ok_or("its type is none of ours")?;
+        let time_ms = match self.at {
+            Some(at) => time::parse(at).ok_or_else(|| format!("its time `{at}` cannot be read"))?,
+            None => self.recorded_ms,
+        };
+        let schema = match self.schema {
+            Some(schema) => schema.parse().map_err(|_| format!("its schema version `{schema}` is no number"))?,
+            None => SCHEMA_VERSION,
+        };
+        let lane = match self.lane {
+            Some(label) => *[Lane::Live, Lane::Test, Lane::Load]
+                .iter()
+                .find(|lane| lane.label() == label)
+                .ok_or_else(|| format!("there is no lane `{label}`"))?,
+            None => Lane::default(),
+        };
+        let key = self.key.or(self.record_key).ok_or("it has no key")?;
+        Ok(Head { id, kind, schema, time_ms, key, lane })
+    }
+
+    fn unreadable(&self, reason: &str) -> Unreadable {
+        Unreadable { bytes: String::from_utf8_lossy(self.body).into_owned(), reason: reason.to_owned() }
+    }
+}
+
+/// The attributes that an envelope holds.
+struct Head<'a> {
+    id: &'a str,
+    kind: &'a str,
+    schema: u16,
+    time_ms: i64,
+    key: &'a str,
+    lane: Lane,
+}
+
+impl Head<'_> {
+    /// The record as an envelope all the same, so that a later program, or a replay, can read it.
+    fn kept(&self, text: &str, reason: String) -> Unreadable {
+        let data = serde_json::from_str(text).unwrap_or_else(|_| Json::from(text));
+        let message = serde_json::json!({ "type": self.kind, "data": data });
+        let Self { id, schema, time_ms, key, lane, .. } = self;
+        let whole = serde_json::json!({
+            "id": id, "schema": schema, "time_ms": time_ms, "key": key, "lane": lane, "message": message,
+        });
+        Unreadable { bytes: whole.to_string(), reason }
+    }
+}
+
+fn message(kind: &str, text: &str) -> Result<Message, String> {
+    fn read<'de, T: Deserialize<'de>>(text: &'de str, wrap: impl FnOnce(T) -> Message) -> Result<Message, String> {
+        serde_json::from_str(text).map(wrap).map_err(|error| error.to_string())
+    }
+    match kind {
+        "input" => read::<Input>(text, Message::Input),
+        "command" => read(text, Message::Command),
+        "answer" => read(text, Message::Answer),
+        "inquired" => read(text, Message::Inquired),
+        "domain" => read(text, Message::Domain),
+        other => Err(format!("there is no message type `{other}`")),
+    }
+}
