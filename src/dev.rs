@@ -12,7 +12,7 @@ use endstate_events::SagaId;
 use endstate_http::Tokens;
 use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
-use endstate_orchestrator::alert::{self, Channel};
+use endstate_orchestrator::alert::{Channel, Teller};
 use endstate_orchestrator::archive::{Archive, Holders};
 use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Entry};
@@ -185,14 +185,14 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     let webhook_url = Some(config.alert.webhook_url.clone()).filter(|url| !url.is_empty());
     let (file, trust) = (config.in_data(&config.alert.file), config.tls.trust()?);
     let channel = Channel { webhook_url, file, public_url, trust };
-    let alerts = node.take_alerts().context("the node was assembled before")?;
-    let (delivery, stop) = (alert::deliver(alerts, channel, node.clock.clone()), node.stop_token());
+    let teller = Teller::new(node.store.clone(), channel, node.clock.clone())?;
+    let (delivery, stop) = (teller.run(), node.stop_token());
     node.tasks.spawn(async move {
         stop.run_until_cancelled(delivery).await;
     });
     let overdue_ms = i64::try_from(config.sweep.overdue_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
-    let sweep = Sweep::new(node.gateway.clone(), node.alert_sender(), overdue_ms, config.sweep.limit);
-    let orphans = Orphans::new(node.gateway.clone(), node.alert_sender());
+    let sweep = Sweep::new(node.gateway.clone(), overdue_ms, config.sweep.limit);
+    let orphans = Orphans::new(node.gateway.clone());
     let entry = |job| Entry { schedule: config.sweep.schedule.clone(), job };
     let mut timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(orphans))];
     if config.archive.after_days > 0 {

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use endstate_events::{Environment, Side};
 use endstate_orchestrator::definitions::{Definitions, DefinitionsError};
 use endstate_orchestrator::gateway::Gateway;
-use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
+use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::job::{Entry, Jobs};
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::sqlite::PARTITIONS;
@@ -36,8 +36,6 @@ pub(crate) struct Node {
     jobs: OnceLock<Arc<Jobs>>,
     /// What participants want called outside, for the caller.
     calls: Mutex<Option<mpsc::Receiver<HandOver>>>,
-    /// What people should know.
-    alerts: Mutex<Option<mpsc::UnboundedReceiver<Alert>>>,
     listeners: Listeners,
     caller: mpsc::Sender<HandOver>,
     pub(crate) tasks: TaskTracker,
@@ -54,16 +52,15 @@ impl Node {
             load(&definitions, &source, clock.now_ms()).await?;
         }
         let waiters = Arc::new(Waiters::default());
-        let (alerts_in, alerts) = mpsc::unbounded_channel();
         let (caller, calls) = mpsc::channel(HANDED_OVER);
         let bus: Arc<dyn Bus> = store.bus();
         let gateway = Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
-        let listeners = Listeners { waiters, alerts: alerts_in };
+        let listeners = Listeners { waiters };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (calls, alerts) = (Mutex::new(Some(calls)), Mutex::new(Some(alerts)));
+        let calls = Mutex::new(Some(calls));
         let shards = Census::of(2 * usize::from(PARTITIONS));
         let jobs = OnceLock::new();
-        Ok(Self { store, gateway, definitions, clock, shards, jobs, calls, alerts, listeners, caller, tasks, stop })
+        Ok(Self { store, gateway, definitions, clock, shards, jobs, calls, listeners, caller, tasks, stop })
     }
 
     /// Starts the shards of both sides.
@@ -96,11 +93,6 @@ impl Node {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What people should know; taken once, by whoever delivers it.
-    pub(crate) fn take_alerts(&self) -> Option<mpsc::UnboundedReceiver<Alert>> {
-        self.alerts.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
     /// Gives it jobs to run; the first timetable counts.
     pub(crate) fn give_jobs(&self, timetable: Vec<Entry>) -> Arc<Jobs> {
         let jobs = || Arc::new(Jobs::new(self.store.clone(), self.clock.clone(), uuid::Uuid::new_v4(), timetable));
@@ -110,11 +102,6 @@ impl Node {
     /// Its jobs; none when nobody gave it any.
     pub(crate) fn jobs(&self) -> Arc<Jobs> {
         self.give_jobs(Vec::new())
-    }
-
-    /// For others who have something to tell.
-    pub(crate) fn alert_sender(&self) -> mpsc::UnboundedSender<Alert> {
-        self.listeners.alerts.clone()
     }
 
     /// Loads a definition from its file.

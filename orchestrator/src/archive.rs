@@ -1,4 +1,5 @@
-//! The archive: sagas that ended long ago leave their rows, events and view, so that the store does not grow for ever.
+//! The archive: sagas that ended long ago leave their rows, events and view, and alerts that were told long ago theirs,
+//! so that the store does not grow for ever.
 //!
 //! Their numbers stay claimed, their discrepancies stay, and what still comes for one waits among the orphans (Z12).
 //! An ended saga never changes, so nobody writes what is deleted here. What participants remember is theirs.
@@ -7,7 +8,7 @@ use crate::job::{Job, Report};
 use crate::view::DROP_SEARCH;
 use async_trait::async_trait;
 use endstate_events::SagaId;
-use endstate_outbox::{Commit, Kind, Row, Rows, Statement, Store, StoreError, Write};
+use endstate_outbox::{Commit, Kind, Row, Rows, Statement, Store, StoreError, Write, alert};
 use rustc_hash::FxHashSet;
 use serde_json::json;
 use std::sync::Arc;
@@ -79,7 +80,8 @@ struct Ended {
 }
 
 impl Archive {
-    /// Sagas are kept for `keep_ms` after their end; one run archives at most `limit`.
+    /// Sagas are kept for `keep_ms` after their end, alerts after they were told; one run archives at most `limit` sagas,
+    /// and as many alerts.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, holders: Arc<dyn Holders>, keep_ms: i64, limit: usize) -> Self {
         Self { store, holders, keep_ms, limit }
@@ -103,6 +105,23 @@ impl Archive {
         let failed = |error| StoreError::Failed { statement: "archive.delete".to_owned(), reason: format!("{error}") };
         self.store.commit(Commit { writes, ..Commit::default() }).await.map(drop).map_err(failed)
     }
+
+    async fn alerts(&self, now_ms: i64, dry_run: bool, report: &mut Report) -> Result<(), StoreError> {
+        let before_ms = now_ms - self.keep_ms;
+        let found = alert::old(&*self.store, before_ms).await?.min(self.limit);
+        if found == 0 {
+            return Ok(());
+        }
+        report.found += found;
+        report.details.push(json!({ "alerts_told": found }));
+        let mut left = if dry_run { 0 } else { found };
+        while left > 0 {
+            let gone = alert::purge(&*self.store, before_ms, left.min(PAGE) as i64).await?;
+            report.changed += gone;
+            left = if gone == 0 { 0 } else { left.saturating_sub(gone) };
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -112,7 +131,7 @@ impl Job for Archive {
     }
 
     fn about(&self) -> &'static str {
-        "deletes the rows of sagas that ended long ago"
+        "deletes the rows of sagas that ended, and of alerts that were told, long ago"
     }
 
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
@@ -142,6 +161,7 @@ impl Job for Archive {
             // Others write, too: at most half of the time is ours.
             sleep(begun.elapsed()).await;
         }
+        self.alerts(now_ms, dry_run, &mut report).await?;
         Ok(report)
     }
 }

@@ -6,7 +6,6 @@ pub use poison::saga_of;
 
 use crate::consume::{Loaded, start_of};
 use crate::definitions::Definitions;
-use crate::handler::{Alert, UNDEFINED};
 use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
 use crate::waiters::Claim;
@@ -14,7 +13,7 @@ use endstate_events::{
     Envelope, Input, InputBody, InquiryAnswer, Lane, Link, Message, Reply, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
     Verdict,
 };
-use endstate_outbox::{Batch, DecideError, Outcome, Outgoing};
+use endstate_outbox::{Alert, Batch, DecideError, Outcome, Outgoing};
 use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
 use endstate_saga::definition::{Definition, body_hash};
@@ -39,8 +38,6 @@ pub struct Changed {
     pub claim: Option<Claim>,
     /// Change in the number of sagas in motion: -1, 0 or 1.
     pub motion: isize,
-    /// What people should know.
-    pub alerts: Vec<Alert>,
     /// What became of inputs that somebody may wait for, by their ids.
     pub answers: Vec<(String, Result<(), Denied>)>,
 }
@@ -55,7 +52,6 @@ struct Copy {
     saga: Option<Saga>,
     definition: Arc<Definition>,
     events: Vec<Event>,
-    alerts: Vec<Alert>,
     answers: Vec<(String, Result<(), Denied>)>,
     first: bool,
     /// Set when the row must be written although nothing happened: its timer moves.
@@ -75,8 +71,6 @@ pub struct Working<'a> {
     /// Touched sagas in the order of their first input: rows and sequence numbers follow it.
     order: Vec<SagaId>,
     refused: Vec<(SagaId, Claim)>,
-    /// What people should know of sagas that there are not.
-    alerts: Vec<Alert>,
     /// Sagas that are there, but whose definition this program cannot read.
     undefined: FxHashSet<SagaId>,
     hearing: Hearing,
@@ -104,7 +98,6 @@ impl<'a> Working<'a> {
             copies: FxHashMap::default(),
             order: Vec::new(),
             refused: Vec::new(),
-            alerts: Vec::new(),
             undefined: FxHashSet::default(),
             hearing,
             pages: Pages::default(),
@@ -176,7 +169,6 @@ impl<'a> Working<'a> {
             saga: None,
             definition,
             events: Vec::new(),
-            alerts: Vec::new(),
             answers: Vec::new(),
             first: true,
             rearm: false,
@@ -201,14 +193,9 @@ impl<'a> Working<'a> {
         } else if !same_body {
             let kind = DiscrepancyKind::LateUnhandled;
             self.pages.discrepancy(link.order, kind.label(), None, &text, self.batch.now_ms);
-            self.alerts.push(Alert {
-                saga: link.order,
-                definition: definition.as_str().into(),
-                number: number.as_str().into(),
-                kind: "discrepancy",
-                step: None,
-                text,
-            });
+            let alert = Alert::new("discrepancy", &[&link.order, definition, number], text, self.batch.now_ms);
+            let (definition, number) = (definition.as_str().into(), number.as_str().into());
+            self.pages.alert(alert.of(link.order, definition, number));
         }
     }
 
@@ -222,8 +209,9 @@ impl<'a> Working<'a> {
             if self.undefined.insert(id) {
                 let text =
                     format!("E3001: its definition, version {}, is not loaded: it waits", saga.definition_version);
-                let (definition, number) = (Arc::clone(&saga.definition), Arc::clone(&saga.number));
-                self.alerts.push(Alert { saga: id, definition, number, kind: UNDEFINED, step: None, text });
+                // Found again with every input and timer; it is one alert.
+                let alert = Alert::new("undefined", &[&id, &saga.definition_version], text, self.batch.now_ms);
+                self.pages.alert(alert.of(id, Arc::clone(&saga.definition), Arc::clone(&saga.number)));
             }
             return false;
         };
@@ -235,7 +223,6 @@ impl<'a> Working<'a> {
             saga: Some(saga),
             definition,
             events: Vec::new(),
-            alerts: Vec::new(),
             answers: Vec::new(),
             first: false,
             rearm: false,
@@ -356,8 +343,10 @@ impl<'a> Working<'a> {
                 send(Topic::Progress, at_slot(linked.id.slot()), linked.number, key, Message::Input(input));
             }
             Effect::Alert { kind, step, text } => {
-                let alert = alert(saga, kind.label(), step, text);
-                copy.alerts.push(alert);
+                let at = step.as_deref().unwrap_or_default();
+                let alert = Alert::new(kind.label(), &[&id, &saga.version, &at, &text], &text, self.batch.now_ms);
+                let (definition, number) = (Arc::clone(&saga.definition), Arc::clone(&saga.number));
+                self.pages.alert(alert.of(id, definition, number).at(step));
             }
             Effect::Discrepancy { kind, effect_id, text } => {
                 let effect_id = effect_id.map(|effect_id| effect_id.to_string());
@@ -401,16 +390,13 @@ impl<'a> Working<'a> {
                 due_ms,
                 claim: copy.first.then_some(Claim::First),
                 motion: isize::from(is_in_motion) - isize::from(copy.was_in_motion),
-                alerts: copy.alerts,
                 answers: copy.answers,
             });
         }
-        let nothing = |id, claim, alerts| {
+        changed.extend(self.refused.into_iter().map(|(id, claim)| {
             let (saga, phase, answers) = (None, Phase::Ended, Vec::new());
-            Changed { id, saga, phase, due_ms: None, claim, motion: 0, alerts, answers }
-        };
-        changed.extend(self.refused.into_iter().map(|(id, claim)| nothing(id, Some(claim), Vec::new())));
-        changed.extend(self.alerts.into_iter().map(|alert| nothing(alert.saga, None, vec![alert])));
+            Changed { id, saga, phase, due_ms: None, claim: Some(claim), motion: 0, answers }
+        }));
         self.outcome.seqs = seq - self.batch.assignment.next_seq;
         self.outcome.writes = self.pages.into_writes();
         Ok((self.outcome, changed, self.hearing))
@@ -433,9 +419,4 @@ fn outgoing(
 
 fn arrival<'a>(envelope: &'a Envelope, input: &'a Input) -> Arrival<'a> {
     Arrival { id: &envelope.id, time_ms: envelope.time_ms, lane: envelope.lane, input }
-}
-
-fn alert(saga: &Saga, kind: &'static str, step: Option<Arc<str>>, text: String) -> Alert {
-    let (definition, number) = (Arc::clone(&saga.definition), Arc::clone(&saga.number));
-    Alert { saga: saga.id, definition, number, kind, step, text }
 }

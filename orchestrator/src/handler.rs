@@ -8,7 +8,6 @@ use crate::silence::{Hearing, Silence};
 use crate::waiters::{Claim, Waiters};
 use endstate_events::{Message, SagaId, Topic};
 use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Store, StoreError};
-use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 /// Sagas whose timers one batch fires at most, so that 100,000 at once stay bounded.
@@ -22,29 +21,7 @@ const DUE_FLOOR_MS: i64 = 10;
 pub struct Listeners {
     /// HTTP handlers.
     pub waiters: Arc<Waiters>,
-    /// Alerts for people; sending never blocks.
-    pub alerts: tokio::sync::mpsc::UnboundedSender<Alert>,
 }
-
-/// Something a person should know (H2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
-    /// The saga.
-    pub saga: SagaId,
-    /// Its definition.
-    pub definition: Arc<str>,
-    /// Its number.
-    pub number: Arc<str>,
-    /// What it is about: `parked`, `silent`, `discrepancy`, `dead_letter`, `orphan`, `undefined`.
-    pub kind: &'static str,
-    /// The step concerned, if one is.
-    pub step: Option<Arc<str>>,
-    /// For people.
-    pub text: String,
-}
-
-/// Kind of the alert about a saga whose definition is not loaded.
-pub const UNDEFINED: &str = "undefined";
 
 /// Decides for the sagas of one shard.
 pub struct SagaHandler {
@@ -60,8 +37,6 @@ pub struct SagaHandler {
     changed: Vec<Changed>,
     look_after_ms: Option<i64>,
     silence: Silence,
-    /// Sagas whose missing definition was told.
-    undefined: FxHashSet<SagaId>,
     /// What the batch that is being committed heard of silent participants.
     hearing: Hearing,
     /// Time of that batch.
@@ -88,7 +63,6 @@ impl SagaHandler {
             changed: Vec::new(),
             look_after_ms: None,
             silence: Silence::default(),
-            undefined: FxHashSet::default(),
             hearing: Hearing::default(),
             decided_ms: 0,
         }
@@ -133,7 +107,6 @@ impl Handler for SagaHandler {
         self.cache.clear();
         self.changed.clear();
         self.silence.clear();
-        self.undefined.clear();
         let shard = assignment.shard.index;
         self.in_motion = persist::count_in_motion(&*self.store, shard).await?;
         self.look_ms = persist::load_due(&*self.store, shard, 1).await?.first().map(|(_, due)| *due);
@@ -198,14 +171,6 @@ impl Handler for SagaHandler {
                     notice.outcome = saga.control.outcome();
                 });
                 self.cache.put(Stored { saga, due_ms: changed.due_ms });
-            }
-            for alert in changed.alerts {
-                // Found again with every input and timer; told once.
-                if alert.kind == UNDEFINED && !self.undefined.insert(alert.saga) {
-                    continue;
-                }
-                // Nobody listens while the program stops; the sweep finds parked sagas again.
-                self.listeners.alerts.send(alert).ok();
             }
         }
     }

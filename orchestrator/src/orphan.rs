@@ -2,14 +2,12 @@
 //! again, and told of; nothing is dropped.
 
 use crate::gateway::Gateway;
-use crate::handler::Alert;
 use crate::job::{Job, Report};
 use async_trait::async_trait;
 use endstate_events::{Envelope, SagaId, Topic};
-use endstate_outbox::{Commit, Kind, Outgoing, Row, Rows, Statement, StoreError, Write};
+use endstate_outbox::{Alert, Commit, Kind, Outgoing, Row, Rows, Statement, StoreError, Write, alert};
 use serde_json::json;
 use std::sync::Arc;
-use tokio::sync::mpsc::UnboundedSender;
 
 /// Orphans that one run looks at.
 const PAGE: i64 = 500;
@@ -34,7 +32,6 @@ static DELETE: Statement =
 /// Sends orphans whose saga has turned up, and tells people of the others.
 pub struct Orphans {
     gateway: Gateway,
-    alerts: UnboundedSender<Alert>,
 }
 
 struct Orphan {
@@ -48,16 +45,16 @@ struct Orphan {
 impl Orphans {
     /// A job over the gateway's store.
     #[must_use]
-    pub fn new(gateway: Gateway, alerts: UnboundedSender<Alert>) -> Self {
-        Self { gateway, alerts }
+    pub fn new(gateway: Gateway) -> Self {
+        Self { gateway }
     }
+}
 
-    fn tell(&self, orphan: &Orphan) {
-        let text = format!("input {} waits for a saga that nobody knows", orphan.envelope.id);
-        let (saga, none) = (orphan.saga, Arc::from(""));
-        let alert = Alert { saga, definition: Arc::clone(&none), number: none, kind: "orphan", step: None, text };
-        // Nobody listens while the program stops; the row stays and the next program tells.
-        self.alerts.send(alert).ok();
+impl Orphan {
+    fn alert(&self, now_ms: i64) -> Alert {
+        let Envelope { id, time_ms, .. } = &*self.envelope;
+        let text = format!("input {id} waits for a saga that nobody knows");
+        Alert::new("orphan", &[&self.saga, id, time_ms], text, now_ms).of(self.saga, "".into(), "".into())
     }
 }
 
@@ -74,7 +71,7 @@ impl Job for Orphans {
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
         let store = self.gateway.store();
         let mut report = Report::default();
-        let (mut found, mut tried, mut messages) = (Rows::new(), Rows::new(), Vec::new());
+        let (mut found, mut tried, mut messages, mut alerts) = (Rows::new(), Rows::new(), Vec::new(), Vec::new());
         for orphan in store.read(&WAITING, Rows::one([PAGE.into()])).await?.iter().filter_map(orphan) {
             report.found += 1;
             report.details.push(json!({ "orphan": orphan.envelope.id, "saga": orphan.saga, "sent": orphan.has_saga }));
@@ -84,8 +81,8 @@ impl Job for Orphans {
                 messages.push(Outgoing { topic: Topic::Progress, partition, envelope: orphan.envelope });
             } else {
                 tried.push([orphan.id.into(), now_ms.into()]);
-                if orphan.tries == 0 && !dry_run {
-                    self.tell(&orphan);
+                if orphan.tries == 0 {
+                    alerts.push(orphan.alert(now_ms));
                 }
             }
         }
@@ -94,7 +91,7 @@ impl Job for Orphans {
         }
         report.changed = found.len();
         let writes = [Write::exact(&DELETE, found), Write::exact(&TRIED, tried)];
-        let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).collect();
+        let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).chain(alert::write(&alerts)).collect();
         store
             .commit(Commit { writes, messages, ..Commit::default() })
             .await

@@ -1,7 +1,7 @@
 //! All SQL of sagas: what a batch reads and what it writes.
 
 use endstate_events::{Envelope, SagaId};
-use endstate_outbox::{Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
+use endstate_outbox::{Alert, Kind, Row, Rows, Statement, Store, StoreError, Value, Write, alert};
 use endstate_saga::control::Phase;
 use endstate_saga::event::Event;
 use endstate_saga::saga::Saga;
@@ -199,6 +199,7 @@ pub struct Pages {
     events: Rows,
     orphans: Rows,
     discrepancies: Rows,
+    alerts: Vec<Alert>,
 }
 
 impl Pages {
@@ -268,6 +269,11 @@ impl Pages {
         self.discrepancies.push([saga.0.into(), kind.into(), effect_id.into(), text.into(), time_ms.into()]);
     }
 
+    /// Tells people.
+    pub fn alert(&mut self, alert: Alert) {
+        self.alerts.push(alert);
+    }
+
     /// All of it as bulk writes.
     #[must_use]
     pub fn into_writes(self) -> Vec<Write> {
@@ -279,6 +285,7 @@ impl Pages {
             (&INSERT_ORPHANS, self.orphans),
             (&INSERT_DISCREPANCIES, self.discrepancies),
         ];
-        pages.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(s, rows)| Write::exact(s, rows)).collect()
+        let rows = pages.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(s, rows)| Write::exact(s, rows));
+        rows.chain(alert::write(&self.alerts)).collect()
     }
 }

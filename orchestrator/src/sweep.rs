@@ -1,20 +1,12 @@
 //! The sweep (H1): the last of three ways to push a stuck saga. Replies and timers are the first two; this one looks
-//! for sagas whose time is long over, sends each a retry like any operator would, and tells people of parked ones.
+//! for sagas whose time is long over and sends each a retry, like any operator would.
 
 use crate::gateway::Gateway;
-use crate::handler::Alert;
 use crate::job::{Job, Report};
 use async_trait::async_trait;
 use endstate_events::{Actor, InputBody, Lane, Operation, SagaId};
 use endstate_outbox::{Kind, Row, Rows, Statement, StoreError};
-use rustc_hash::FxHashSet;
 use serde_json::json;
-use std::sync::{Mutex, PoisonError};
-use tokio::sync::mpsc::UnboundedSender;
-use uuid::Uuid;
-
-/// Parked sagas that one read looks at.
-const PAGE: i64 = 500;
 
 static OVERDUE: Statement = Statement {
     name: "sweep.overdue",
@@ -24,35 +16,18 @@ static OVERDUE: Statement = Statement {
           order by s.due limit (select page from r)",
 };
 
-/// A page of the sagas that have been parked since before a time.
-static PARKED: Statement = Statement {
-    name: "sweep.parked",
-    columns: &[Kind::Int, Kind::Int, Kind::Id, Kind::Int],
-    sql: "with r(before_ms, after_ms, after_id, page) as ({rows}) select v.saga, v.started_ms, v.definition, v.number, \
-          v.status from r cross join saga_view v where v.phase = 'parked' and v.updated_ms < r.before_ms \
-          and (v.started_ms, v.saga) > (r.after_ms, r.after_id) order by v.started_ms, v.saga \
-          limit (select page from r)",
-};
-
-/// Finds sagas past their time and pushes them; finds parked ones that perhaps nobody was told of, and tells.
+/// Finds sagas past their time and pushes them.
 pub struct Sweep {
     gateway: Gateway,
-    alerts: UnboundedSender<Alert>,
     overdue_ms: i64,
     limit: u32,
-    /// What parks from here on is told by its shard. What parked before may have lost its alert in a crash.
-    began_ms: i64,
-    /// Parked sagas that this process has told of.
-    told: Mutex<FxHashSet<SagaId>>,
 }
 
 impl Sweep {
-    /// A saga is overdue when its timer is more than `overdue_ms` late; one run pushes at most `limit`, and tells of as
-    /// many parked ones. Made when the process begins.
+    /// A saga is overdue when its timer is more than `overdue_ms` late; one run pushes at most `limit`.
     #[must_use]
-    pub fn new(gateway: Gateway, alerts: UnboundedSender<Alert>, overdue_ms: i64, limit: u32) -> Self {
-        let began_ms = gateway.clock().now_ms();
-        Self { gateway, alerts, overdue_ms, limit, began_ms, told: Mutex::default() }
+    pub fn new(gateway: Gateway, overdue_ms: i64, limit: u32) -> Self {
+        Self { gateway, overdue_ms, limit }
     }
 
     async fn push(&self, saga: SagaId, now_ms: i64, late_s: i64) -> Result<(), String> {
@@ -65,37 +40,6 @@ impl Sweep {
         let id = format!("sweep/{saga}/{now_ms}");
         self.gateway.send(saga, id, Lane::Live, body).await.map_err(|error| error.to_string())
     }
-
-    async fn tell_parked(&self, dry_run: bool, report: &mut Report) -> Result<(), StoreError> {
-        let (mut after_ms, mut after) = (i64::MIN, SagaId(Uuid::nil()));
-        let mut left = self.limit;
-        loop {
-            let rows = Rows::one([self.began_ms.into(), after_ms.into(), after.0.into(), PAGE.into()]);
-            let page = self.gateway.store().read(&PARKED, rows).await?;
-            let full = page.len() as i64 == PAGE;
-            for (alert, started_ms) in page.iter().filter_map(parked) {
-                (after_ms, after) = (started_ms, alert.saga);
-                if self.told.lock().unwrap_or_else(PoisonError::into_inner).contains(&after) {
-                    continue;
-                }
-                if left == 0 {
-                    return Ok(());
-                }
-                left -= 1;
-                report.found += 1;
-                report.details.push(json!({ "parked": after, "definition": alert.definition, "number": alert.number }));
-                if !dry_run {
-                    report.changed += 1;
-                    self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(after);
-                    // Nobody listens while the program stops; the next one tells.
-                    self.alerts.send(alert).ok();
-                }
-            }
-            if !full {
-                return Ok(());
-            }
-        }
-    }
 }
 
 #[async_trait]
@@ -105,7 +49,7 @@ impl Job for Sweep {
     }
 
     fn about(&self) -> &'static str {
-        "pushes sagas past their time, and tells people of parked ones"
+        "pushes sagas past their time"
     }
 
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
@@ -119,7 +63,6 @@ impl Job for Sweep {
             report.changed += usize::from(pushed.is_ok() && !dry_run);
             report.details.push(json!({ "overdue": saga, "phase": phase, "late_s": late_s, "error": pushed.err() }));
         }
-        self.tell_parked(dry_run, &mut report).await?;
         Ok(report)
     }
 }
@@ -127,14 +70,6 @@ impl Job for Sweep {
 fn overdue_saga(row: &Row) -> Option<(SagaId, String, i64)> {
     let [saga, phase, due] = row.as_slice() else { return None };
     Some((SagaId(saga.id()?), phase.text()?.to_owned(), due.int()?))
-}
-
-/// The alert about a parked saga, and when that saga began.
-fn parked(row: &Row) -> Option<(Alert, i64)> {
-    let [saga, started, definition, number, status] = row.as_slice() else { return None };
-    let text = format!("still parked, with status {}", status.text()?);
-    let (saga, definition, number) = (SagaId(saga.id()?), definition.text()?.into(), number.text()?.into());
-    Some((Alert { saga, definition, number, kind: "parked", step: None, text }, started.int()?))
 }
 
 impl std::fmt::Debug for Sweep {

@@ -6,6 +6,7 @@ use crate::decide;
 use crate::desk::Desk;
 use crate::handler::Settings;
 use endstate_events::{Direction, EffectId, InquiryAnswer};
+use endstate_outbox::{Alert, Assignment, Batch};
 use std::sync::Arc;
 
 /// Below this many releases a share says nothing.
@@ -38,21 +39,27 @@ impl SelfCheck {
         *self = Self { next_ms, open, released: 0, halted: self.halted };
     }
 
-    /// Acts on a saga's answer about a hold.
-    pub(crate) fn answered(&mut self, desk: &mut Desk, answer: &InquiryAnswer, settings: &Settings) {
+    /// Acts on a saga's answer about a hold; tells people when it halts.
+    pub(crate) fn answered(
+        &mut self,
+        desk: &mut Desk,
+        answer: &InquiryAnswer,
+        settings: &Settings,
+        batch: &Batch,
+    ) -> Option<Alert> {
         if answer.keep || self.halted {
-            return;
+            return None;
         }
         let most = (self.open * i64::from(settings.release_share_percent) / 100).max(FEW);
         if self.released >= most {
             self.halted = true;
-            tracing::error!(
-                released = self.released,
-                open = self.open,
-                "E5005: the self-check of holds has halted: it would give back more than its share; check that sagas \
-                 and participants belong to the same environment, then restart"
+            let Assignment { shard, epoch, .. } = &batch.assignment;
+            let text = format!(
+                "E5005: the self-check of holds in shard {shard} has halted: it gave back {} of {} and would give back \
+                 more than its share; check that sagas and participants belong to the same environment, then restart",
+                self.released, self.open
             );
-            return;
+            return Some(Alert::new("self_check", &[shard, epoch], text, batch.now_ms));
         }
         let hold: Arc<str> = answer.effect_id.to_string().into();
         let undo = EffectId { direction: Direction::Undo, ..answer.effect_id.clone() };
@@ -60,5 +67,6 @@ impl SelfCheck {
             self.released += 1;
             tracing::warn!(%hold, "an old hold was given back: its saga does not want it");
         }
+        None
     }
 }

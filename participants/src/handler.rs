@@ -10,7 +10,9 @@ use endstate_events::{
     Command, CommandKind, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SCHEMA_VERSION, Topic,
     Verdict,
 };
-use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Rows, Statement, Store, StoreError};
+use endstate_outbox::{
+    Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Rows, Statement, Store, StoreError, alert,
+};
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -242,6 +244,7 @@ impl Handler for Participants {
         let mut outcome = Outcome::default();
         let mut check = self.check.clone();
         let mut desk = self.desk(batch).await?;
+        let mut alerts = Vec::new();
         for (topic, envelope) in &batch.messages {
             match &envelope.message {
                 Message::Command(_) if envelope.time_ms < batch.now_ms - self.settings.retention_ms => {
@@ -252,7 +255,7 @@ impl Handler for Participants {
                     self.command(&mut desk, command, envelope.lane, batch.now_ms, &mut outcome.messages);
                 }
                 Message::Answer(answer) => self.answer(&mut desk, answer, batch.now_ms, &mut outcome.messages),
-                Message::Inquired(answer) => check.answered(&mut desk, answer, &self.settings),
+                Message::Inquired(answer) => alerts.extend(check.answered(&mut desk, answer, &self.settings, batch)),
                 Message::Input(_) | Message::Domain(_) => {
                     let reason = "E5004: no message for a participant".to_owned();
                     outcome.dead_letters.push((*topic, Arc::clone(envelope), reason));
@@ -262,6 +265,7 @@ impl Handler for Participants {
         self.check_holds(batch, &mut check, &mut outcome).await?;
         self.offer(batch.now_ms).await?;
         outcome.writes.extend(storage::writes(&desk, batch.now_ms));
+        outcome.writes.extend(alert::write(&alerts));
         self.decided = Some((desk.intents, check));
         Ok(outcome)
     }

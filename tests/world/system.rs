@@ -6,7 +6,7 @@ use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Side, Slot, Start, Topic,
 };
 use endstate_orchestrator::definitions::Definitions;
-use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
+use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::{
     Bus, Clock, Handler, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store, Turn, Value,
@@ -47,7 +47,6 @@ pub(crate) struct System {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) waiters: Arc<Waiters>,
-    pub(crate) alerts: mpsc::UnboundedReceiver<Alert>,
     pub(crate) handed_over: mpsc::Receiver<HandOver>,
     shards: Vec<Owned>,
     /// Shards of a process that was thought dead and works on: the fence must hold it off.
@@ -77,7 +76,6 @@ impl System {
     pub(crate) async fn open(folder: &Path, template: &Template, faults: SharedFaults, in_motion_most: usize) -> Self {
         template.copy_to(folder);
         let store = SqliteStore::open(folder).await.expect("the store opens");
-        let (_, alerts) = mpsc::unbounded_channel();
         let (_, handed_over) = mpsc::channel(1);
         let mut system = Self {
             folder: folder.to_owned(),
@@ -85,7 +83,6 @@ impl System {
             clock: Arc::new(ManualClock::new(BEGIN_MS)),
             definitions: Arc::clone(&template.definitions),
             waiters: Arc::default(),
-            alerts,
             handed_over,
             shards: Vec::new(),
             zombies: Vec::new(),
@@ -99,10 +96,9 @@ impl System {
     /// Drops every shard with its memory and makes new ones, which own nothing yet. Calls that were handed over are
     /// forgotten with them.
     pub(crate) fn crash(&mut self) {
-        let (alerts_in, alerts) = mpsc::unbounded_channel();
         let (caller, handed_over) = mpsc::channel(ROOM);
-        (self.alerts, self.handed_over) = (alerts, handed_over);
-        let listeners = Listeners { waiters: Arc::clone(&self.waiters), alerts: alerts_in };
+        self.handed_over = handed_over;
+        let listeners = Listeners { waiters: Arc::clone(&self.waiters) };
         let faults = &self.faults;
         let store: Arc<dyn Store> = Arc::new(FaultyStore { inner: self.store().clone(), faults: faults.clone() });
         let bus: Arc<dyn Bus> = Arc::new(FaultyBus { inner: self.store().bus(), faults: faults.clone() });

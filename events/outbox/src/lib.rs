@@ -7,7 +7,7 @@
 //! - [`relay`]: how committed messages leave where the store is not the bus
 //! - [`shard`]: the loop of one shard: consume, decide, persist, relay
 //! - [`census`]: which shards are assigned
-//! - [`dead_letter`]: records that nobody could handle
+//! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
 //! - [`clock`]: time as an input
 //! - [`sqlite`]: the embedded store, one file
 //! - [`local`]: the embedded bus, over the outbox of that file
@@ -20,11 +20,13 @@ pub(crate) mod relay;
 pub mod shard;
 pub mod census;
 pub mod dead_letter;
+pub mod alert;
 pub mod clock;
 pub mod sqlite;
 pub mod local;
 pub mod kafka;
 
+pub use alert::Alert;
 pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Packed, Relay, RelayError, Undecodable};
 pub use census::Census;
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -2,11 +2,11 @@
 //! until a person has looked, has perhaps sent the letter again, and lets it go on.
 
 use super::Working;
-use crate::handler::Alert;
 use endstate_events::{Envelope, Message, SagaId, Topic};
-use endstate_outbox::Poisoned;
+use endstate_outbox::{Alert, Poisoned};
 use endstate_saga::decide::decide_dead_letter;
 use serde::Deserialize;
+use std::fmt::Display;
 use std::sync::Arc;
 
 /// Characters of a reason that an event keeps; the letter has all of it.
@@ -80,10 +80,16 @@ impl Working<'_> {
             Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => None,
         });
         let what = if start.is_some() { "start" } else { "input" };
+        // The letter has it as it came; a row that refused it must not be asked to take it again.
+        let [input, reason] = [input, reason].map(harmless);
         let text = format!("{what} {input} went to the dead letters and has no saga: {reason}");
         let (definition, number) = start.map_or(("", ""), |start| (&start.definition, &start.number));
-        let (definition, number) = (definition.into(), number.into());
-        self.alerts.push(Alert { saga, definition, number, kind: "dead_letter", step: None, text });
+        let [definition, number] = [definition, number].map(harmless);
+        // A letter that was sent again and went the same way is another one: it lay elsewhere.
+        let (shard, at) = (self.batch.assignment.shard, self.batch.assignment.positions);
+        let cause: [&dyn Display; 5] = [&saga, &input, &shard, &at.start, &at.progress];
+        let alert = Alert::new("dead_letter", &cause, text, self.batch.now_ms);
+        self.pages.alert(alert.of(saga, definition.into(), number.into()));
     }
 }
 

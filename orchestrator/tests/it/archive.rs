@@ -43,7 +43,7 @@ impl System {
         Projector::open(self.store.clone(), self.definitions.clone(), self.clock.clone()).await.unwrap()
     }
 
-    async fn archive(&self, held: &[SagaId], dry_run: bool) -> Report {
+    pub(crate) async fn archive(&self, held: &[SagaId], dry_run: bool) -> Report {
         let holders = Arc::new(Held(held.to_vec()));
         let archive = Archive::new(self.store.clone(), holders, 30 * DAY_MS, 1_000);
         archive.run(self.clock.now_ms(), dry_run).await.unwrap()

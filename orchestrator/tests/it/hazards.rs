@@ -267,11 +267,9 @@ async fn z17_a_hold_whose_saga_has_no_definition_is_not_given_back() {
     system.tell(saga, "i-1", asked.clone()).await;
     system.tell(saga, "i-2", asked).await;
     assert_eq!(system.to_participants().await.len(), before, "nobody may say that the hold is not wanted");
-    let mut alerts = Vec::new();
-    while let Ok(alert) = system.alerts.try_recv() {
-        alerts.push((alert.kind, alert.number.to_string()));
-    }
-    assert_eq!(alerts, [("undefined", "U-1".to_owned())], "told once");
+    let told = system.told().await;
+    let told: Vec<_> = told.iter().map(|alert| (&*alert.kind, &*alert.number)).collect();
+    assert_eq!(told, [("undefined", "U-1")], "told once");
     assert!(system.definitions.load(&source("bench_saga"), 0).await.is_ok(), "the same text brings it back");
     system.tell(saga, "reply", done(saga, "reserve")).await;
     assert_eq!(&*system.saga(saga).await.unwrap().status, "locking", "and the saga goes on");

@@ -1,5 +1,6 @@
 //! The orchestrator's side on a real store and bus; nobody answers its commands but the tests.
 
+mod alerts;
 mod archive;
 mod hazards;
 mod jobs;

@@ -7,13 +7,13 @@ use endstate_events::{
 };
 use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::gateway::Gateway;
-use endstate_orchestrator::handler::{Alert, Listeners, SagaHandler};
+use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::persist;
-use endstate_orchestrator::view::Projector;
 use endstate_orchestrator::waiters::Waiters;
+use endstate_outbox::alert::{self, Tried};
 use endstate_outbox::{
-    Bus as _, Clock, Commit, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store, Turn,
-    Write, dead_letter,
+    Alert, Bus as _, Clock, Commit, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store,
+    Turn, Write, dead_letter,
 };
 use endstate_saga::definition::{Source, body_hash, shipped};
 use endstate_saga::saga::Saga;
@@ -21,7 +21,6 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tokio::sync::mpsc;
 
 /// A shipped definition.
 pub(crate) fn source(name: &str) -> Source {
@@ -60,8 +59,6 @@ pub(crate) struct System {
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) shards: Vec<Shard<SagaHandler>>,
-    pub(crate) alerts_in: mpsc::UnboundedSender<Alert>,
-    pub(crate) alerts: mpsc::UnboundedReceiver<Alert>,
     /// Whether the store that shards see refuses what is poison, see [`Picky`].
     pub(crate) refuses: Arc<AtomicBool>,
     minted: u64,
@@ -74,8 +71,7 @@ impl System {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let definitions = Definitions::open(store.clone()).await.unwrap();
         let waiters = Arc::new(Waiters::default());
-        let (alerts_in, alerts) = mpsc::unbounded_channel();
-        let listeners = Listeners { waiters: Arc::clone(&waiters), alerts: alerts_in.clone() };
+        let listeners = Listeners { waiters: Arc::clone(&waiters) };
         let refuses = Arc::new(AtomicBool::new(false));
         let seen: Arc<dyn Store> = Arc::new(Picky { inner: store.clone(), refuses: Arc::clone(&refuses) });
         let shard = |index| {
@@ -83,7 +79,7 @@ impl System {
             Shard::new(ShardId { side: Side::Orchestrator, index }, seen.clone(), store.bus(), clock.clone(), handler)
         };
         let shards = (0..store.partitions()).map(shard).collect();
-        Self { store, clock, definitions, waiters, shards, alerts_in, alerts, refuses, minted: 0 }
+        Self { store, clock, definitions, waiters, shards, refuses, minted: 0 }
     }
 
     /// A start of the active version, not queued yet.
@@ -168,11 +164,13 @@ impl System {
         Gateway::new(store, bus, self.clock.clone(), self.definitions.clone(), self.waiters.clone())
     }
 
-    /// Brings the view up to date.
-    pub(crate) async fn project(&self) {
-        let (store, clock) = (self.store.clone(), self.clock.clone());
-        let mut projector = Projector::open(store, self.definitions.clone(), clock).await.unwrap();
-        while projector.look().await.unwrap() {}
+    /// What people were to be told since the last look, in the order of its time; told by that.
+    pub(crate) async fn told(&self) -> Vec<Alert> {
+        let now_ms = self.clock.now_ms();
+        let waiting = alert::waiting(&*self.store, now_ms, 1_000).await.unwrap();
+        let told: Vec<_> = waiting.iter().map(|waiting| (waiting.alert.id.clone(), Tried::Told("test"))).collect();
+        alert::mark(&*self.store, &told, now_ms).await.unwrap();
+        waiting.into_iter().map(|waiting| waiting.alert).collect()
     }
 
     /// All messages to participants so far, partition by partition.

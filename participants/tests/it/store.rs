@@ -357,6 +357,10 @@ async fn z17_the_self_check_halts_before_it_gives_everything_back() {
     system.settle().await;
     assert_eq!(inquired(&mut system, |_| false).await, 40);
     assert_eq!(system.book("stock:A").await.held, 30, "ten of forty are enough to doubt");
+    let waiting = alert::waiting(&*system.store, system.clock.now_ms(), 10).await.unwrap();
+    let told: Vec<_> = waiting.iter().map(|waiting| &*waiting.alert.kind).collect();
+    assert_eq!(told, ["self_check"], "people know, once");
+    assert!(waiting[0].alert.text.starts_with("E5005"), "{}", waiting[0].alert.text);
 }
 
 static OVERDRAW: Statement = Statement {

@@ -117,10 +117,9 @@ fn routes(
 
 /// The scheduled jobs, without a clock.
 fn jobs(store: &Arc<SqliteStore>, gateway: Gateway) -> Arc<Jobs> {
-    let (alerts, _) = tokio::sync::mpsc::unbounded_channel();
     let entry = |job| Entry { schedule: "0 * * * * *".to_owned(), job };
-    let sweep = Sweep::new(gateway.clone(), alerts.clone(), 60_000, 100);
-    let timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(Orphans::new(gateway, alerts)))];
+    let sweep = Sweep::new(gateway.clone(), 60_000, 100);
+    let timetable = vec![entry(Arc::new(sweep)), entry(Arc::new(Orphans::new(gateway)))];
     Arc::new(Jobs::new(store.clone(), Arc::new(SystemClock), uuid::Uuid::new_v4(), timetable))
 }
 
@@ -227,9 +226,8 @@ fn run_shards(
     census: &Census,
     stop: &CancellationToken,
 ) {
-    let (alerts, _) = tokio::sync::mpsc::unbounded_channel();
     let (caller, calls) = tokio::sync::mpsc::channel(HANDED_OVER);
-    let listeners = Listeners { waiters, alerts };
+    let listeners = Listeners { waiters };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     for index in 0..store.partitions() {
         let sagas = SagaHandler::new(store.clone(), definitions.clone(), listeners.clone(), 1_000);

@@ -23,13 +23,14 @@ macro_rules! migration {
 }
 
 /// All migrations of an embedded store, in order.
-pub(super) static ALL: [Migration; 6] = [
+pub(super) static ALL: [Migration; 7] = [
     migration!("0001_shard"),
     migration!("0002_saga"),
     migration!("0003_participants"),
     migration!("0004_api"),
     migration!("0005_job"),
     migration!("0006_operators"),
+    migration!("0007_alert"),
 ];
 
 pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(), StoreError> {
