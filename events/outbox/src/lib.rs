@@ -6,7 +6,7 @@
 //! - [`bus`]: the Bus port: messages in and out of partitions
 //! - [`relay`]: how committed messages leave where the store is not the bus
 //! - [`shard`]: the loop of one shard: consume, decide, persist, relay
-//! - [`census`]: which shards are assigned
+//! - [`census`]: which shards are assigned; `trouble`: what people are told of one that does not get on
 //! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
 //! - [`clock`]: time as an input
 //! - [`sqlite`]: the embedded store, one file
@@ -19,6 +19,7 @@ pub mod bus;
 pub(crate) mod relay;
 pub mod shard;
 pub mod census;
+mod trouble;
 pub mod dead_letter;
 pub mod alert;
 pub mod clock;

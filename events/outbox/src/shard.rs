@@ -10,9 +10,9 @@ use crate::dead_letter::DeadLetter;
 use crate::relay::{self, Way};
 use crate::statement::Write;
 use crate::store::{Assignment, Commit, CommitError, Fence, ShardId, Store, StoreError};
+use crate::trouble::{self, Standing};
 use endstate_events::{Envelope, SCHEMA_VERSION, Topic};
 use futures_util::FutureExt as _;
-use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -128,6 +128,7 @@ pub struct Shard<H> {
     owned: Option<Owned>,
     backoff: Duration,
     seat: Seat,
+    standing: Standing,
 }
 
 struct Owned {
@@ -158,7 +159,8 @@ enum Failure {
 impl<H: Handler> Shard<H> {
     /// A shard that owns nothing yet; the first turn assigns it.
     pub fn new(id: ShardId, store: Arc<dyn Store>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, handler: H) -> Self {
-        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat: Seat::default() }
+        let standing = Standing::of(id);
+        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat: Seat::default(), standing }
     }
 
     /// Lets a census know whether the shard is assigned.
@@ -178,7 +180,10 @@ impl<H: Handler> Shard<H> {
             match self.turn().await {
                 Turn::Worked => {}
                 Turn::Idle => tokio::select! {
-                    () = self.wait() => {}
+                    waited = AssertUnwindSafe(self.wait()).catch_unwind() => if let Err(panic) = waited {
+                        let reason = trouble::panicked(&*panic).to_owned();
+                        tokio::time::sleep(self.doubt(true, &reason).await).await;
+                    },
                     () = stop.cancelled() => {}
                 },
                 Turn::Wait(pause) => tokio::select! {
@@ -213,23 +218,37 @@ impl<H: Handler> Shard<H> {
 
     /// Takes what is ready, decides and commits it.
     pub async fn turn(&mut self) -> Turn {
-        match self.try_turn().await {
-            Ok(turn) => {
+        let turned = AssertUnwindSafe(self.try_turn()).catch_unwind().await;
+        let (panicked, reason) = match turned {
+            Ok(Ok(turn)) => {
                 if turn == Turn::Worked {
                     self.backoff = BACKOFF_FIRST;
                 }
-                turn
+                return turn;
             }
-            Err(reason) => {
-                tracing::warn!(shard = %self.id, %reason, "E4030: shard is assigned again");
-                self.owned = None;
-                self.seat.take(false);
-                self.handler.rolled_back();
-                let pause = self.backoff;
-                self.backoff = (pause * 2).min(BACKOFF_MOST);
-                Turn::Wait(pause)
-            }
+            Ok(Err(reason)) => (false, reason),
+            Err(panic) => (true, trouble::panicked(&*panic).to_owned()),
+        };
+        Turn::Wait(self.doubt(panicked, &reason).await)
+    }
+
+    /// Forgets everything, so that the next turn assigns the shard again; returns the pause until then.
+    async fn doubt(&mut self, panicked: bool, reason: &str) -> Duration {
+        match panicked {
+            true => tracing::error!(shard = %self.id, %reason, "E4035: a shard's task panicked and is assigned again"),
+            false => tracing::warn!(shard = %self.id, %reason, "E4030: shard is assigned again"),
         }
+        self.owned = None;
+        self.seat.take(false);
+        // A panic may have left anything behind: assignment drops it.
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.handler.rolled_back())).ok();
+        let pause = self.backoff;
+        self.backoff = (pause * 2).min(BACKOFF_MOST);
+        // A single doubt is everyday life; one that does not pass, and a panic, are for people.
+        if panicked || pause == BACKOFF_MOST {
+            self.standing.tell(&*self.store, panicked, reason, self.clock.now_ms()).await;
+        }
+        pause
     }
 
     async fn try_turn(&mut self) -> Result<Turn, String> {
@@ -265,6 +284,7 @@ impl<H: Handler> Shard<H> {
 
     async fn assign(&mut self) -> Result<(), String> {
         let assignment = self.store.assign(self.id).await.map_err(|error| error.to_string())?;
+        self.standing.at(&assignment);
         self.handler.assigned(&assignment).await.map_err(|error| error.to_string())?;
         let way = Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms()).await?;
         let consumer =
@@ -299,6 +319,7 @@ impl<H: Handler> Shard<H> {
         if newer {
             // A newer record is not poison: wait for the newer program, and read it again then.
             tracing::error!(shard = %self.id, "E4031: a record of a newer schema version waits; upgrade this program");
+            self.standing.tell_newer(&*self.store, self.clock.now_ms()).await;
             for (topic, consumer) in &mut owned.consumers {
                 let read = records.iter().filter(|r| r.topic == *topic).map(|r| r.offset + 1).max();
                 let next = read.unwrap_or_else(|| owned.assignment.positions.of(*topic));
@@ -319,7 +340,9 @@ impl<H: Handler> Shard<H> {
         let (batch, mut dead_letters) = sort(part, before, now_ms);
         // A decision that panics is a record that cannot be handled; what it was working on is dropped with it.
         let decided = AssertUnwindSafe(self.handler.decide(&batch)).catch_unwind().await;
-        let outcome = match decided.unwrap_or_else(|panic| Err(DecideError::Data(panicked(&*panic)))) {
+        let outcome = match decided.unwrap_or_else(|panic| {
+            Err(DecideError::Data(format!("deciding it panicked: {}", trouble::panicked(&*panic))))
+        }) {
             Ok(outcome) => outcome,
             Err(DecideError::Data(reason)) => {
                 self.handler.rolled_back();
@@ -354,6 +377,7 @@ impl<H: Handler> Shard<H> {
         match self.store.commit(commit).await {
             Ok(_) => {
                 owned.assignment = fence.after();
+                self.standing.at(&owned.assignment);
                 owned.way.saved(now_ms);
                 self.handler.committed();
                 owned.way.publish(before.next_outbox_seq, packed).await.map_err(doubt)
@@ -371,11 +395,6 @@ impl<H: Handler> Shard<H> {
             }
         }
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("deciding it panicked: {}", text.unwrap_or("no reason given"))
 }
 
 fn is_newer(record: &Read) -> bool {

@@ -1,6 +1,7 @@
 //! The store, the bus and the shard loop together, on a real file.
 
 mod relay;
+mod trouble;
 
 use endstate_events::{Command, CommandKind, Direction, EffectId, Envelope, Environment, Json, Lane, Message, ReplyTo};
 use endstate_events::{SCHEMA_VERSION, SagaId, Side, Slot, Topic};
