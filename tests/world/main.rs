@@ -16,6 +16,7 @@
 //! - [`hazards`], [`archive`]: stories told by hand
 //! - [`three_ways`]: each step of each definition told twice, refused, undone
 
+mod rest;
 mod run;
 mod journey;
 mod act;

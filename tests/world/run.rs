@@ -10,7 +10,7 @@ use crate::system::{BEGIN_MS, Seen, System};
 use crate::template::Template;
 use endstate_events::{Lane, Operation, SagaId};
 use endstate_orchestrator::waiters::{Answer, Waiting};
-use endstate_outbox::{Outgoing, Turn};
+use endstate_outbox::Outgoing;
 use endstate_participants::operation::{self, Line};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -33,9 +33,6 @@ const CHAOS: u64 = 420;
 /// Rounds of the quiet part, after which a saga that has not ended is stuck.
 const QUIET: u64 = 4_000;
 
-/// Turns in a row of one shard at most.
-const TURNS: u32 = 200;
-
 /// One seed's world.
 pub(crate) struct World {
     pub(crate) system: System,
@@ -53,6 +50,7 @@ pub(crate) struct World {
     /// Whether faults are on.
     pub(crate) chaotic: bool,
     tries: BTreeMap<SagaId, u32>,
+    pub(crate) rounds: u64,
     acts: u64,
     pub(crate) journal: Vec<String>,
     pub(crate) coverage: Met,
@@ -122,6 +120,7 @@ impl World {
             asked: Vec::new(),
             chaotic: false,
             tries: BTreeMap::new(),
+            rounds: 0,
             acts: 0,
             journal: Vec::new(),
             coverage,
@@ -258,22 +257,6 @@ impl World {
         self.chaotic = on;
         lock(&self.faults).turn(on);
         self.provider.turn(on);
-    }
-
-    /// Turns every shard until it is idle; true when one worked.
-    async fn turn_all(&mut self) -> bool {
-        let mut worked = false;
-        for shard in 0..self.system.shard_count() {
-            // Bounded: a shard that can never go idle shows as a saga that does not end.
-            for _ in 0..TURNS {
-                if self.system.turn(shard).await == Turn::Idle {
-                    break;
-                }
-                worked = true;
-            }
-        }
-        self.collect_calls();
-        worked
     }
 
     pub(crate) fn crash(&mut self, name: &str) {

@@ -12,8 +12,8 @@ use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::alert::{self, Tried};
 use endstate_outbox::{
-    Alert, Bus as _, Clock, Commit, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store,
-    Turn, Write, dead_letter,
+    Alert, Bus as _, Clock, Commit, Handler as _, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore,
+    Statement, Store, Turn, Write, dead_letter,
 };
 use endstate_saga::definition::{Source, body_hash, shipped};
 use endstate_saga::saga::Saga;
@@ -199,12 +199,25 @@ impl System {
     }
 }
 
+/// Turns of one shard until it is idle at most; the longest test takes some thousands.
+const TURNS: u32 = 100_000;
+
+/// Doubts in a row at most: here no store fails for long.
+const DOUBTS: u32 = 10;
+
 async fn until_idle(mut shard: Shard<SagaHandler>) -> Shard<SagaHandler> {
-    loop {
+    let mut doubts = 0;
+    for _ in 0..TURNS {
         match shard.turn().await {
-            Turn::Worked => {}
+            Turn::Worked => doubts = 0,
             Turn::Idle => return shard,
-            Turn::Wait(pause) => tokio::time::sleep(pause).await,
+            Turn::Wait(pause) => {
+                doubts += 1;
+                assert!(doubts <= DOUBTS, "a shard is assigned again and again; its reasons are in the log");
+                tokio::time::sleep(pause).await;
+            }
         }
     }
+    let handler = shard.handler();
+    panic!("a shard does not come to rest: {} sagas in motion, due {:?}", handler.in_motion(), handler.due_ms());
 }

@@ -45,11 +45,19 @@ impl System {
         let mut tasks = tokio::task::JoinSet::new();
         for mut shard in self.shards.drain(..) {
             tasks.spawn(async move {
-                while shard.turn().await != Turn::Idle {}
-                shard
+                let open = until_idle(&mut shard).await;
+                (shard, open)
             });
         }
-        self.shards = tasks.join_all().await;
+        let (shards, open): (_, Vec<_>) = tasks.join_all().await.into_iter().unzip();
+        self.shards = shards;
+        let open: Vec<_> = open.into_iter().flatten().collect();
+        if !open.is_empty() {
+            let letters = dead_letter::list(&*self.store, 0, 3).await.unwrap();
+            let unread: Vec<_> =
+                (0..self.store.partitions()).map(|p| self.store.bus().lag(Topic::Commands, p)).collect();
+            panic!("shards that do not come to rest: {open:?}; unread commands: {unread:?}; dead letters: {letters:?}");
+        }
     }
 
     pub(crate) async fn send(&self, commands: &[Command]) {

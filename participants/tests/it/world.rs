@@ -1,6 +1,8 @@
 //! Short ways to say what a saga sends, and a desk that keeps everything, as a store would.
 
 use endstate_events::*;
+use endstate_outbox::{Shard, Turn};
+use endstate_participants::Participants;
 use endstate_participants::decide;
 use endstate_participants::desk::{Desk, Job};
 use endstate_participants::operation::{self, Line};
@@ -131,4 +133,27 @@ pub(crate) fn check_books(desk: &Desk) {
         *sums.entry(account.asset.clone()).or_default() += account.posted;
     }
     assert!(sums.values().all(|sum| *sum == 0), "{sums:?}");
+}
+
+/// Turns of one shard until it is idle at most; the longest test takes some dozens.
+const TURNS: u32 = 1_000;
+
+/// Doubts in a row at most: here no store fails for long.
+const DOUBTS: u32 = 20;
+
+/// What a shard still did when its bounds were used up.
+pub(crate) async fn until_idle(shard: &mut Shard<Participants>) -> Option<Turn> {
+    let mut doubts = 0;
+    let mut last = Turn::Idle;
+    for _ in 0..TURNS {
+        last = shard.turn().await;
+        doubts = if matches!(last, Turn::Wait(_)) { doubts + 1 } else { 0 };
+        if last == Turn::Idle {
+            return None;
+        }
+        if doubts == DOUBTS {
+            break;
+        }
+    }
+    Some(last)
 }
