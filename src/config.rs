@@ -9,6 +9,7 @@ use endstate_participants::handler::Settings;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -105,9 +106,20 @@ pub(crate) struct Participants {
     pub(crate) hold_release_percent: u8,
     pub(crate) calls_at_once: usize,
     pub(crate) calls_waiting: usize,
+    pub(crate) addresses: String,
 }
 
 impl Participants {
+    /// Where HTTP participants live, by name.
+    pub(crate) fn addresses(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let pair = |text: &str| {
+            let (name, url) = text.split_once('=')?;
+            (!name.is_empty()).then(|| (name.to_owned(), url.to_owned()))
+        };
+        let wrong = |text: &str| format!("participants.addresses: `{text}` is not NAME=ADDRESS");
+        self.addresses.split_whitespace().map(|text| pair(text).with_context(|| wrong(text))).collect()
+    }
+
     /// For the participants' shards.
     pub(crate) fn settings(&self) -> Settings {
         Settings {

@@ -98,7 +98,14 @@ async fn assemble(
     drain: &Drain,
 ) -> anyhow::Result<(axum::Router, String)> {
     let (provider_url, secret) = provider(node, config, address).await?;
-    let outdoors = Outdoors::new(config, &provider_url, &secret, node.definitions.clone(), node.clock.clone())?;
+    let outdoors = Outdoors::new(
+        config,
+        &provider_url,
+        &secret,
+        node.definitions.clone(),
+        node.store.clone(),
+        node.clock.clone(),
+    )?;
     let bus: Arc<dyn Bus> = node.store.bus();
     let calls = node.take_calls().context("the node was assembled before")?;
     let caller = Caller::new(Arc::new(outdoors), bus.clone(), node.clock.clone(), calls);

@@ -18,6 +18,10 @@ pub struct Command {
     pub number: String,
     /// The definition's name.
     pub definition: String,
+    /// The version that the saga runs: its catalogue says how the participant is reached and what it answers. 0 in
+    /// commands of no saga.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub definition_version: u32,
     /// Routing key: what the action touches. Confirm, release and ask reuse the hold's.
     pub key: String,
     /// The payload, evaluated once and recorded; an undo gets its step's payload again.
@@ -35,6 +39,11 @@ impl Command {
     pub fn saga(&self) -> SagaId {
         self.effect_id.saga
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_none(version: &u32) -> bool {
+    *version == 0
 }
 
 /// Why a command is sent.

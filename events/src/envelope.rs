@@ -42,6 +42,10 @@ impl Envelope {
 /// Everything that travels on the bus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data", rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "commands are as frequent as inputs; a box each would cost more than it saves"
+)]
 pub enum Message {
     /// To a saga (topics `start` and `progress`), replies included.
     Input(Input),

@@ -19,27 +19,8 @@ fn actor() -> Actor {
     Actor { subject: "u-7".into(), role: "owner".into() }
 }
 
-/// One message of every kind, by the name of its golden file.
-fn messages() -> Vec<(&'static str, Message)> {
-    let reply_to = ReplyTo { topic: Topic::Progress, partition: 3 };
-    let with = serde_json::json!({ "unit": "sku-1", "quantity": 2 });
-    let command = |kind, direction, of| {
-        Message::Command(Command {
-            effect_id: effect(direction),
-            kind,
-            participant: "stock".into(),
-            action: if kind == CommandKind::Undo { "release".into() } else { "hold".into() },
-            number: "o-1".into(),
-            definition: "flash_sale_order".into(),
-            key: "sku-1".into(),
-            with: with.clone(),
-            of,
-            reply_to,
-        })
-    };
-    let forward = Forward { effect_id: effect(Direction::Do), with: with.clone(), reply: serde_json::Value::Null };
-    let reply = |verdict| Reply { effect_id: effect(Direction::Do), verdict };
-    let start = Start {
+fn start(reply_to: ReplyTo) -> Start {
+    Start {
         definition: "flash_sale_order".into(),
         version: 1,
         number: "o-1".into(),
@@ -52,14 +33,38 @@ fn messages() -> Vec<(&'static str, Message)> {
             snapshot: serde_json::json!({ "input": {} }),
             caller: Some((effect(Direction::Do), reply_to)),
         }),
+    }
+}
+
+/// One message of every kind, by the name of its golden file.
+fn messages() -> Vec<(&'static str, Message)> {
+    let reply_to = ReplyTo { topic: Topic::Progress, partition: 3 };
+    let with = serde_json::json!({ "unit": "sku-1", "quantity": 2 });
+    let command = |definition_version, kind, direction, of| {
+        Message::Command(Command {
+            effect_id: effect(direction),
+            kind,
+            participant: "stock".into(),
+            action: if kind == CommandKind::Undo { "release".into() } else { "hold".into() },
+            number: "o-1".into(),
+            definition: "flash_sale_order".into(),
+            definition_version,
+            key: "sku-1".into(),
+            with: with.clone(),
+            of,
+            reply_to,
+        })
     };
+    let forward = Forward { effect_id: effect(Direction::Do), with: with.clone(), reply: serde_json::Value::Null };
+    let reply = |verdict| Reply { effect_id: effect(Direction::Do), verdict };
     let operate =
         |operation| input(InputBody::Operate { operation, reason: "asked by the buyer".into(), actor: actor() });
     vec![
-        ("command_do", command(CommandKind::Do, Direction::Do, None)),
-        ("command_undo", command(CommandKind::Undo, Direction::Undo, Some(forward))),
-        ("command_ask", command(CommandKind::Ask, Direction::Do, None)),
-        ("start", input(InputBody::Start(Box::new(start)))),
+        ("command_do", command(0, CommandKind::Do, Direction::Do, None)),
+        ("command_of_a_version", command(2, CommandKind::Do, Direction::Do, None)),
+        ("command_undo", command(0, CommandKind::Undo, Direction::Undo, Some(forward))),
+        ("command_ask", command(0, CommandKind::Ask, Direction::Do, None)),
+        ("start", input(InputBody::Start(Box::new(start(reply_to))))),
         ("reply_done", input(InputBody::Reply(reply(Verdict::Done { data: with.clone() })))),
         (
             "reply_refused",

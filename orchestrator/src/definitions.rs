@@ -1,6 +1,5 @@
 //! The definitions a store knows: immutable by (name, version), one active version per name, switched at run time.
 
-use endstate_events::Catalogue;
 use endstate_outbox::{Commit, CommitError, Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
 use rustc_hash::FxHashMap;
@@ -160,18 +159,6 @@ impl Definitions {
         });
         list.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         list
-    }
-
-    /// The catalogues of all active definitions together, for whoever must reach participants.
-    #[must_use]
-    pub fn catalogue(&self) -> Catalogue {
-        let mut all = Catalogue::default();
-        self.read(|known| {
-            for definition in known.definitions.values() {
-                all.participants.extend(definition.catalogue().participants.clone());
-            }
-        });
-        all
     }
 
     /// Loads a definition; the same text again is no change. A new name is activated at once. Compiling takes

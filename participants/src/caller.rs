@@ -31,10 +31,10 @@ pub trait Outside: Send + Sync + 'static {
     async fn ask(&self, command: &Command, lane: Lane) -> Verdict;
 }
 
-/// Finds who is called for a participant's name.
+/// Finds who is called for a command.
 pub trait Directory: Send + Sync + 'static {
-    /// The party behind the name, if it is known.
-    fn find(&self, participant: &str) -> Option<Arc<dyn Outside>>;
+    /// The participant that the command names, as its definition's version knows it; none when nobody does.
+    fn find(&self, command: &Command) -> Option<Arc<dyn Outside>>;
 }
 
 /// Runs calls, bounded per participant.
@@ -125,7 +125,7 @@ impl Caller {
     }
 
     fn perform(&self, task: Task) -> impl Future<Output = Finished> + Send + use<> {
-        let outside = self.directory.find(&task.call.command.participant);
+        let outside = self.directory.find(&task.call.command);
         let (bus, clock) = (Arc::clone(&self.bus), Arc::clone(&self.clock));
         async move {
             let Task { call, shard, resumed } = task;

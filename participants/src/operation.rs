@@ -72,6 +72,7 @@ pub fn messages(
                 action: line.action.clone(),
                 number: operation.to_owned(),
                 definition: STEP.to_owned(),
+                definition_version: 0,
                 key: key.to_owned(),
                 with: line.with.clone(),
                 of: None,

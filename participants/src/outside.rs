@@ -1,9 +1,9 @@
 //! Participants elsewhere, over HTTP: `POST {url}/{action}` with the command and `Idempotency-Key`, and
 //! `GET {url}/effects/{effect id}` to ask. docs/participants.md is the contract.
 
-use crate::caller::{Directory, Outside};
+use crate::caller::Outside;
 use async_trait::async_trait;
-use endstate_events::{Catalogue, Command, EffectId, Json, Lane, Transport, Verdict};
+use endstate_events::{Command, EffectId, Json, Lane, Verdict};
 use endstate_http::{Trust, outgoing, strict_json};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use rustc_hash::FxHashMap;
@@ -21,10 +21,11 @@ pub fn client(trust: &Trust, timeout: Duration) -> Result<Client, reqwest::Error
     trust.builder().timeout(timeout).connect_timeout(timeout.min(Duration::from_secs(3))).build()
 }
 
-/// Everybody that can be called: built-in parties by name, and the HTTP participants of the catalogue.
+/// Everybody that can be called: built-in parties by name, and HTTP participants by their address.
 pub struct Outsides {
     builtin: FxHashMap<&'static str, Arc<dyn Outside>>,
-    http: RwLock<FxHashMap<String, Arc<dyn Outside>>>,
+    /// By address and time limit. Addresses are few: they stand in catalogues and in the configuration.
+    http: RwLock<FxHashMap<(String, u64), Arc<HttpParticipant>>>,
     trust: Trust,
 }
 
@@ -36,24 +37,21 @@ impl Outsides {
         Self { builtin, http: RwLock::default(), trust }
     }
 
-    /// Adds the HTTP participants of a catalogue; one of the same name is replaced.
-    pub fn learn(&self, catalogue: &Catalogue) -> Result<(), OutsideError> {
-        let mut learned: Vec<(String, Arc<dyn Outside>)> = Vec::new();
-        for (name, participant) in &catalogue.participants {
-            if let Transport::Http { url, timeout_ms } = &participant.transport {
-                let participant = HttpParticipant::new(url, Duration::from_millis(*timeout_ms), &self.trust)?;
-                learned.push((name.clone(), Arc::new(participant)));
-            }
-        }
-        self.http.write().unwrap_or_else(PoisonError::into_inner).extend(learned);
-        Ok(())
+    /// A built-in party, if the name is one's.
+    #[must_use]
+    pub fn builtin(&self, participant: &str) -> Option<Arc<dyn Outside>> {
+        self.builtin.get(participant).cloned()
     }
-}
 
-impl Directory for Outsides {
-    fn find(&self, participant: &str) -> Option<Arc<dyn Outside>> {
-        let http = self.http.read().unwrap_or_else(PoisonError::into_inner);
-        self.builtin.get(participant).or_else(|| http.get(participant)).cloned()
+    /// The participant at an address; its connections are kept.
+    pub fn at(&self, url: &str, timeout_ms: u64) -> Result<Arc<HttpParticipant>, OutsideError> {
+        let key = (url.to_owned(), timeout_ms);
+        if let Some(known) = self.http.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let made = Arc::new(HttpParticipant::new(url, Duration::from_millis(timeout_ms), &self.trust)?);
+        let mut http = self.http.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(http.entry(key).or_insert(made)))
     }
 }
 

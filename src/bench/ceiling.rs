@@ -128,6 +128,7 @@ fn token_message(topic: Topic, partition: u16, saga: Uuid, hop: u8) -> Outgoing 
             action: "reserve".into(),
             number: "bench-00000000".into(),
             definition: "bench_saga".into(),
+            definition_version: 1,
             key: "bench-00000000".into(),
             with: serde_json::json!({ "fail": false }),
             of: None,

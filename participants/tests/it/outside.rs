@@ -45,8 +45,8 @@ impl Outside for Scripted {
 struct One(Arc<dyn Outside>);
 
 impl Directory for One {
-    fn find(&self, participant: &str) -> Option<Arc<dyn Outside>> {
-        (participant != "nobody").then(|| self.0.clone())
+    fn find(&self, command: &Command) -> Option<Arc<dyn Outside>> {
+        (command.participant != "nobody").then(|| self.0.clone())
     }
 }
 
@@ -287,21 +287,19 @@ async fn the_tutorials_participant_keeps_the_contract() {
 }
 
 #[test]
-fn the_catalogue_tells_who_is_called_over_http() {
+fn a_participant_is_kept_by_its_address_and_wrong_addresses_are_refused() {
     let none: Arc<dyn Outside> = Arc::new(Scripted::default());
     let outsides = Outsides::new(none.clone(), none, Trust::system());
-    let participant = |url: &str| Participant {
-        description: String::new(),
-        transport: Transport::Http { url: url.into(), timeout_ms: 100 },
-        actions: [].into(),
-        events: [].into(),
-    };
-    let catalogue = |url: &str| Catalogue { participants: [("wrap".to_owned(), participant(url))].into() };
-    assert!(outsides.find("wrap").is_none());
-    outsides.learn(&catalogue("http://127.0.0.1:1/x/")).unwrap();
-    outsides.learn(&catalogue("https://wrap.example/x/")).unwrap();
-    assert!(outsides.find("wrap").is_some() && outsides.find("payment").is_some());
-    for wrong in ["", "gift", "ftp://host/", "https://", "file:///etc/passwd"] {
-        assert!(outsides.learn(&catalogue(wrong)).is_err(), "{wrong}");
+    assert!(outsides.builtin("payment").is_some() && outsides.builtin("gift_wrap").is_none());
+    let [first, again, elsewhere, slower] = [
+        ("http://127.0.0.1:1/x/", 100),
+        ("http://127.0.0.1:1/x/", 100),
+        ("https://wrap.example/x/", 100),
+        ("http://127.0.0.1:1/x/", 200),
+    ]
+    .map(|(url, timeout_ms)| outsides.at(url, timeout_ms).unwrap());
+    assert!(Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first, &elsewhere) && !Arc::ptr_eq(&first, &slower));
+    for wrong in ["ftp://x/", "no address", "http://", "unix:/x", ""] {
+        assert!(outsides.at(wrong, 100).is_err(), "{wrong}");
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn tell(n: u64, call: &str, key: &str, with: Json) -> Command {
         action: action.into(),
         number: n.to_string(),
         definition: "test".into(),
+        definition_version: 1,
         key: key.into(),
         with,
         of: None,

@@ -36,6 +36,7 @@ fn command(name: &str) -> Arc<Envelope> {
             action: "hold".into(),
             number: "n".into(),
             definition: "d".into(),
+            definition_version: 1,
             key: "k".into(),
             with: Json::Null,
             of: None,
