@@ -33,3 +33,9 @@ pub use query::Params;
 pub use scope::Scope;
 pub use time::Timestamp;
 pub use token::{NewToken, Token, Tokens};
+
+/// All SQL of this crate.
+#[must_use]
+pub fn statements() -> Vec<&'static endstate_outbox::Statement> {
+    token::STATEMENTS.to_vec()
+}

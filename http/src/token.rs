@@ -38,6 +38,9 @@ static LIST: Statement = Statement {
           t.revoked_ms from api_token t, r order by t.created_ms, t.id",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&INSERT, &REVOKE, &LIST];
+
 /// A token as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {

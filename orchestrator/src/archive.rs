@@ -55,6 +55,9 @@ static DELETE_VIEW: Statement = Statement {
     sql: "delete from saga_view where saga in ({rows})",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&ENDED, &DELETE_SAGAS, &DELETE_EVENTS, &DELETE_VIEW];
+
 /// Knows what participants still hold for sagas.
 #[async_trait]
 pub trait Holders: Send + Sync + 'static {

@@ -30,6 +30,9 @@ static ACTIVATE: Statement = Statement {
           activated_ms = excluded.activated_ms",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&ALL, &INSERT, &ACTIVATE];
+
 /// Every definition of a store, in memory.
 pub struct Definitions {
     store: Arc<dyn Store>,

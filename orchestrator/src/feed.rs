@@ -30,6 +30,9 @@ static OLDEST: Statement = Statement {
           where e.topic = r.topic and e.partition = r.partition), 0) from r order by r.partition",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&LOAD, &OLDEST];
+
 /// The next offset in every partition of the topic of domain events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(Vec<i64>);

@@ -66,6 +66,9 @@ static RUNS: Statement = Statement {
           where j.job = r.job and j.id < r.before_id order by j.id desc limit (select page from r)",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&TAKE, &GIVE, &ABANDON, &BEGIN, &END, &RUNS];
+
 /// Work that the clock, or a person, starts.
 #[async_trait]
 pub trait Job: Send + Sync + 'static {

@@ -31,3 +31,21 @@ pub mod sweep;
 pub mod orphan;
 pub mod archive;
 pub mod alert;
+
+/// All SQL of this crate.
+#[must_use]
+pub fn statements() -> Vec<&'static endstate_outbox::Statement> {
+    [
+        definitions::STATEMENTS,
+        persist::STATEMENTS,
+        view::sql::STATEMENTS,
+        feed::STATEMENTS,
+        http::admin::STATEMENTS,
+        http::health::STATEMENTS,
+        job::STATEMENTS,
+        sweep::STATEMENTS,
+        orphan::STATEMENTS,
+        archive::STATEMENTS,
+    ]
+    .concat()
+}

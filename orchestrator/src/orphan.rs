@@ -29,6 +29,9 @@ static TRIED: Statement = Statement {
 static DELETE: Statement =
     Statement { name: "orphan.delete", columns: &[Kind::Int], sql: "delete from orphan where id in ({rows})" };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&WAITING, &TRIED, &DELETE];
+
 /// Sends orphans whose saga has turned up, and tells people of the others.
 pub struct Orphans {
     gateway: Gateway,

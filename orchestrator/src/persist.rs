@@ -87,6 +87,21 @@ static TIMELINE: Statement = Statement {
           order by e.version",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[
+    &LOAD_SAGAS,
+    &LOAD_NUMBERS,
+    &DUE,
+    &IN_MOTION,
+    &CLAIM,
+    &INSERT_SAGAS,
+    &UPDATE_SAGAS,
+    &INSERT_EVENTS,
+    &INSERT_ORPHANS,
+    &INSERT_DISCREPANCIES,
+    &TIMELINE,
+];
+
 /// A saga's row.
 #[derive(Clone, Debug)]
 pub struct Stored {

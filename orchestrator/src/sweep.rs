@@ -16,6 +16,9 @@ static OVERDUE: Statement = Statement {
           order by s.due limit (select page from r)",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&OVERDUE];
+
 /// Finds sagas past their time and pushes them.
 pub struct Sweep {
     gateway: Gateway,

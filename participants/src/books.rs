@@ -10,16 +10,19 @@ use crate::ledger::AccountKind;
 static ACCOUNTS: Statement = Statement {
     name: "books.read_accounts",
     columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select a.asset, a.kind, sum(a.posted), sum(a.pending) from r cross join account a \
+    sql: "with r(one) as ({rows}) select a.asset, a.kind, cast(sum(a.posted) as bigint), cast(sum(a.pending) as bigint) from r cross join account a \
           group by a.asset, a.kind",
 };
 
 static TOKENS: Statement = Statement {
     name: "books.read_tokens",
     columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select substr(t.id, 1, instr(t.id, ':') - 1), t.state, count(*) \
+    sql: "with r(one) as ({rows}) select substr(t.id, 1, {instr|strpos}(t.id, ':') - 1), t.state, count(*) \
           from r cross join token t group by 1, 2",
 };
+
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&ACCOUNTS, &TOKENS];
 
 /// One asset. Amounts are units, points, tokens, or minor units of money.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]

@@ -12,6 +12,9 @@ static HOLDING: Statement = Statement {
           or exists (select 1 from call c where c.id >= r.low and c.id < r.high)",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&HOLDING];
+
 /// Those of `sagas` for which something is held, or a call to an outside party is open.
 pub async fn of(store: &dyn Store, sagas: &[SagaId]) -> Result<Vec<SagaId>, StoreError> {
     let mut rows = Rows::new();

@@ -248,6 +248,9 @@ static OPERATION: Statement = Statement {
           from r cross join operation o where o.operation = r.operation order by o.line",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&OPERATION];
+
 /// What one line asked for and what came of it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LineResult {

@@ -45,3 +45,9 @@ pub mod books;
 pub mod http;
 
 pub use handler::{HandOver, Participants, Settings};
+
+/// All SQL of this crate.
+#[must_use]
+pub fn statements() -> Vec<&'static endstate_outbox::Statement> {
+    [storage::STATEMENTS, holding::STATEMENTS, books::STATEMENTS, http::STATEMENTS].concat()
+}

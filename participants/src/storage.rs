@@ -181,6 +181,28 @@ static INSERT_OPERATIONS: Statement = Statement {
           where operation.verdict = 'unknown'",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[
+    &READ_EFFECTS,
+    &READ_ACCOUNTS,
+    &READ_TRANSFERS,
+    &READ_TOKENS,
+    &READ_CALLS,
+    &READ_OPEN_CALLS,
+    &READ_OLD_HOLDS,
+    &ASKED_HOLDS,
+    &INSERT_EFFECTS,
+    &CHANGE_EFFECTS,
+    &INSERT_ACCOUNTS,
+    &CHANGE_ACCOUNTS,
+    &INSERT_TRANSFERS,
+    &INSERT_TOKENS,
+    &CHANGE_TOKENS,
+    &INSERT_CALLS,
+    &DELETE_CALLS,
+    &INSERT_OPERATIONS,
+];
+
 /// Everything the desk changed, as writes in an order that the constraints accept.
 pub(crate) fn writes(desk: &Desk, now_ms: i64) -> Vec<Write> {
     let shard = Value::Int(desk.shard.into());

@@ -94,7 +94,7 @@ struct Tenth {
 static OPEN: Statement = Statement {
     name: "bench.open",
     columns: &[Kind::Text],
-    sql: "with r(phase) as ({rows}) select count(*), coalesce(sum(s.phase = r.phase), 0) from saga s, r",
+    sql: "with r(phase) as ({rows}) select count(*), cast(coalesce(sum(case when s.phase = r.phase then 1 else 0 end), 0) as bigint) from saga s, r",
 };
 
 /// Runs it and returns the report.

@@ -191,7 +191,7 @@ fn links_in_documents_lead_somewhere() {
 
 #[test]
 fn the_readme_and_the_check_run_the_same_tests() {
-    let command = "cargo test --workspace\n";
+    let command = "scripts/test\n";
     for path in ["README.md", "CONTRIBUTING.md", ".ci/run"] {
         assert!(read(path).contains(command), "{path} does not hold the line `{}`", command.trim());
     }

@@ -125,6 +125,9 @@ static OLD: Statement = Statement {
     sql: "with r(before_ms) as ({rows}) select count(*) from r cross join alert a where a.told_ms < r.before_ms",
 };
 
+/// All of them, see [`crate::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&INSERT, &WAITING, &TOLD, &AGAIN, &PURGE, &OLD];
+
 /// The rows of alerts, for the transaction of what they tell of; one that is there already stays as it is.
 #[must_use]
 pub fn write(alerts: &[Alert]) -> Option<Write> {

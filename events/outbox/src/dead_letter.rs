@@ -32,6 +32,22 @@ pub static INSERT: Statement = Statement {
           on conflict (topic, partition, read_offset) do nothing",
 };
 
+/// The rows that [`INSERT`] takes.
+pub(crate) fn rows(letters: Vec<DeadLetter>) -> Rows {
+    let mut rows = Rows::new();
+    for letter in letters {
+        rows.push([
+            letter.topic.label().into(),
+            i64::from(letter.partition).into(),
+            letter.offset.into(),
+            letter.bytes.into(),
+            letter.reason.into(),
+            letter.time_ms.into(),
+        ]);
+    }
+    rows
+}
+
 static LIST: Statement = Statement {
     name: "dead_letter.list",
     columns: &[Kind::Int, Kind::Int],
@@ -54,6 +70,9 @@ static REPLAYED: Statement = Statement {
           set replayed_ms = r.now_ms, replayed_by = r.actor, replay_reason = r.reason from r \
           where dead_letter.id = r.id and dead_letter.replayed_ms is null",
 };
+
+/// All of them, see [`crate::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&INSERT, &LIST, &ONE, &REPLAYED];
 
 /// A stored dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
 //! - [`clock`]: time as an input
 //! - [`sqlite`]: the embedded store, one file
+//! - [`postgres`]: the store of many processes
 //! - [`local`]: the embedded bus, over the outbox of that file
 //! - [`kafka`]: the bus of many processes
 
@@ -24,6 +25,7 @@ pub mod dead_letter;
 pub mod alert;
 pub mod clock;
 pub mod sqlite;
+pub mod postgres;
 pub mod local;
 pub mod kafka;
 
@@ -34,7 +36,14 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::DeadLetter;
 pub use kafka::{KafkaBus, KafkaSettings};
 pub use local::LocalBus;
+pub use postgres::PostgresStore;
 pub use shard::{Batch, DecideError, Handler, Outcome, Poisoned, Shard, Turn};
 pub use sqlite::SqliteStore;
-pub use statement::{Kind, Row, Rows, Statement, Value, Write};
+pub use statement::{Dialect, Kind, Row, Rows, Statement, Value, Write};
 pub use store::{Assignment, Commit, CommitError, Fence, Positions, ShardId, Store, StoreError};
+
+/// The SQL of this crate that every store must bear; [`SqliteStore`] and [`PostgresStore`] have some of their own.
+#[must_use]
+pub fn statements() -> Vec<&'static Statement> {
+    [dead_letter::STATEMENTS, alert::STATEMENTS].concat()
+}

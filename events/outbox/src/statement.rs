@@ -27,7 +27,39 @@ pub struct Statement {
     pub columns: &'static [Kind],
     /// SQL with `{rows}` where the relation of the given rows goes, as in
     /// `with r(id, status) as ({rows}) update saga set status = r.status from r where saga.id = r.id`.
+    /// Where the dialects differ, `{one|other}` holds SQLite's words and PostgreSQL's.
     pub sql: &'static str,
+}
+
+/// Whose SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// The embedded store's.
+    Sqlite,
+    /// PostgreSQL's.
+    Postgres,
+}
+
+impl Statement {
+    /// The SQL in one dialect, `{rows}` still in it.
+    #[must_use]
+    pub fn text(&self, dialect: Dialect) -> String {
+        let mut text = String::with_capacity(self.sql.len());
+        let mut rest = self.sql;
+        while let Some((before, after)) = rest.split_once('{') {
+            text.push_str(before);
+            let (inside, behind) = after.split_once('}').unwrap_or((after, ""));
+            match inside.split_once('|') {
+                Some((sqlite, postgres)) => {
+                    text.push_str(if dialect == Dialect::Sqlite { sqlite } else { postgres });
+                }
+                None => text.extend(["{", inside, "}"]),
+            }
+            rest = behind;
+        }
+        text.push_str(rest);
+        text
+    }
 }
 
 /// One cell.
@@ -167,5 +199,18 @@ impl Write {
     #[must_use]
     pub fn any(statement: &'static Statement, rows: Rows) -> Self {
         Self { statement, rows, expect: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_may_have_words_of_each_dialect() {
+        let sql = "with r(a) as ({rows}) select {instr|strpos}(r.a, ':') from r";
+        let statement = Statement { name: "test", columns: &[Kind::Text], sql };
+        assert_eq!(statement.text(Dialect::Sqlite), "with r(a) as ({rows}) select instr(r.a, ':') from r");
+        assert_eq!(statement.text(Dialect::Postgres), "with r(a) as ({rows}) select strpos(r.a, ':') from r");
     }
 }

@@ -31,6 +31,9 @@ static SHARDS: Statement = Statement {
           order by s.side, s.shard",
 };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&DISCREPANCIES, &SHARDS];
+
 /// A record that nobody could handle.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DeadLetterBody {

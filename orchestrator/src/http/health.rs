@@ -12,6 +12,9 @@ use std::time::Duration;
 static PING: Statement =
     Statement { name: "api.ping", columns: &[Kind::Int], sql: "with r(one) as ({rows}) select one from r" };
 
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[&PING];
+
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
 
 /// A store slower than this is not ready.

@@ -6,7 +6,7 @@
 
 pub mod projector;
 pub mod list;
-mod sql;
+pub(crate) mod sql;
 
 use endstate_events::{Json, Lane, SagaId};
 use endstate_outbox::Value;

@@ -23,7 +23,7 @@ pub(super) static SAGAS: Statement = Statement {
     name: "view.read_sagas",
     columns: &[Kind::Id],
     sql: "with r(id) as ({rows}) select s.id, s.version, s.state, v.version, v.search, v.started_ms from r \
-          cross join saga s on s.id = r.id left join saga_view v on v.saga = s.id",
+          {cross join|join} saga s on s.id = r.id left join saga_view v on v.saga = s.id",
 };
 
 /// A page of all sagas, for a rebuild.
@@ -174,3 +174,26 @@ lists! {
     BY_NUMBER     "view.list_by_number"     "saga_view v" "v.number >= r.number and v.number < r.number_end";
     BY_SEARCH     "view.list_by_search"     "saga_search k cross join saga_view v" "k.name = r.search_name and k.value = r.search_value and v.saga = k.saga";
 }
+
+/// All of them, see [`endstate_outbox::statement`].
+pub(crate) static STATEMENTS: &[&Statement] = &[
+    &CHANGED,
+    &SAGAS,
+    &ALL_SAGAS,
+    &UPSERT,
+    &ADD_SEARCH,
+    &DROP_SEARCH,
+    &SAVE,
+    &POSITIONS,
+    &EMPTY_VIEW,
+    &EMPTY_SEARCH,
+    &ONE,
+    &OF_ORDER,
+    &BY_NOTHING,
+    &BY_DEFINITION,
+    &BY_STATUS,
+    &BY_OPEN_PHASE,
+    &BY_OWNER,
+    &BY_NUMBER,
+    &BY_SEARCH,
+];

@@ -113,6 +113,11 @@ impl SqliteStore {
         self.ask(writer::Ask::Purge(below)).await
     }
 
+    /// Whether the database takes the statement: it is prepared and not run.
+    pub async fn prepare(&self, statement: &'static Statement) -> Result<(), StoreError> {
+        render::prepare(statement, &self.readers).await.map_err(failed(statement.name))
+    }
+
     async fn ask(&self, ask: writer::Ask) -> Result<i64, StoreError> {
         let (answer, answered) = oneshot::channel();
         let gone = || StoreError::Failed { statement: "ask".into(), reason: "the writer has stopped".into() };

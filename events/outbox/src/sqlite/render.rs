@@ -3,12 +3,13 @@
 //! The writer runs a statement once per row. A reader gets all rows at once: their number is rounded up to a size class
 //! and the rest filled with null rows that a filter drops, so that a handful of prepared statements serves every batch.
 
-use crate::statement::{Row, Rows, Statement, Value};
+use crate::statement::{Dialect, Row, Rows, Statement, Value};
 use rustc_hash::FxHashMap;
 use sqlx::query::Query;
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Column as _, Decode as _, Row as _, TypeInfo as _, Value as _, ValueRef as _,
+    Arguments as _, AssertSqlSafe, Column as _, Decode, Executor as _, Row as _, SqlSafeStr as _, TypeInfo as _,
+    Value as _, ValueRef as _,
 };
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -50,7 +51,7 @@ fn render(statement: &Statement, size: usize) -> String {
     if size > 1 {
         relation.push_str(") where column1 is not null");
     }
-    statement.sql.replace("{rows}", &relation)
+    statement.text(Dialect::Sqlite).replace("{rows}", &relation)
 }
 
 /// SQLite keeps a journal of what one statement changes when it may touch several rows and end in a broken constraint,
@@ -90,6 +91,14 @@ pub(super) fn query<'q>(statement: &'static Statement, rows: &Rows) -> Query<'q,
     sqlx::query_with(AssertSqlSafe(reading(statement, size)), arguments)
 }
 
+/// Prepares the statement as a writer and as a reader would.
+pub(super) async fn prepare(statement: &'static Statement, readers: &SqlitePool) -> Result<(), sqlx::Error> {
+    for sql in [writing(statement), reading(statement, SIZES[1])] {
+        readers.acquire().await?.prepare(AssertSqlSafe(sql).into_sql_str()).await?;
+    }
+    Ok(())
+}
+
 /// A row as SQLite returned it; blobs are UUIDs.
 pub(super) fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
     (0..row.columns().len())
@@ -102,12 +111,14 @@ pub(super) fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
                 |error| sqlx::Error::ColumnDecode { index: row.column(index).name().to_owned(), source: error };
             let value = raw.to_owned();
             match value.type_info().name() {
-                "INTEGER" | "BOOLEAN" => i64::decode(value.as_ref()).map(Value::Int).map_err(decode),
+                "INTEGER" | "BOOLEAN" => {
+                    <i64 as Decode<Sqlite>>::decode(value.as_ref()).map(Value::Int).map_err(decode)
+                }
                 "BLOB" => {
-                    let bytes = <&[u8]>::decode(value.as_ref()).map_err(decode)?;
+                    let bytes = <&[u8] as Decode<Sqlite>>::decode(value.as_ref()).map_err(decode)?;
                     uuid::Uuid::from_slice(bytes).map(Value::Id).map_err(|error| decode(error.into()))
                 }
-                _ => <&str>::decode(value.as_ref()).map(Value::from).map_err(decode),
+                _ => <&str as Decode<Sqlite>>::decode(value.as_ref()).map(Value::from).map_err(decode),
             }
         })
         .collect()

@@ -90,18 +90,7 @@ impl Prepared {
     pub(super) fn new(commit: Commit) -> Result<Self, CommitError> {
         let Commit { fences, mut writes, messages, dead_letters } = commit;
         if !dead_letters.is_empty() {
-            let mut rows = Rows::new();
-            for letter in dead_letters {
-                rows.push([
-                    letter.topic.label().into(),
-                    i64::from(letter.partition).into(),
-                    letter.offset.into(),
-                    letter.bytes.into(),
-                    letter.reason.into(),
-                    letter.time_ms.into(),
-                ]);
-            }
-            writes.push(Write::any(&dead_letter::INSERT, rows));
+            writes.push(Write::any(&dead_letter::INSERT, dead_letter::rows(dead_letters)));
         }
         Ok(Self { fences, writes, outbox: group(messages)? })
     }

@@ -1,6 +1,7 @@
 //! The store, the bus and the shard loop together, on a real file.
 
 mod relay;
+mod store;
 mod trouble;
 
 use endstate_events::{Command, CommandKind, Direction, EffectId, Envelope, Environment, Json, Lane, Message, ReplyTo};
@@ -13,11 +14,6 @@ static PUT: Statement = Statement {
     name: "test.put",
     columns: &[Kind::Text, Kind::Text],
     sql: "with r(name, value) as ({rows}) insert into system (name, value) select name, value from r",
-};
-static GET: Statement = Statement {
-    name: "test.get",
-    columns: &[Kind::Text],
-    sql: "with r(name) as ({rows}) select s.name, s.value from system s join r on r.name = s.name order by s.name",
 };
 
 fn command(name: &str) -> Arc<Envelope> {
@@ -199,66 +195,6 @@ async fn z06_a_second_owner_fences_the_first() {
     assert!(seen.lock().unwrap().is_empty());
     turn_until_idle(&mut first).await;
     assert_eq!((*assigned.lock().unwrap(), seen.lock().unwrap().len()), (2, 1), "assigned again, nothing lost");
-}
-
-#[tokio::test]
-async fn every_fence_of_a_commit_must_hold() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).await.unwrap();
-    let take = |side| store.assign(ShardId { side, index: 0 });
-    let sagas = take(Side::Orchestrator).await.unwrap();
-    let stale = take(Side::Participants).await.unwrap();
-    let fresh = take(Side::Participants).await.unwrap();
-    let commit = |participants: Assignment| {
-        let fence = |before: Assignment| {
-            let positions = Positions { progress: before.positions.progress + 1, ..before.positions };
-            Fence { positions, ..Fence::still(before) }
-        };
-        let writes = vec![Write::exact(&PUT, Rows::one(["both".into(), "1".into()]))];
-        store.commit(Commit { fences: vec![fence(sagas), fence(participants)], writes, ..Commit::default() })
-    };
-    assert_eq!(commit(stale).await, Err(CommitError::Fenced(stale.shard)));
-    assert!(store.read(&GET, Rows::one(["both".into()])).await.unwrap().is_empty(), "neither side wrote");
-    commit(fresh).await.unwrap();
-    let (sagas, participants) = (take(Side::Orchestrator).await.unwrap(), take(Side::Participants).await.unwrap());
-    assert_eq!((sagas.positions.progress, participants.positions.progress), (1, 1), "both moved, once");
-}
-
-#[tokio::test]
-async fn a_failing_batch_does_not_take_its_neighbours_with_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).await.unwrap();
-    let put = |name: &str| Commit {
-        writes: vec![Write::exact(&PUT, Rows::one([name.into(), "1".into()]))],
-        ..Commit::default()
-    };
-    store.commit(put("taken")).await.unwrap();
-    let (a, b, c) = tokio::join!(store.commit(put("x")), store.commit(put("taken")), store.commit(put("y")));
-    assert!(a.is_ok() && c.is_ok());
-    assert!(matches!(b, Err(CommitError::Data(_))), "{b:?}");
-    let mut names = Rows::new();
-    ["x", "y", "taken"].into_iter().for_each(|name| names.push([name.into()]));
-    assert_eq!(store.read(&GET, names).await.unwrap().len(), 3);
-}
-
-#[tokio::test]
-async fn one_batch_too_few_is_not_made_good_by_one_too_many() {
-    static SET: Statement = Statement {
-        name: "test.set",
-        columns: &[Kind::Text],
-        sql: "with r(value) as ({rows}) update system set value = 'new' from r where system.value = r.value",
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).await.unwrap();
-    let commit = |write| store.commit(Commit { writes: vec![write], ..Commit::default() });
-    for (name, value) in [("a", "twice"), ("b", "twice")] {
-        commit(Write::exact(&PUT, Rows::one([name.into(), value.into()]))).await.unwrap();
-    }
-    let few = commit(Write::exact(&SET, Rows::one(["never".into()])));
-    let many = commit(Write::exact(&SET, Rows::one(["twice".into()])));
-    let (few, many) = tokio::join!(few, many);
-    assert!(matches!(few, Err(CommitError::Conflict { expected: 1, hit: 0, .. })), "{few:?}");
-    assert!(matches!(many, Err(CommitError::Conflict { expected: 1, hit: 2, .. })), "{many:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,127 @@
+//! Connections that are kept: as many as there are permits, lent one at a time, thrown away after any doubt.
+//!
+//! The driver's own pool asks a connection whether it lives whenever it comes back, which is a round trip for every
+//! batch. Here the next statement finds out: a batch in doubt is what a shard knows how to handle.
+
+use crate::store::StoreError;
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+/// How long a caller waits for a connection that is free, and then for one that is new.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// What every session runs with. Each statement looks rows up by index, whatever their number: a plan is made once, and
+/// one made while a table is empty must not read all of it for ever after.
+const SESSION: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+    // Nothing of ours stays open: what does belongs to a process that is frozen or gone.
+    ("idle_in_transaction_session_timeout", "30s"),
+    // A client that is gone wants no answer any more.
+    ("client_connection_check_interval", "2s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    // Plain errors, whatever the server speaks.
+    ("lc_messages", "C"),
+];
+
+/// The beginning of the name under which our sessions are listed.
+pub(super) const APPLICATION: &str = "endstate";
+
+/// Options of a session for a purpose.
+pub(super) fn options(url: &str, purpose: &str) -> Result<PgConnectOptions, StoreError> {
+    let unfit =
+        |error: sqlx::Error| StoreError::Unfit { reason: format!("the PostgreSQL URL cannot be read: {error}") };
+    Ok(url
+        .parse::<PgConnectOptions>()
+        .map_err(unfit)?
+        .application_name(&format!("{APPLICATION} {purpose}"))
+        .options(SESSION.iter().copied())
+        // More than there are statements and shapes of batches.
+        .statement_cache_capacity(512)
+        .log_statements(tracing::log::LevelFilter::Trace)
+        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(5)))
+}
+
+/// One new connection, or an error when nobody answers.
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    in_time(ACQUIRE, options.connect()).await
+}
+
+/// Gives up after a while.
+pub(super) async fn in_time<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer in {time:?}")));
+    timeout(time, work).await.map_err(late)?
+}
+
+/// Connections of one kind.
+pub(super) struct Connections {
+    options: PgConnectOptions,
+    permits: Semaphore,
+    /// The one used last is lent first: its statements are prepared.
+    idle: Mutex<Vec<PgConnection>>,
+}
+
+/// A connection for one use. Dropped, it is closed; whatever it was doing ends with it.
+pub(super) struct Lent<'a> {
+    home: &'a Connections,
+    connection: PgConnection,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Connections {
+    pub(super) fn new(options: PgConnectOptions, most: usize) -> Self {
+        Self { options, permits: Semaphore::new(most), idle: Mutex::default() }
+    }
+
+    /// Lends a connection, an idle one if there is one.
+    pub(super) async fn take(&self) -> Result<Lent<'_>, sqlx::Error> {
+        let free = async { self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed) };
+        let permit = in_time(ACQUIRE, free).await?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => connect(&self.options).await?,
+        };
+        Ok(Lent { home: self, connection, _permit: permit })
+    }
+
+    /// A server that closed one connection has probably closed them all.
+    pub(super) fn forget_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Lent<'_> {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    /// It is in order and may be lent again.
+    pub(super) fn give_back(self) {
+        self.home.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.connection);
+    }
+}
+
+/// Whether the connection is at fault, not what was asked of it.
+pub(super) fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,229 @@
+//! The PostgreSQL store: many processes, one shard row to fence them, one statement per batch.
+//!
+//! - [`render`]: statements over rows as PostgreSQL reads them
+//! - [`commit`]: a batch as one statement, its counts checked by the database
+//! - [`takeover`]: a new owner, also of a shard whose old one is frozen
+//! - [`connections`]: sessions, and what they run with
+//! - [`partition`]: the days of events and outbox
+//! - [`migrate`], [`fit`]: what a database must be before it is used
+
+mod commit;
+mod connections;
+mod fit;
+mod migrate;
+mod partition;
+mod render;
+mod takeover;
+
+use self::commit::{Failure, Prepared};
+use self::connections::{Connections, is_lost};
+use crate::bus::Outgoing;
+use crate::statement::{Kind, Row, Rows, Statement, Value};
+use crate::store::{Assignment, Commit, CommitError, ShardId, Store, StoreError};
+use async_trait::async_trait;
+use endstate_events::{Envelope, Environment, Topic};
+use sqlx::postgres::PgArguments;
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Which database, and what it was made for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with libpq's parameters.
+    pub url: String,
+    /// Fixed when the store is made.
+    pub environment: Environment,
+    /// Partitions of every topic; fixed when the store is made.
+    pub partitions: u16,
+    /// Sessions for batches at most, and as many for reads.
+    pub connections: usize,
+}
+
+impl Settings {
+    /// The default environment, 16 partitions, and sessions enough to keep two cores busy.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self { url: url.to_owned(), environment: Environment::default(), partitions: 16, connections: 16 }
+    }
+}
+
+/// Takeovers at once: each may wait for a frozen owner.
+const TAKERS: usize = 8;
+
+/// The PostgreSQL store.
+pub struct PostgresStore {
+    writers: Connections,
+    readers: Connections,
+    takers: Connections,
+    watchers: Connections,
+    partitions: u16,
+    days: partition::Days,
+    rows: AtomicU64,
+    commits: AtomicU64,
+}
+
+impl PostgresStore {
+    /// Applies the migrations that a database lacks and returns their names; makes the database when it is not there.
+    /// Guarded: processes wait for each other.
+    pub async fn migrate(url: &str) -> Result<Vec<&'static str>, StoreError> {
+        migrate::run(url).await
+    }
+
+    /// Opens a store that has its migrations; refuses a database that cannot keep what it is given, and a store that was
+    /// made for another environment or number of partitions.
+    pub async fn open(settings: &Settings) -> Result<Arc<Self>, StoreError> {
+        let sessions =
+            |purpose, most| connections::options(&settings.url, purpose).map(|options| Connections::new(options, most));
+        let store = Self {
+            writers: sessions("write", settings.connections)?,
+            readers: sessions("read", settings.connections)?,
+            takers: sessions("takeover", TAKERS)?,
+            watchers: sessions("control", 2)?,
+            partitions: settings.partitions,
+            days: partition::Days::new(),
+            rows: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+        };
+        let mut lent = store.writers.take().await.map_err(failed("open"))?;
+        migrate::check(lent.connection()).await?;
+        fit::check(lent.connection(), settings).await?;
+        lent.give_back();
+        store.days.ahead(&store.watchers).await;
+        Ok(Arc::new(store))
+    }
+
+    /// Rows and commits written since the store was opened.
+    #[must_use]
+    pub fn written(&self) -> (u64, u64) {
+        (self.rows.load(Ordering::Relaxed), self.commits.load(Ordering::Relaxed))
+    }
+
+    /// Drops the days of the outbox and of events that ended so many days ago and that nobody needs. Returns their names.
+    pub async fn drop_old_days(&self, outbox_days: i64, event_days: i64) -> Result<Vec<String>, StoreError> {
+        let mut lent = self.watchers.take().await.map_err(failed("partition.connect"))?;
+        let gone = partition::drop_old(lent.connection(), outbox_days, event_days).await?;
+        lent.give_back();
+        Ok(gone)
+    }
+
+    /// Whether the database takes the statement: it is prepared and not run.
+    pub async fn prepare(&self, statement: &'static Statement) -> Result<(), StoreError> {
+        let mut lent = self.readers.take().await.map_err(failed(statement.name))?;
+        let text = AssertSqlSafe(commit::alone(statement)).into_sql_str();
+        lent.connection().prepare(text).await.map_err(failed(statement.name))?;
+        lent.give_back();
+        Ok(())
+    }
+
+    /// SQL that only this store runs.
+    #[must_use]
+    pub fn statements() -> Vec<&'static Statement> {
+        vec![&commit::FENCE, &commit::OUTBOX, &takeover::BUMP, &OUTGOING]
+    }
+
+    async fn read_once(&self, statement: &'static Statement, rows: &Rows) -> Result<Vec<Row>, sqlx::Error> {
+        let mut arguments = PgArguments::default();
+        render::bind(&mut arguments, statement, rows).map_err(sqlx::Error::Encode)?;
+        let mut lent = self.readers.take().await?;
+        let query = sqlx::query_with(AssertSqlSafe(render::text(statement, 1)), arguments);
+        let found = query.fetch_all(lent.connection()).await;
+        match &found {
+            Err(error) if is_lost(error) => self.readers.forget_idle(),
+            Ok(_) | Err(_) => lent.give_back(),
+        }
+        found?.iter().map(render::row).collect()
+    }
+
+    async fn try_commit(&self, prepared: &Prepared) -> Result<Vec<u64>, Failure> {
+        let lost = |error: sqlx::Error| Failure::Commit(CommitError::Doubt(error.to_string()));
+        let mut lent = self.writers.take().await.map_err(lost)?;
+        let done = prepared.run(lent.connection()).await;
+        match &done {
+            Err(Failure::Commit(CommitError::Doubt(_))) => self.writers.forget_idle(),
+            // Closed with its transaction.
+            Err(_) if prepared.is_long() => {}
+            Ok(_) | Err(_) => lent.give_back(),
+        }
+        done
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        let read = match self.read_once(statement, &rows).await {
+            // The server closed what was idle; a new session tells whether it is there.
+            Err(error) if is_lost(&error) => self.read_once(statement, &rows).await,
+            other => other,
+        };
+        read.map_err(failed(statement.name))
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        takeover::assign(shard, &self.takers, &self.watchers).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        self.days.ahead(&self.watchers).await;
+        let prepared = Prepared::new(commit)?;
+        let mut done = self.try_commit(&prepared).await;
+        // A batch may hold rows of several days that are missing; more than these few are not one batch's.
+        for _ in 0..8 {
+            let Err(Failure::NoPartition { time_ms: Some(time_ms), .. }) = &done else { break };
+            let day = time_ms.div_euclid(partition::DAY_MS);
+            let made = partition::make(&self.watchers, day, day).await;
+            made.map_err(|error| CommitError::Doubt(error.to_string()))?;
+            done = self.try_commit(&prepared).await;
+        }
+        match done {
+            Ok(hits) => {
+                self.rows.fetch_add(hits.iter().sum(), Ordering::Relaxed);
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                Ok(hits)
+            }
+            Err(Failure::Commit(error)) => Err(error),
+            Err(Failure::NoPartition { said, .. }) => Err(CommitError::Doubt(said)),
+        }
+    }
+
+    async fn outgoing(&self, shard: ShardId, from: i64, limit: usize) -> Result<Vec<(i64, Outgoing)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let key = [shard.side.label().into(), i64::from(shard.index).into(), from.into(), limit.into()];
+        let rows = self.read(&OUTGOING, Rows::one(key)).await?;
+        let mut found = Vec::new();
+        for row in rows {
+            let bad = |reason: String| StoreError::Failed { statement: OUTGOING.name.into(), reason };
+            let [Value::Int(seq), Value::Text(topic), Value::Int(partition), Value::Text(body)] = row.as_slice() else {
+                return Err(bad(format!("an odd row: {row:?}")));
+            };
+            let topic = Topic::ALL.into_iter().find(|known| known.label() == &**topic);
+            let topic = topic.ok_or_else(|| bad(format!("message {seq} goes to an unknown topic")))?;
+            let partition = u16::try_from(*partition).map_err(|error| bad(error.to_string()))?;
+            let envelopes: Vec<Arc<Envelope>> = serde_json::from_str(body).map_err(|error| bad(error.to_string()))?;
+            for (seq, envelope) in (*seq..).zip(envelopes).filter(|(seq, _)| *seq >= from) {
+                found.push((seq, Outgoing { topic, partition, envelope }));
+            }
+        }
+        Ok(found)
+    }
+
+    fn partitions(&self) -> u16 {
+        self.partitions
+    }
+}
+
+/// Committed messages from a number on. The row that holds it may begin before it; a row has at most one batch.
+static OUTGOING: Statement = Statement {
+    name: "outbox.outgoing",
+    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
+    sql: "with r(side, shard, from_seq, page) as ({rows}) select o.seq, o.topic, o.partition, o.body from r join outbox o \
+          on o.side = r.side and o.shard = r.shard and o.seq >= coalesce((select max(b.seq) from outbox b \
+          where b.side = r.side and b.shard = r.shard and b.seq <= r.from_seq), 0) and o.seq < r.from_seq + r.page \
+          order by o.seq",
+};
+
+/// Names the statement in a driver's error.
+fn failed(statement: &str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |error| StoreError::Failed { statement: statement.to_owned(), reason: error.to_string() }
+}

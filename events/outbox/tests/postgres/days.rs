@@ -1,0 +1,125 @@
+//! Days of events and outbox: there before they begin, made when missing, dropped when nobody needs them; and what the
+//! outbox holds.
+
+use crate::conformance::{SHARD, step};
+use crate::database::Database;
+use endstate_events::{
+    Direction, EffectId, Envelope, Input, InputBody, Json, Lane, Message, Reply, SCHEMA_VERSION, SagaId, Slot, Topic,
+    Verdict,
+};
+use endstate_outbox::*;
+use sqlx::{Executor as _, Row as _};
+use std::sync::Arc;
+
+const DAY_MS: i64 = 86_400_000;
+
+static EVENT: Statement = Statement {
+    name: "test.event",
+    columns: &[Kind::Int, Kind::Id, Kind::Int],
+    sql: "with r(seq, saga, time_ms) as ({rows}) insert into event (shard, seq, saga, version, events, time_ms, body) \
+          select 2, seq, saga, 0, 1, time_ms, '[]' from r",
+};
+
+fn event(seq: i64, time_ms: i64) -> Write {
+    Write::exact(&EVENT, Rows::one([seq.into(), uuid::Uuid::from_u128(7).into(), time_ms.into()]))
+}
+
+async fn partitions(database: &Database, parent: &str) -> Vec<String> {
+    let query =
+        sqlx::query("select inhrelid::regclass::text from pg_inherits where inhparent = $1::regclass order by 1");
+    let rows = query.bind(parent).fetch_all(&mut database.session("test").await).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+fn message(name: &str, partition: u16) -> Outgoing {
+    let saga = SagaId::mint(1, Slot::of("k"), 7);
+    let effect_id = EffectId { saga, step: "s".into(), item: String::new(), direction: Direction::Do, round: 0 };
+    let verdict = Verdict::Done { data: Json::Null };
+    let message = Message::Input(Input { saga, body: InputBody::Reply(Reply { effect_id, verdict }) });
+    let envelope =
+        Envelope { id: name.into(), schema: SCHEMA_VERSION, time_ms: 1, key: "k".into(), lane: Lane::Live, message };
+    Outgoing { topic: Topic::Progress, partition, envelope: Arc::new(envelope) }
+}
+
+#[tokio::test]
+async fn z19_a_week_is_there_before_it_begins_and_a_missing_day_is_made_by_who_needs_it() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    for parent in ["event", "outbox"] {
+        assert_eq!(partitions(&database, parent).await.len(), 8, "today and seven days");
+    }
+    let far = SystemClock.now_ms() + 400 * DAY_MS;
+    let commit = |seq, times: &[i64]| {
+        let writes = times.iter().map(|time_ms| event(seq, *time_ms)).collect();
+        store.commit(Commit { writes, ..Commit::default() })
+    };
+    let (a, b) = tokio::join!(commit(1, &[far, far + 3 * DAY_MS]), commit(2, &[far + 3 * DAY_MS]));
+    assert_eq!((a, b), (Ok(vec![1, 1]), Ok(vec![1])), "the clock jumped, and nothing had prepared for it");
+    assert_eq!(partitions(&database, "event").await.len(), 10);
+}
+
+#[tokio::test]
+async fn messages_are_numbered_by_the_fence_and_read_from_the_mark_on() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let mut owner = store.assign(SHARD).await.unwrap();
+    assert_eq!((owner.next_outbox_seq, owner.published_seq), (1, 1));
+    for batch in [vec![("a", 0), ("b", 0), ("c", 1)], vec![("d", 1), ("e", 3)]] {
+        let fence = Fence { next_outbox_seq: owner.next_outbox_seq + batch.len() as i64, ..step(owner) };
+        let messages = batch.into_iter().map(|(name, partition)| message(name, partition)).collect();
+        store.commit(Commit { fences: vec![fence], messages, ..Commit::default() }).await.unwrap();
+        owner = fence.after();
+    }
+    let read = async |from, limit| {
+        let found = store.outgoing(SHARD, from, limit).await.unwrap();
+        found.into_iter().map(|(seq, m)| (seq, m.envelope.id.clone(), m.partition)).collect::<Vec<_>>()
+    };
+    let all = [(1, "a", 0), (2, "b", 0), (3, "c", 1), (4, "d", 1), (5, "e", 3)].map(|(n, id, p)| (n, id.to_owned(), p));
+    assert_eq!(read(1, 100).await, all);
+    assert_eq!(read(2, 100).await, all[1..], "from the middle of a row");
+    assert_eq!(read(2, 1).await, all[1..2]);
+    assert_eq!(read(6, 100).await, []);
+    let miscounted =
+        store.commit(Commit { fences: vec![step(owner)], messages: vec![message("f", 0)], ..Commit::default() });
+    assert!(matches!(miscounted.await, Err(CommitError::Data(_))));
+    let fence = Fence { published_seq: 4, ..step(owner) };
+    store.commit(Commit { fences: vec![fence], ..Commit::default() }).await.unwrap();
+    let next = store.assign(SHARD).await.unwrap();
+    assert_eq!((next.next_outbox_seq, next.published_seq), (6, 4), "what the next owner publishes again");
+}
+
+#[tokio::test]
+async fn old_days_go_when_nobody_needs_them() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let mut session = database.session("test").await;
+    let old = SystemClock.now_ms() - 30 * DAY_MS;
+    let writes = vec![event(1, old), event(2, old - DAY_MS)];
+    store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    let owner = store.assign(SHARD).await.unwrap();
+    let fence = Fence { next_outbox_seq: 2, ..step(owner) };
+    store.commit(Commit { fences: vec![fence], messages: vec![message("a", 0)], ..Commit::default() }).await.unwrap();
+    // The message was sent a month ago.
+    let day = old.div_euclid(DAY_MS);
+    sqlx::query("select endstate_partition('outbox', $1)").bind(day).execute(&mut session).await.unwrap();
+    sqlx::query("update outbox set time_ms = $1").bind(old).execute(&mut session).await.unwrap();
+    session
+        .execute(
+            "insert into saga (id, shard, version, phase, state) \
+             values ('00000000-0000-0000-0000-000000000007', 2, 1, 'parked', '{}')",
+        )
+        .await
+        .unwrap();
+    let count = async |parent| partitions(&database, parent).await.len();
+    store.drop_old_days(1, 1).await.unwrap();
+    assert_eq!(count("event").await, 10, "unseen by the view, and of an open saga");
+    assert_eq!(count("outbox").await, 9, "of two days made, one is empty, and one holds what is unpublished");
+    let fence = Fence { published_seq: 2, ..step(fence.after()) };
+    store.commit(Commit { fences: vec![fence], ..Commit::default() }).await.unwrap();
+    session.execute("insert into projection (shard, seq) values (2, 2)").await.unwrap();
+    assert_eq!(store.drop_old_days(1, 1).await.unwrap().len(), 1, "the message was published");
+    session.execute("update saga set phase = 'ended'").await.unwrap();
+    assert!(store.drop_old_days(1, 60).await.unwrap().is_empty(), "too young");
+    assert_eq!(store.drop_old_days(1, 1).await.unwrap().len(), 2, "both days of events");
+    assert_eq!((count("event").await, count("outbox").await), (8, 8));
+}

@@ -1,0 +1,105 @@
+//! What a database must be before it is used, and that both stores have the same tables.
+
+use crate::database::Database;
+use endstate_events::Environment;
+use endstate_outbox::postgres::Settings;
+use endstate_outbox::{PostgresStore, SqliteStore, StoreError};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use std::collections::BTreeSet;
+
+async fn refused(settings: &Settings) -> String {
+    match PostgresStore::open(settings).await {
+        Err(error @ StoreError::Unfit { .. }) => error.to_string(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("opened"),
+    }
+}
+
+#[tokio::test]
+async fn z17_a_store_of_another_environment_or_size_is_refused() {
+    let database = Database::new().await;
+    drop(database.store().await);
+    let said = refused(&Settings { environment: Environment::new("staging").unwrap(), ..database.settings() }).await;
+    assert!(said.starts_with("E4003") && said.contains("`staging`"), "{said}");
+    let said = refused(&Settings { partitions: 16, ..database.settings() }).await;
+    assert!(said.contains("partitions `4`") && said.contains("`16`"), "{said}");
+    database.store().await;
+}
+
+#[tokio::test]
+async fn z17_a_database_that_may_lose_commits_is_refused() {
+    let database = Database::new().await;
+    let mut session = database.session("test").await;
+    let name: String = sqlx::query_scalar("select current_database()").fetch_one(&mut session).await.unwrap();
+    for (setting, bad) in [("synchronous_commit", "off"), ("default_transaction_isolation", "'serializable'")] {
+        session.execute(AssertSqlSafe(format!("alter database {name} set {setting} = {bad}"))).await.unwrap();
+        let said = refused(&database.settings()).await;
+        assert!(said.contains(setting), "{said}");
+        session.execute(AssertSqlSafe(format!("alter database {name} reset {setting}"))).await.unwrap();
+    }
+    database.store().await;
+}
+
+#[tokio::test]
+async fn migrations_are_applied_once_whoever_comes() {
+    let database = Database::empty().await;
+    let said = refused(&database.settings()).await;
+    assert!(said.contains("0001_shard") && said.contains("endstate migrate"), "{said}");
+    let url = database.url();
+    let (a, b) = tokio::join!(PostgresStore::migrate(&url), PostgresStore::migrate(&url));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!(a.is_empty() != b.is_empty() && a.len() + b.len() >= 5, "{a:?} {b:?}");
+    database.store().await;
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_lived_with_and_a_changed_one_is_not() {
+    let database = Database::new().await;
+    let mut session = database.session("test").await;
+    session.execute("insert into migration (name, sha256) values ('9998_newer', 'x')").await.unwrap();
+    database.store().await;
+    session.execute("insert into migration (name, sha256) values ('9999_newer_contract', 'x')").await.unwrap();
+    assert!(refused(&database.settings()).await.contains("9999_newer_contract"));
+    session.execute("delete from migration where name like '999%'").await.unwrap();
+    session.execute("update migration set sha256 = 'x' where name = '0002_saga'").await.unwrap();
+    assert!(refused(&database.settings()).await.contains("0002_saga was applied with another text"));
+    assert!(matches!(PostgresStore::migrate(&database.url()).await, Err(StoreError::Unfit { .. })));
+}
+
+/// A statement runs over both, so what it names must be in both. The outbox differs by design, and with it what the
+/// embedded bus keeps.
+#[tokio::test]
+async fn both_stores_have_the_same_tables_and_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).await.unwrap());
+    let file = format!("sqlite://{}?mode=ro", folder.path().join("endstate.db").display());
+    let mut embedded = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    let rows = embedded
+        .fetch_all(
+            "select m.name || '.' || c.name from sqlite_master m, pragma_table_info(m.name) c where m.type = 'table'",
+        )
+        .await
+        .unwrap();
+    let embedded: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let database = Database::new().await;
+    let rows = database
+        .session("test")
+        .await
+        .fetch_all(
+            "select c.relname || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid \
+             where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition \
+             and a.attnum > 0 and not a.attisdropped",
+        )
+        .await
+        .unwrap();
+    let real: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let common = |name: &&String| !["outbox.", "outbox_end.", "migration."].iter().any(|table| name.starts_with(table));
+    let lacking: Vec<_> = embedded.difference(&real).filter(common).collect();
+    let more: Vec<_> = real.difference(&embedded).filter(common).collect();
+    assert!(lacking.is_empty(), "migrations/postgres lacks {lacking:?}");
+    assert_eq!(
+        more,
+        ["shard.next_outbox_seq", "shard.published_seq"],
+        "where the store is the bus, nothing is numbered"
+    );
+}

@@ -1,0 +1,3 @@
+//! What needs real services: `scripts/services run -- cargo test --test services` brings them along.
+
+mod statements;
