@@ -156,8 +156,8 @@ fn link(public_url: &str, alert: &Alert) -> String {
     match (&*alert.kind, alert.saga) {
         // Of the participants' side, or of a whole shard.
         (_, None) => format!("{base}/v1/shards"),
-        // An input without a saga: the job that tries it again shows it.
-        ("orphan", Some(_)) => format!("{base}/v1/jobs/orphans/runs"),
+        // An input without a saga, or of one that stands still: the job that tries it again shows it.
+        ("orphan" | "unreadable", Some(_)) => format!("{base}/v1/jobs/orphans/runs"),
         (_, Some(_)) if alert.definition.is_empty() => format!("{base}/v1/dead-letters"),
         (_, Some(_)) => {
             format!("{base}/v1/sagas/{}/{}/timeline", encode(&alert.definition), encode(&alert.number))

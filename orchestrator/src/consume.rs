@@ -10,10 +10,15 @@ use rustc_hash::{FxHashMap, FxHashSet};
 #[derive(Debug, Default)]
 pub struct Cache {
     sagas: FxHashMap<SagaId, Stored>,
+    /// Of their rows together.
+    bytes: usize,
 }
 
 /// Sagas kept in memory per shard; beyond, the cache is emptied: open sagas are read again.
 const CACHE: usize = 20_000;
+
+/// The same in bytes of their rows; in memory they are some times as large.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 impl Cache {
     /// A cached saga.
@@ -24,18 +29,21 @@ impl Cache {
 
     /// Remembers a committed saga; an ended one is forgotten, as little comes for it any more.
     pub fn put(&mut self, stored: Stored) {
+        let id = stored.saga.id;
+        self.bytes -= self.sagas.remove(&id).map_or(0, |before| before.bytes);
         if stored.saga.control.is_ended() {
-            self.sagas.remove(&stored.saga.id);
             return;
         }
-        if self.sagas.len() >= CACHE {
-            self.sagas.clear();
+        if self.sagas.len() >= CACHE || self.bytes >= CACHE_BYTES {
+            self.clear();
         }
-        self.sagas.insert(stored.saga.id, stored);
+        self.bytes += stored.bytes;
+        self.sagas.insert(id, stored);
     }
 
     /// Forgets everything: a new assignment.
     pub fn clear(&mut self) {
+        self.bytes = 0;
         self.sagas.clear();
     }
 }

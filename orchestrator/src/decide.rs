@@ -21,8 +21,15 @@ use endstate_saga::effect::{DiscrepancyKind, Effect};
 use endstate_saga::event::Event;
 use endstate_saga::invariant;
 use endstate_saga::saga::Saga;
+use endstate_saga::size;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
+
+/// Bytes of what one batch sends beyond which it is decided in parts: one saga of it may send a stage's worth.
+const SENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// When a due saga that stands still is looked at again.
+pub const PUT_OFF_MS: i64 = 60_000;
 
 /// What a committed batch did to one saga.
 pub struct Changed {
@@ -34,6 +41,8 @@ pub struct Changed {
     pub phase: Phase,
     /// The stored `due`.
     pub due_ms: Option<i64>,
+    /// How long its row is.
+    pub bytes: usize,
     /// What became of its start, if the batch held one.
     pub claim: Option<Claim>,
     /// Change in the number of sagas in motion: -1, 0 or 1.
@@ -48,6 +57,8 @@ struct Copy {
     before: Option<u64>,
     was_in_motion: bool,
     stored_due_ms: Option<i64>,
+    /// How long its row is.
+    bytes: usize,
     /// None only while it is being decided.
     saga: Option<Saga>,
     definition: Arc<Definition>,
@@ -71,11 +82,15 @@ pub struct Working<'a> {
     /// Touched sagas in the order of their first input: rows and sequence numbers follow it.
     order: Vec<SagaId>,
     refused: Vec<(SagaId, Claim)>,
-    /// Sagas that are there, but whose definition this program cannot read.
-    undefined: FxHashSet<SagaId>,
+    /// Sagas that are there, but whose row or definition this program cannot read: they stand still.
+    standing: FxHashSet<SagaId>,
+    /// Those of them that are due: looked at again later, so that they are in nobody's way.
+    put_off: Vec<SagaId>,
     hearing: Hearing,
     pages: Pages,
     outcome: Outcome,
+    /// Bytes of payloads in what is sent so far.
+    sent: usize,
 }
 
 impl<'a> Working<'a> {
@@ -98,11 +113,19 @@ impl<'a> Working<'a> {
             copies: FxHashMap::default(),
             order: Vec::new(),
             refused: Vec::new(),
-            undefined: FxHashSet::default(),
+            standing: FxHashSet::default(),
+            put_off: Vec::new(),
             hearing,
             pages: Pages::default(),
             outcome: Outcome::default(),
+            sent: 0,
         }
+    }
+
+    /// True when the batch sends so much that the rest of it has to wait for another (Z20).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.sent >= SENT_BYTES
     }
 
     /// Decides one input.
@@ -113,16 +136,12 @@ impl<'a> Working<'a> {
             self.outcome.messages.push(Outgoing { topic, partition, envelope: Arc::clone(envelope) });
             return;
         }
-        if let Some(reason) = self.unreadable.get(&input.saga) {
-            let reason = format!("E3004: the saga's row cannot be read: {reason}");
-            return self.bury(topic, envelope, reason);
-        }
         match start_of(input) {
             Some(start) if !self.exists(input.saga) => self.start(topic, envelope, input, start),
             Some(_) | None if self.open(input.saga) => self.step(envelope, input),
             Some(_) => {}
             // Of a saga that is there, nobody may say that it is not; a program that can decide for it may come.
-            None if !self.undefined.contains(&input.saga) && self.answer_stranger(input) => {}
+            None if !self.standing.contains(&input.saga) && self.answer_stranger(input) => {}
             None => self.pages.orphan(partition, input.saga, envelope, self.batch.now_ms),
         }
     }
@@ -138,7 +157,7 @@ impl<'a> Working<'a> {
     }
 
     fn exists(&self, id: SagaId) -> bool {
-        self.copies.contains_key(&id) || self.stored.contains_key(&id)
+        self.copies.contains_key(&id) || self.stored.contains_key(&id) || self.unreadable.contains_key(&id)
     }
 
     fn start(&mut self, topic: Topic, envelope: &Arc<Envelope>, input: &Input, start: &Start) {
@@ -166,6 +185,7 @@ impl<'a> Working<'a> {
             before: None,
             was_in_motion: false,
             stored_due_ms: None,
+            bytes: 0,
             saga: None,
             definition,
             events: Vec::new(),
@@ -204,9 +224,17 @@ impl<'a> Working<'a> {
         if self.copies.contains_key(&id) {
             return true;
         }
+        if let Some(reason) = self.unreadable.get(&id) {
+            if self.standing.insert(id) {
+                let text = format!("E3004: the row of saga {id} cannot be read: it waits: {reason}");
+                let alert = Alert::new("unreadable", &[&id], text, self.batch.now_ms);
+                self.pages.alert(alert.of(id, "".into(), "".into()));
+            }
+            return false;
+        }
         let Some(Stored { saga, .. }) = self.stored.get(&id) else { return false };
         let Some(definition) = self.definitions.get(&saga.definition, saga.definition_version) else {
-            if self.undefined.insert(id) {
+            if self.standing.insert(id) {
                 let text =
                     format!("E3001: its definition, version {}, is not loaded: it waits", saga.definition_version);
                 // Found again with every input and timer; it is one alert.
@@ -215,11 +243,12 @@ impl<'a> Working<'a> {
             }
             return false;
         };
-        let Some(Stored { saga, due_ms }) = self.stored.remove(&id) else { return false };
+        let Some(Stored { saga, due_ms, bytes }) = self.stored.remove(&id) else { return false };
         let copy = Copy {
             before: Some(saga.version),
             was_in_motion: saga.control.is_in_motion(),
             stored_due_ms: due_ms,
+            bytes,
             saga: Some(saga),
             definition,
             events: Vec::new(),
@@ -246,7 +275,7 @@ impl<'a> Working<'a> {
     /// Fires the timers of a due saga.
     pub fn due(&mut self, id: SagaId) {
         if !self.open(id) {
-            return;
+            return self.put_off.push(id);
         }
         let setting = self.setting();
         let Some(copy) = self.copies.get_mut(&id) else { return };
@@ -305,6 +334,8 @@ impl<'a> Working<'a> {
         let at = |key: &str| at_slot(Slot::of(key));
         match effect {
             Effect::Send(command) => {
+                let of = command.of.as_ref().map_or(0, |of| size::of(&of.with) + size::of(&of.reply));
+                self.sent += size::of(&command.with) + of;
                 let (partition, key) = (at(&command.key), command.key.clone());
                 send(Topic::Commands, partition, command.effect_id.to_string(), key, Message::Command(*command));
             }
@@ -325,6 +356,7 @@ impl<'a> Working<'a> {
                 // Whoever queues a start chooses the version. Without an active one the start goes to the dead letters,
                 // from where it is replayed once the definition is loaded.
                 let version = self.definitions.active(&linked.definition).map_or(0, |active| active.version());
+                self.sent += size::of(&linked.input) + size::of(&linked.link.snapshot);
                 let body_hash = body_hash(&linked.input, &linked.key);
                 let start = Start {
                     definition: linked.definition.to_string(),
@@ -380,7 +412,7 @@ impl<'a> Working<'a> {
                 seq += 1;
             }
             if !copy.events.is_empty() || due_ms != copy.stored_due_ms {
-                self.pages.saga(shard, copy.before, &saga, phase, due_ms)?;
+                copy.bytes = self.pages.saga(shard, copy.before, &saga, phase, due_ms)?;
             }
             let is_in_motion = saga.control.is_in_motion();
             changed.push(Changed {
@@ -388,6 +420,7 @@ impl<'a> Working<'a> {
                 saga: Some(saga),
                 phase,
                 due_ms,
+                bytes: copy.bytes,
                 claim: copy.first.then_some(Claim::First),
                 motion: isize::from(is_in_motion) - isize::from(copy.was_in_motion),
                 answers: copy.answers,
@@ -395,8 +428,10 @@ impl<'a> Working<'a> {
         }
         changed.extend(self.refused.into_iter().map(|(id, claim)| {
             let (saga, phase, answers) = (None, Phase::Ended, Vec::new());
-            Changed { id, saga, phase, due_ms: None, claim: Some(claim), motion: 0, answers }
+            Changed { id, saga, phase, due_ms: None, bytes: 0, claim: Some(claim), motion: 0, answers }
         }));
+        let again_ms = self.batch.now_ms + PUT_OFF_MS;
+        self.put_off.iter().for_each(|id| self.pages.put_off(*id, again_ms));
         self.outcome.seqs = seq - self.batch.assignment.next_seq;
         self.outcome.writes = self.pages.into_writes();
         Ok((self.outcome, changed, self.hearing))

@@ -1,7 +1,7 @@
 //! The orchestrator's side of a shard: consume, decide, persist, and the timers of its sagas.
 
 use crate::consume::{self, Cache};
-use crate::decide::{Changed, Working};
+use crate::decide::{Changed, PUT_OFF_MS, Working};
 use crate::definitions::Definitions;
 use crate::persist::{self, Stored};
 use crate::silence::{Hearing, Silence};
@@ -86,8 +86,11 @@ impl SagaHandler {
             Some((_, due)) => Some((*due).max(batch.now_ms)),
             None => page.iter().map(|(_, due)| *due).find(|due| *due > batch.now_ms),
         };
-        let due = page.into_iter().take(TIMERS).filter(|(_, due)| *due <= batch.now_ms).map(|(id, _)| id).collect();
-        Ok((due, next))
+        let due = page.into_iter().take(TIMERS).filter(|(_, due)| *due <= batch.now_ms).map(|(id, _)| id);
+        let due: Vec<_> = due.collect();
+        // Some may stand still, and are put off.
+        let again_ms = (!due.is_empty()).then_some(batch.now_ms + PUT_OFF_MS);
+        Ok((due, [next, again_ms].into_iter().flatten().min()))
     }
 }
 
@@ -114,13 +117,17 @@ impl Handler for SagaHandler {
     }
 
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
-        let (due, look_ms) = self.due(batch).await?;
+        let (due, mut look_ms) = self.due(batch).await?;
         let hearing = self.silence.hearing(if batch.timers { TIMERS } else { 0 });
         let woken: Vec<_> = self.silence.woken(&hearing).cloned().collect();
         let wanted: Vec<SagaId> = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).collect();
         let loaded = consume::load(&*self.store, &self.cache, batch, &wanted).await?;
         let mut working = Working::new(&self.definitions, batch, loaded, self.store.partitions(), hearing);
         for (topic, envelope) in &batch.messages {
+            if working.is_full() {
+                // The shard halves it: one record alone always fits.
+                return Err(DecideError::Data("E3006: the batch sends too much at once".to_owned()));
+            }
             match &envelope.message {
                 Message::Input(input) => working.input(*topic, envelope, input),
                 Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => {
@@ -129,10 +136,18 @@ impl Handler for SagaHandler {
             }
         }
         for id in due {
+            if working.is_full() {
+                // They are still due.
+                look_ms = Some(batch.now_ms);
+                break;
+            }
             working.due(id);
         }
+        // Those that do not fit any more ask by their own ladder.
         for (id, participant) in woken {
-            working.wake(id, &participant);
+            if !working.is_full() {
+                working.wake(id, &participant);
+            }
         }
         for poisoned in &batch.poisoned {
             working.poisoned(poisoned);
@@ -170,7 +185,7 @@ impl Handler for SagaHandler {
                     notice.status = Some(Arc::clone(&saga.status));
                     notice.outcome = saga.control.outcome();
                 });
-                self.cache.put(Stored { saga, due_ms: changed.due_ms });
+                self.cache.put(Stored { saga, due_ms: changed.due_ms, bytes: changed.bytes });
             }
         }
     }

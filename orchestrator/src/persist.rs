@@ -59,6 +59,13 @@ static UPDATE_SAGAS: Statement = Statement {
           phase = r.phase, due = r.due, state = r.state from r where saga.id = r.id and saga.version = r.before",
 };
 
+/// Moves a timer, and nothing else: of a saga whose row or definition nobody here can read.
+static PUT_OFF: Statement = Statement {
+    name: "saga.put_off",
+    columns: &[Kind::Id, Kind::Int],
+    sql: "with r(id, due) as ({rows}) update saga set due = r.due from r where saga.id = r.id",
+};
+
 static INSERT_EVENTS: Statement = Statement {
     name: "event.insert",
     columns: &[Kind::Int, Kind::Int, Kind::Id, Kind::Int, Kind::Int, Kind::Int, Kind::Text],
@@ -109,6 +116,8 @@ pub struct Stored {
     pub saga: Saga,
     /// The `due` of its row: never later than the saga's own, see [`due`].
     pub due_ms: Option<i64>,
+    /// How long its row is.
+    pub bytes: usize,
 }
 
 /// An earlier claim of a number.
@@ -145,7 +154,7 @@ fn stored(row: &[Value]) -> Result<(SagaId, Result<Stored, StoreError>), StoreEr
         return Err(unreadable(&LOAD_SAGAS, "a row has another shape"));
     };
     let saga = serde_json::from_str(state).map_err(|error| unreadable(&LOAD_SAGAS, error));
-    Ok((SagaId(*id), saga.map(|saga| Stored { saga, due_ms: due.int() })))
+    Ok((SagaId(*id), saga.map(|saga| Stored { saga, due_ms: due.int(), bytes: state.len() })))
 }
 
 /// Finds earlier claims of (definition, number).
@@ -214,6 +223,7 @@ pub struct Pages {
     events: Rows,
     orphans: Rows,
     discrepancies: Rows,
+    put_off: Rows,
     alerts: Vec<Alert>,
 }
 
@@ -223,7 +233,7 @@ impl Pages {
         self.claims.push([definition.into(), number.into(), saga.0.into(), body_hash.into()]);
     }
 
-    /// Writes a saga's row: inserted when `before` is none, else guarded by the version that was read.
+    /// Writes a saga's row: inserted when `before` is none, else guarded by the version that was read. Returns its bytes.
     pub fn saga(
         &mut self,
         shard: u16,
@@ -231,8 +241,9 @@ impl Pages {
         saga: &Saga,
         phase: Phase,
         due_ms: Option<i64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let state = serde_json::to_string(saga).map_err(|error| unreadable(&UPDATE_SAGAS, error))?;
+        let bytes = state.len();
         let (id, version) = (saga.id.0.into(), (saga.version as i64).into());
         let phase = phase.label().into();
         match before {
@@ -241,7 +252,7 @@ impl Pages {
                 self.updates.push([id, (before as i64).into(), version, phase, due_ms.into(), state.into()]);
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Writes a saga's events of this batch: one row.
@@ -284,6 +295,11 @@ impl Pages {
         self.discrepancies.push([saga.0.into(), kind.into(), effect_id.into(), text.into(), time_ms.into()]);
     }
 
+    /// Has a saga that stands still looked at again later.
+    pub fn put_off(&mut self, saga: SagaId, due_ms: i64) {
+        self.put_off.push([saga.0.into(), due_ms.into()]);
+    }
+
     /// Tells people.
     pub fn alert(&mut self, alert: Alert) {
         self.alerts.push(alert);
@@ -299,6 +315,7 @@ impl Pages {
             (&INSERT_EVENTS, self.events),
             (&INSERT_ORPHANS, self.orphans),
             (&INSERT_DISCREPANCIES, self.discrepancies),
+            (&PUT_OFF, self.put_off),
         ];
         let rows = pages.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(s, rows)| Write::exact(s, rows));
         rows.chain(alert::write(&self.alerts)).collect()

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Bytes of an answer at most; more is nothing a saga could record.
-const ANSWER_BYTES: usize = 1 << 20;
+const ANSWER_BYTES: usize = 256 * 1024;
 
 /// Header with the lane of a call that is no live one.
 const LANE: &str = "endstate-lane";

@@ -13,7 +13,8 @@ use std::sync::Arc;
 pub struct Alert {
     /// Derived from what it is about, never fresh: said again, it is the same alert, and a receiver knows it by this.
     pub id: String,
-    /// What it is about: `parked`, `silent`, `discrepancy`, `dead_letter`, `orphan`, `undefined`, `self_check`, `shard`,
+    /// What it is about: `parked`, `silent`, `discrepancy`, `dead_letter`, `orphan`, `undefined`,
+    /// `unreadable`, `self_check`, `shard`,
     /// `reply`.
     pub kind: Arc<str>,
     /// The saga concerned, if one is.

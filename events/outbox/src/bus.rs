@@ -27,6 +27,17 @@ pub struct Delivered {
     pub offset: i64,
     /// The message, or its bytes when nobody can read them.
     pub envelope: Result<Arc<Envelope>, Undecodable>,
+    /// How long it is as it was written.
+    pub bytes: usize,
+}
+
+/// Bytes with which a take is full: it ends with the message that reaches them, however many were asked for.
+pub const TAKE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Whether a take of at most `limit` messages left nothing behind.
+#[must_use]
+pub fn is_all(taken: &[Delivered], limit: usize) -> bool {
+    taken.len() < limit && taken.iter().map(|delivered| delivered.bytes).sum::<usize>() < TAKE_BYTES
 }
 
 /// A record that is no message.
@@ -115,7 +126,8 @@ pub trait Relay: Send + Sync {
 /// Reads one partition in order.
 #[async_trait]
 pub trait Consumer: Send {
-    /// Takes at most `limit` messages that are ready; an empty answer means there is none now.
+    /// Takes at most `limit` messages that are ready, and no more once they have [`TAKE_BYTES`]; an empty answer means
+    /// there is none now.
     async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError>;
 
     /// Resolves when there may be something to take. Cancel-safe.

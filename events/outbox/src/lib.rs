@@ -30,7 +30,7 @@ pub mod local;
 pub mod kafka;
 
 pub use alert::Alert;
-pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Packed, Relay, RelayError, Undecodable};
+pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Packed, Relay, RelayError, TAKE_BYTES, Undecodable};
 pub use census::Census;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::DeadLetter;

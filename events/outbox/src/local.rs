@@ -3,7 +3,7 @@
 //! Committed messages are handed over in memory; the table is read only for what memory does not hold: after a restart,
 //! or when a consumer is so far behind that its window was cut.
 
-use crate::bus::{Bus, BusError, Consumer, Delivered, Outgoing, Undecodable};
+use crate::bus::{Bus, BusError, Consumer, Delivered, Outgoing, TAKE_BYTES, Undecodable};
 use crate::sqlite::{PARTITIONS, SqliteStore};
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, Store, StoreError};
@@ -16,26 +16,32 @@ use tokio::sync::Notify;
 /// Messages one partition keeps in memory for a slow consumer; beyond, it reads the table.
 const WINDOW: usize = 20_000;
 
+/// Bytes of those messages at most, as they were written.
+const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+
 /// Messages that one read of the table takes, rounded up to whole rows: a row can hold a whole batch.
 const PAGE: i64 = 1_000;
 
 static LOAD: Statement = Statement {
     name: "outbox.page",
-    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
+    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Int],
     // The row that holds `from_offset` may begin before it: start at the last row that begins at or before it. Offsets
-    // have no gaps, so that a range of them is a number of messages.
-    sql: "with r(topic, partition, from_offset, page) as ({rows}) \
-          select o.first_offset, o.messages, o.body from r join outbox o \
+    // have no gaps, so that a range of them is a number of messages. A page ends with the row that makes it large.
+    sql: "with r(topic, partition, from_offset, page, bytes) as ({rows}), \
+          p as (select o.first_offset, o.messages, o.body, r.bytes, sum(length(o.body)) over (order by o.first_offset \
+          rows between unbounded preceding and 1 preceding) as before from r join outbox o \
           on o.topic = r.topic and o.partition = r.partition and o.first_offset >= coalesce((select max(b.first_offset) \
           from outbox b where b.topic = r.topic and b.partition = r.partition and b.first_offset <= r.from_offset), 0) \
-          and o.first_offset < r.from_offset + r.page order by o.first_offset",
+          and o.first_offset < r.from_offset + r.page) \
+          select first_offset, messages, body from p where coalesce(before, 0) < bytes order by first_offset",
 };
 
 /// Messages that were committed and given their offsets.
 pub(crate) struct Placed {
     pub(crate) topic: Topic,
     pub(crate) partition: u16,
-    pub(crate) envelopes: Vec<Arc<Envelope>>,
+    /// Each with its bytes.
+    pub(crate) envelopes: Vec<(Arc<Envelope>, usize)>,
 }
 
 /// The embedded bus.
@@ -57,7 +63,9 @@ struct State {
     next: i64,
     /// The offset of the window's first message.
     head: i64,
-    window: VecDeque<Arc<Envelope>>,
+    window: VecDeque<(Arc<Envelope>, usize)>,
+    /// Of the window's messages together.
+    bytes: usize,
     /// Set while somebody consumes; without a consumer nothing is kept in memory.
     consumed: bool,
     /// The next offset the consumer will take; rows below it may go.
@@ -114,7 +122,8 @@ impl LocalBus {
         }
         // A window that is cut stays contiguous: what does not fit is read from the table later.
         let contiguous = state.head + state.window.len() as i64 == first;
-        if contiguous && state.window.len() < WINDOW {
+        if contiguous && state.window.len() < WINDOW && state.bytes < WINDOW_BYTES {
+            state.bytes += placed.envelopes.iter().map(|(_, bytes)| bytes).sum::<usize>();
             state.window.extend(placed.envelopes);
         }
         drop(state);
@@ -199,7 +208,7 @@ struct LocalConsumer {
     partition: u16,
     position: i64,
     /// Messages read from the table, from `position` on.
-    page: VecDeque<Result<Arc<Envelope>, Undecodable>>,
+    page: VecDeque<(Result<Arc<Envelope>, Undecodable>, usize)>,
 }
 
 impl LocalConsumer {
@@ -209,28 +218,33 @@ impl LocalConsumer {
             return Some(Vec::new());
         }
         // What the window holds below our position was read from the table.
-        while state.head < self.position && state.window.pop_front().is_some() {
+        while state.head < self.position
+            && let Some((_, bytes)) = state.window.pop_front()
+        {
             state.head += 1;
+            state.bytes -= bytes;
         }
         if state.head != self.position || state.window.is_empty() {
             return None;
         }
-        let count = limit.min(state.window.len());
+        let (count, bytes) = fill(state.window.iter().map(|(_, bytes)| *bytes), limit);
         let taken: Vec<_> = state.window.drain(..count).collect();
         state.head += count as i64;
+        state.bytes -= bytes;
         drop(state);
-        Some(taken.into_iter().map(|envelope| self.deliver(Ok(envelope))).collect())
+        Some(taken.into_iter().map(|(envelope, bytes)| self.deliver(Ok(envelope), bytes)).collect())
     }
 
-    fn deliver(&mut self, envelope: Result<Arc<Envelope>, Undecodable>) -> Delivered {
+    fn deliver(&mut self, envelope: Result<Arc<Envelope>, Undecodable>, bytes: usize) -> Delivered {
         let offset = self.position;
         self.position += 1;
-        Delivered { topic: self.topic, offset, envelope }
+        Delivered { topic: self.topic, offset, envelope, bytes }
     }
 
     async fn load_page(&mut self) -> Result<(), StoreError> {
         let Some(store) = self.store.upgrade() else { return Ok(()) };
-        let key = [self.topic.label().into(), i64::from(self.partition).into(), self.position.into(), PAGE.into()];
+        let (partition, bytes) = (i64::from(self.partition), TAKE_BYTES as i64);
+        let key = [self.topic.label().into(), partition.into(), self.position.into(), PAGE.into(), bytes.into()];
         for row in store.read(&LOAD, Rows::one(key)).await? {
             let [Value::Int(first), Value::Int(messages), Value::Text(body)] = row.as_slice() else { continue };
             let skip = (self.position + self.page.len() as i64 - first).clamp(0, *messages);
@@ -240,19 +254,31 @@ impl LocalConsumer {
     }
 }
 
+/// How many of these sizes a take of at most `limit` messages has, and their sum.
+fn fill(sizes: impl Iterator<Item = usize>, limit: usize) -> (usize, usize) {
+    let (mut count, mut bytes) = (0, 0);
+    for size in sizes.take(limit) {
+        (count, bytes) = (count + 1, bytes + size);
+        if bytes >= TAKE_BYTES {
+            break;
+        }
+    }
+    (count, bytes)
+}
+
 /// The messages of a row; one that cannot be read does not hide its neighbours.
-fn decode(body: &str, messages: i64) -> Vec<Result<Arc<Envelope>, Undecodable>> {
+fn decode(body: &str, messages: i64) -> Vec<(Result<Arc<Envelope>, Undecodable>, usize)> {
     let raw: Vec<&serde_json::value::RawValue> = match serde_json::from_str(body) {
         Ok(raw) => raw,
         Err(error) => {
             let bad = Undecodable { bytes: body.to_owned(), reason: format!("the row is no JSON array: {error}") };
-            return (0..messages).map(|_| Err(bad.clone())).collect();
+            return (0..messages).map(|_| (Err(bad.clone()), body.len())).collect();
         }
     };
     let one = |raw: &serde_json::value::RawValue| {
-        serde_json::from_str::<Envelope>(raw.get())
-            .map(Arc::new)
-            .map_err(|error| Undecodable { bytes: raw.get().to_owned(), reason: error.to_string() })
+        let envelope = serde_json::from_str::<Envelope>(raw.get()).map(Arc::new);
+        let bad = |error: serde_json::Error| Undecodable { bytes: raw.get().to_owned(), reason: error.to_string() };
+        (envelope.map_err(bad), raw.get().len())
     };
     raw.into_iter().map(one).collect()
 }
@@ -270,8 +296,9 @@ impl Consumer for LocalConsumer {
             }
         }
         self.bus.partition(self.topic, self.partition).lock().position = self.position;
-        let page: Vec<_> = self.page.drain(..limit.min(self.page.len())).collect();
-        Ok(page.into_iter().map(|envelope| self.deliver(envelope)).collect())
+        let (count, _) = fill(self.page.iter().map(|(_, bytes)| *bytes), limit);
+        let page: Vec<_> = self.page.drain(..count).collect();
+        Ok(page.into_iter().map(|(envelope, bytes)| self.deliver(envelope, bytes)).collect())
     }
 
     async fn ready(&mut self) {

@@ -3,7 +3,7 @@
 //! One owner, one batch at a time, one transaction per batch: fence, positions, the handler's rows and the outbox.
 //! Whatever goes wrong has one cure: forget everything and run assignment again.
 
-use crate::bus::{Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
+use crate::bus::{self, Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
 use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
@@ -312,7 +312,7 @@ impl<H: Handler> Shard<H> {
             let stop = taken.iter().position(is_newer);
             newer |= stop.is_some();
             // What waits behind a newer record may be what a timer must not overtake.
-            drained &= index > 0 || (taken.len() < room && stop.is_none());
+            drained &= index > 0 || (bus::is_all(&taken, room) && stop.is_none());
             let known = stop.unwrap_or(taken.len());
             records.extend(taken.into_iter().take(known));
         }

@@ -4,6 +4,7 @@
 //! - [`plan`]: the control shape of a definition, and how `decide` asks it to evaluate expressions
 //! - [`control`]: the small state and its total transition
 //! - [`saga`]: a saga's data and row
+//! - [`size`]: how large what it makes may be
 //! - [`event`], [`fold`]: facts about a saga, and what it becomes by them
 //! - [`effect`]: what is to be done because of them
 //! - [`decide`]: an input, or a timer, to events and effects
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod control;
 #[deny(clippy::wildcard_enum_match_arm)]
 pub mod saga;
+pub mod size;
 #[deny(clippy::wildcard_enum_match_arm)]
 pub mod event;
 #[deny(clippy::wildcard_enum_match_arm)]

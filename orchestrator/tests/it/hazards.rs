@@ -1,6 +1,6 @@
 //! Hazards of the orchestrator's side, by number: see docs/hazards.md.
 
-use crate::system::{System, done, source};
+use crate::system::{System, done, job, odd_job, source};
 use endstate_events::{
     Command, CommandKind, Direction, EffectId, Envelope, InputBody, Message, Reply, ReplyTo, SagaId, Slot, Topic,
     Verdict,
@@ -241,13 +241,13 @@ async fn asked(system: &System) -> Vec<EffectId> {
 }
 
 /// As a newer program would have stored it: what this one cannot read.
-async fn damage_definition(system: &System) {
+async fn damage_definition(system: &System, name: &str) {
     static DAMAGE: Statement = Statement {
         name: "test.damage",
-        columns: &[Kind::Text],
-        sql: "with r(source) as ({rows}) update definition set source = (select source from r)",
+        columns: &[Kind::Text, Kind::Text],
+        sql: "with r(name, source) as ({rows}) update definition set source = r.source from r where definition.name = r.name",
     };
-    let writes = vec![Write::exact(&DAMAGE, Rows::one(["?".into()]))];
+    let writes = vec![Write::exact(&DAMAGE, Rows::one([name.into(), "?".into()]))];
     system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
 }
 
@@ -257,7 +257,7 @@ async fn z17_a_hold_whose_saga_has_no_definition_is_not_given_back() {
     let mut system = System::open(folder.path(), 100).await;
     system.definitions.load(&source("bench_saga"), 0).await.unwrap();
     let saga = system.begin("bench_saga", bench("U-1")).await;
-    damage_definition(&system).await;
+    damage_definition(&system, "bench_saga").await;
     drop(system);
     let mut system = System::open(folder.path(), 100).await;
     let before = system.to_participants().await.len();
@@ -273,4 +273,41 @@ async fn z17_a_hold_whose_saga_has_no_definition_is_not_given_back() {
     assert!(system.definitions.load(&source("bench_saga"), 0).await.is_ok(), "the same text brings it back");
     system.tell(saga, "reply", done(saga, "reserve")).await;
     assert_eq!(&*system.saga(saga).await.unwrap().status, "locking", "and the saga goes on");
+}
+
+/// More sagas that stand still than one page of timers has: they are in nobody's way.
+#[tokio::test]
+async fn due_sagas_of_an_unreadable_definition_starve_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 1_000).await;
+    for source in [source("bench_saga"), odd_job()] {
+        system.definitions.load(&source, 0).await.unwrap();
+    }
+    let jobs = (0..).map(|n| system.start("odd_job", job(&format!("J-{n}"))).1);
+    let jobs: Vec<_> = jobs.filter(|start| start.partition == 0).take(300).collect();
+    system.queue(&jobs).await;
+    system.run_until_idle().await;
+    system.clock.advance(1_000);
+    let (healthy, start) = of_shard_0(&mut system, 1).remove(0);
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    damage_definition(&system, "odd_job").await;
+    let now_ms = system.clock.now_ms();
+    drop(system);
+
+    let mut system = System::open(folder.path(), 1_000).await;
+    system.clock.advance(now_ms - system.clock.now_ms() + 15_000);
+    system.run_until_idle().await;
+    let kinds: Vec<_> = system.commands(healthy).await.iter().map(|command| command.kind).collect();
+    assert_eq!(kinds, [CommandKind::Do, CommandKind::Ask], "its timer has fired");
+    assert_eq!(system.told().await.len(), 300, "people know of each of the others");
+    system.definitions.load(&odd_job(), 0).await.unwrap();
+    system.clock.advance(61_000);
+    system.run_until_idle().await;
+    let asks = sent(&system)
+        .await
+        .iter()
+        .filter(|command| command.definition == "odd_job" && command.kind == CommandKind::Ask)
+        .count();
+    assert!(asks > 0, "their timers fire again once their definition is back");
 }

@@ -5,7 +5,9 @@ use crate::system::{System, done, job, odd_job, reply, source};
 use endstate_events::{
     Command, Direction, EffectId, Input, InputBody, Link, Message, Reply, ReplyTo, SagaId, Topic, Verdict,
 };
-use endstate_outbox::{Commit, Kind, Rows, Statement, Store as _, Write, dead_letter};
+use endstate_orchestrator::job::Job as _;
+use endstate_orchestrator::orphan::Orphans;
+use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Store as _, Write};
 use endstate_saga::control::Outcome;
 use serde_json::json;
 use std::path::Path;
@@ -159,13 +161,8 @@ async fn z12_a_refund_whose_number_is_taken_is_a_discrepancy() {
 /// A row that cannot be read (a newer program's, or a damaged one) stops its own saga and no other (E3004).
 #[tokio::test]
 async fn a_row_that_cannot_be_read_stops_one_saga_only() {
-    static DAMAGE: Statement = Statement {
-        name: "test.damage",
-        columns: &[Kind::Id],
-        sql: "with r(id) as ({rows}) update saga set state = '{}' from r where saga.id = r.id",
-    };
     let folder = tempfile::tempdir().unwrap();
-    let (damaged, healthy) = {
+    let (damaged, healthy, state) = {
         let mut system = open(folder.path()).await;
         let damaged = system.begin("bench_saga", json!({ "number": "B-1", "fail_at": "" })).await;
         let mut twin = 1;
@@ -176,9 +173,10 @@ async fn a_row_that_cannot_be_read_stops_one_saga_only() {
                 break saga;
             }
         };
-        let writes = vec![Write::exact(&DAMAGE, Rows::one([damaged.0.into()]))];
-        system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
-        (damaged, healthy)
+        let state = system.store.read(&STATE, Rows::one([damaged.0.into()])).await.unwrap();
+        let state = state[0][0].text().unwrap().to_owned();
+        mend(&system, damaged, "{}").await;
+        (damaged, healthy, state)
     };
     let mut system = open(folder.path()).await;
     system.clock.advance(60_000);
@@ -188,9 +186,33 @@ async fn a_row_that_cannot_be_read_stops_one_saga_only() {
         system.tell(healthy, step, done(healthy, step)).await;
     }
     assert_eq!(system.saga(healthy).await.unwrap().control.outcome(), Some(Outcome::Completed));
-    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
-    assert_eq!(letters.len(), STEPS.len(), "what came for it is kept");
-    assert!(letters.iter().all(|letter| letter.letter.reason.starts_with("E3004")), "{letters:?}");
+    let told = system.told().await;
+    assert_eq!((told.len(), &*told[0].kind, told[0].saga), (1, "unreadable", Some(damaged)), "told once");
+    assert!(told[0].text.starts_with("E3004"), "{}", told[0].text);
+
+    // What came for it is kept, and finds it once its row can be read again.
+    mend(&system, damaged, &state).await;
+    let orphans = Orphans::new(system.gateway());
+    assert_eq!(orphans.run(system.clock.now_ms(), false).await.unwrap().changed, STEPS.len());
+    system.run_until_idle().await;
+    assert_eq!(system.saga(damaged).await.unwrap().control.outcome(), Some(Outcome::Completed));
+}
+
+static STATE: Statement = Statement {
+    name: "test.state",
+    columns: &[Kind::Id],
+    sql: "with r(id) as ({rows}) select s.state from saga s join r on r.id = s.id",
+};
+static MEND: Statement = Statement {
+    name: "test.mend",
+    columns: &[Kind::Id, Kind::Text],
+    sql: "with r(id, state) as ({rows}) update saga set state = r.state from r where saga.id = r.id",
+};
+
+/// Writes the state of a saga's row.
+async fn mend(system: &System, saga: SagaId, state: &str) {
+    let writes = vec![Write::exact(&MEND, Rows::one([saga.0.into(), state.into()]))];
+    system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
 }
 
 /// Asks like the self-check of a hold, and returns whether it is to be kept.

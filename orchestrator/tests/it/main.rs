@@ -9,4 +9,5 @@ mod memory;
 mod newer;
 mod poison;
 mod rush;
+mod size;
 mod system;

@@ -1,7 +1,7 @@
 //! Between the reading thread and one shard: a bounded queue of one assignment, with two marks, so that a slow shard
 //! stops its partition and not its neighbours' (Z20).
 
-use crate::bus::Delivered;
+use crate::bus::{Delivered, TAKE_BYTES};
 use crate::store::StoreError;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,7 +65,7 @@ impl HandOver {
         self.arrived.notify_one();
     }
 
-    /// Takes at most `limit` records. What was taken before is committed by now: a shard takes only then.
+    /// Takes at most `limit` records and [`TAKE_BYTES`]. What was taken before is committed by now: a shard takes only then.
     pub(super) fn take(&self, limit: usize) -> Result<Taken, StoreError> {
         let mut state = self.lock();
         let count = limit.min(state.queue.len());
@@ -76,12 +76,15 @@ impl HandOver {
         }
         state.position = state.taken;
         let mut records = Vec::with_capacity(count);
-        for _ in 0..count {
-            if let Some((record, size)) = state.queue.pop_front() {
-                state.bytes -= size;
-                state.taken = record.offset + 1;
-                records.push(record);
-            }
+        let mut bytes = 0;
+        while records.len() < count
+            && bytes < TAKE_BYTES
+            && let Some((record, size)) = state.queue.pop_front()
+        {
+            bytes += record.bytes;
+            state.bytes -= size;
+            state.taken = record.offset + 1;
+            records.push(record);
         }
         let resume = state.paused && state.queue.len() <= FEW && state.bytes <= SMALL;
         state.paused &= !resume;
@@ -121,7 +124,7 @@ mod tests {
 
     fn record(offset: i64) -> Delivered {
         let envelope = Err(Undecodable { bytes: String::new(), reason: String::new() });
-        Delivered { topic: Topic::Commands, offset, envelope }
+        Delivered { topic: Topic::Commands, offset, envelope, bytes: 1 }
     }
 
     #[test]

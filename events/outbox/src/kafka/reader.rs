@@ -385,7 +385,11 @@ fn arrived(
     slot.next = offset + 1;
     let envelope = wire::unpack(record, environment);
     let size = record.payload_len() + record.key_len();
-    if slot.queue.put(Delivered { topic: place.0, offset, envelope }, size) { Next::Pause(place) } else { Next::More }
+    if slot.queue.put(Delivered { topic: place.0, offset, envelope, bytes: size }, size) {
+        Next::Pause(place)
+    } else {
+        Next::More
+    }
 }
 
 fn gauges((topic, partition): Place, lag: f64, waiting: f64) {

@@ -2,9 +2,11 @@
 //!
 //! - [`open`](SqliteStore::open): lock file, migrations, settings
 //! - [`render`]: statements over rows as SQLite reads them
+//! - [`pack`]: messages as rows
 //! - [`writer`]: group commit: batches that are ready together share one transaction
 
 mod migrate;
+mod pack;
 mod render;
 mod writer;
 

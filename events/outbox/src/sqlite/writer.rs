@@ -4,13 +4,13 @@
 //! It speaks to SQLite directly instead of through the readers' pool: a prepared statement per row costs no hop between
 //! threads, no temporary relation and no statement journal (docs/adr/0011).
 
+use super::pack::{OutboxRow, group, join_arrays, pieces};
 use super::render;
-use crate::bus::Outgoing;
 use crate::dead_letter;
 use crate::local::{LocalBus, Placed};
 use crate::statement::{Kind, Rows, Statement, Value, Write};
 use crate::store::{Commit, CommitError, Fence, StoreError};
-use endstate_events::{Envelope, Topic};
+use endstate_events::Topic;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection};
 use rustc_hash::FxHashMap;
@@ -79,13 +79,6 @@ pub(super) struct Prepared {
     outbox: Vec<OutboxRow>,
 }
 
-struct OutboxRow {
-    topic: Topic,
-    partition: u16,
-    body: Arc<str>,
-    envelopes: Vec<Arc<Envelope>>,
-}
-
 impl Prepared {
     pub(super) fn new(commit: Commit) -> Result<Self, CommitError> {
         let Commit { fences, mut writes, messages, dead_letters } = commit;
@@ -94,19 +87,6 @@ impl Prepared {
         }
         Ok(Self { fences, writes, outbox: group(messages)? })
     }
-}
-
-fn group(messages: Vec<Outgoing>) -> Result<Vec<OutboxRow>, CommitError> {
-    let mut groups: FxHashMap<(Topic, u16), Vec<Arc<Envelope>>> = FxHashMap::default();
-    for Outgoing { topic, partition, envelope } in messages {
-        groups.entry((topic, partition)).or_default().push(envelope);
-    }
-    let mut rows = Vec::with_capacity(groups.len());
-    for ((topic, partition), envelopes) in groups {
-        let body = serde_json::to_string(&envelopes).map_err(|error| CommitError::Data(error.to_string()))?;
-        rows.push(OutboxRow { topic, partition, body: body.into(), envelopes });
-    }
-    Ok(rows)
 }
 
 /// What the writer has committed since it began.
@@ -235,7 +215,7 @@ impl Writer {
         Ok(hits)
     }
 
-    /// The messages of all batches: one row per partition. Their offsets are those at which [`Writer::answer`] will
+    /// The messages of all batches: one row per partition, more when they are large. Their offsets are those at which [`Writer::answer`] will
     /// deliver them.
     fn outbox(&self, batches: &[&Prepared]) -> Result<u64, CommitError> {
         let mut partitions: FxHashMap<(Topic, u16), Vec<&OutboxRow>> = FxHashMap::default();
@@ -244,14 +224,13 @@ impl Writer {
         }
         let mut rows = Rows::new();
         for ((topic, partition), parts) in partitions {
-            let count: usize = parts.iter().map(|row| row.envelopes.len()).sum();
-            rows.push([
-                topic.label().into(),
-                i64::from(partition).into(),
-                self.bus.next_offset(topic, partition).into(),
-                (count as i64).into(),
-                Value::Text(join_arrays(&parts)),
-            ]);
+            let mut next = self.bus.next_offset(topic, partition);
+            for parts in pieces(&parts) {
+                let count = parts.iter().map(|row| row.envelopes.len()).sum::<usize>() as i64;
+                let (topic, partition) = (topic.label().into(), i64::from(partition).into());
+                rows.push([topic, partition, next.into(), count.into(), Value::Text(join_arrays(parts))]);
+                next += count;
+            }
         }
         self.write(&OUTBOX, &rows)
     }
@@ -315,20 +294,6 @@ impl Writer {
         self.simple("commit")?;
         Ok(i64::try_from(gone).unwrap_or(i64::MAX))
     }
-}
-
-/// The elements of several JSON arrays, none of them empty, as one array.
-fn join_arrays(parts: &[&OutboxRow]) -> Arc<str> {
-    if let [only] = parts {
-        return Arc::clone(&only.body);
-    }
-    let mut joined = String::with_capacity(parts.iter().map(|part| part.body.len()).sum());
-    for part in parts {
-        joined.push(if joined.is_empty() { '[' } else { ',' });
-        joined.push_str(&part.body[1..part.body.len() - 1]);
-    }
-    joined.push(']');
-    joined.into()
 }
 
 fn fence_row(fence: &Fence) -> Rows {

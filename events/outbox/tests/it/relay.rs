@@ -41,7 +41,7 @@ impl Scripted {
         let mut world = self.world();
         let offset = world.inbox.len() as i64;
         let envelope = Ok(send(&count.to_string()).envelope);
-        world.inbox.push(Delivered { topic: Topic::Commands, offset, envelope });
+        world.inbox.push(Delivered { topic: Topic::Commands, offset, envelope, bytes: 1 });
     }
 
     fn shard(&self, clock: &Arc<ManualClock>) -> Shard<Echo> {

@@ -7,6 +7,7 @@ use crate::effect::{AlertKind, DiscrepancyKind, Effect};
 use crate::event::{Event, Fact};
 use crate::plan::Program;
 use crate::saga::ParkedOn;
+use crate::size;
 use endstate_events::{Direction, DomainEvent, EffectId, Reply, Verdict};
 
 impl<P: Program + ?Sized> Turn<'_, P> {
@@ -94,7 +95,14 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         let caller = self.saga.link.as_ref().and_then(|link| link.caller.clone());
         let (Some((effect_id, to)), Some(outcome)) = (caller, self.saga.control.outcome()) else { return };
         let verdict = match outcome {
-            Outcome::Completed => Verdict::Done { data: self.saga.snapshot(self.plan()) },
+            Outcome::Completed => {
+                let data = self.saga.snapshot(self.plan());
+                match size::check("the snapshot of the called saga", size::of(&data), size::SNAPSHOT_BYTES) {
+                    Ok(()) => Verdict::Done { data },
+                    // It is done, and cannot be told: people must look.
+                    Err(reason) => Verdict::Unknown { reason },
+                }
+            }
             Outcome::Cancelled | Outcome::Reversed => Verdict::Refused {
                 code: format!("saga.{}", outcome.label()),
                 detail: self.saga.reason.as_deref().unwrap_or_default().to_owned(),

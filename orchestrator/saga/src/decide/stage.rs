@@ -5,6 +5,7 @@ use crate::control::{self, Conditions};
 use crate::event::Fact;
 use crate::plan::{EvalError, Item, Items, MAX_RUNS, Program};
 use crate::saga::{RunData, Saga};
+use crate::size;
 use endstate_events::{CommandKind, Direction};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -86,6 +87,10 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         for (index, _) in counts {
             let step = &plan.steps[usize::from(*index)];
             let due_ms = step.retry.first_timer_ms() as i64;
+            if step.call.is_saga() {
+                let bytes = size::of(&self.saga.snapshot(plan));
+                fits(&step.name, "the snapshot", bytes, size::SNAPSHOT_BYTES)?;
+            }
             let blank = RunData { step: *index, item_key: Arc::from(""), due_ms, ..RunData::default() };
             if let Some(of) = step.of {
                 for (position, state) in self.saga.control.runs().iter().enumerate() {
@@ -107,6 +112,9 @@ impl<P: Program + ?Sized> Turn<'_, P> {
                 }
             }
         }
+        let bytes = runs.iter().map(|run| size::of(&run.with)).sum();
+        let last = counts.last().map_or("", |(step, _)| &plan.steps[usize::from(*step)].name);
+        fits(last, "what the stage sends", bytes, size::STAGE_BYTES)?;
         Ok(runs)
     }
 
@@ -127,6 +135,10 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         let run = self.evaluated(blank, item)?;
         Ok(RunData { key: original.key.clone(), of: Some(of as u8), ..run })
     }
+}
+
+fn fits(step: &str, what: &str, bytes: usize, most: usize) -> Result<(), EvalError> {
+    size::check(what, bytes, most).map_err(|reason| EvalError { place: format!("steps.{step}.with"), reason })
 }
 
 /// Two items under one key would share an effect id (Z9).

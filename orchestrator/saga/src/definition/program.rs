@@ -6,6 +6,7 @@ use super::duration;
 use crate::expression::{Expression, Failure, Scope, Template, brief};
 use crate::plan::{EvalError, Item, Items, LateStart, Payload, Plan, Program};
 use crate::saga::Saga;
+use crate::size;
 use endstate_events::Json;
 use serde_json::Map;
 use std::collections::HashSet;
@@ -27,9 +28,13 @@ impl Program for Definition {
 
     fn values(&self, saga: &Saga) -> Result<Json, EvalError> {
         let mut values = Json::Object(Map::new());
+        let mut bytes = 0;
         for (name, template) in &self.values {
             let scope = Scope::of(&self.plan, saga).with_values(&values);
             let value = template.evaluate(&scope).map_err(failed(format_args!("values.{name}")))?.into_owned();
+            bytes += size::of(&value);
+            let fits = size::check("what is computed", bytes, size::PAYLOAD_BYTES);
+            fits.map_err(|reason| failed(format_args!("values.{name}"))(Failure(reason)))?;
             if let Json::Object(map) = &mut values {
                 map.insert(name.to_string(), value);
             }
@@ -116,11 +121,12 @@ impl Program for Definition {
             return Err(failed(place("start"))(Failure("the event has no late rule".to_owned())));
         };
         let scope = Scope::of(&self.plan, saga).with_event(data);
-        Ok(LateStart {
-            definition: Arc::clone(&rule.start),
-            number: rule.number.name(&scope).map_err(failed(place("number")))?,
-            input: rule.with.evaluate(&scope).map_err(failed(place("with")))?.into_owned(),
-        })
+        let input = rule.with.evaluate(&scope).map_err(failed(place("with")))?.into_owned();
+        let fits = size::check("the input", size::of(&input), size::PAYLOAD_BYTES)
+            .and_then(|()| size::check("the snapshot", size::of(&saga.snapshot(&self.plan)), size::SNAPSHOT_BYTES));
+        fits.map_err(|reason| failed(place("with"))(Failure(reason)))?;
+        let number = rule.number.name(&scope).map_err(failed(place("number")))?;
+        Ok(LateStart { definition: Arc::clone(&rule.start), number, input })
     }
 }
 
@@ -139,6 +145,7 @@ impl Definition {
 /// A payload and the routing key inside it.
 fn payload(with: &Template, key: Option<&str>, scope: &Scope<'_>) -> Result<Payload, Failure> {
     let with = with.evaluate(scope)?.into_owned();
+    size::check("the payload", size::of(&with), size::PAYLOAD_BYTES).map_err(Failure)?;
     let key = match key.map(|field| (field, with.get(field))) {
         None => None,
         Some((_, Some(Json::String(text)))) if !text.is_empty() => Some(Arc::from(text.as_str())),
