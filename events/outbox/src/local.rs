@@ -4,6 +4,7 @@
 //! or when a consumer is so far behind that its window was cut.
 
 use crate::bus::{Bus, BusError, Consumer, Delivered, Outgoing, TAKE_BYTES, Undecodable};
+use crate::kafka::Metric;
 use crate::sqlite::{PARTITIONS, SqliteStore};
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, Store, StoreError};
@@ -130,7 +131,7 @@ impl LocalBus {
         partition.arrived.notify_one();
     }
 
-    /// Deletes outbox rows below their consumers' positions; rows of topics nobody consumes here go when they lie more
+    /// Tells how far consumers are behind, and deletes outbox rows below their positions; rows of topics nobody consumes here go when they lie more
     /// than `keep` messages back. Returns how many rows went.
     pub async fn purge(&self, keep: i64) -> Result<i64, StoreError> {
         let below = self
@@ -138,6 +139,11 @@ impl LocalBus {
             .iter()
             .map(|partition| {
                 let state = partition.lock();
+                if state.consumed {
+                    let labels =
+                        [("topic", partition.topic.label().to_owned()), ("partition", partition.index.to_string())];
+                    metrics::gauge!(Metric::LagRecords.name(), &labels).set((state.next - state.position) as f64);
+                }
                 let position = if partition.topic == Topic::Events { state.next - keep } else { state.position };
                 (partition.topic.label(), partition.index, position)
             })

@@ -133,7 +133,7 @@ mod tests {
         let pauses: Vec<i64> = (0..MANY as i64 + 10).filter(|offset| queue.put(record(*offset), 1)).collect();
         assert_eq!(pauses, [MANY as i64 - 1], "told once");
         assert!(!queue.take(100).unwrap().resume, "not with the first batch");
-        let mut taken = 0;
+        let mut taken = 100;
         while !queue.take(500).unwrap().resume {
             taken += 500;
         }

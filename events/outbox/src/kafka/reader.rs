@@ -383,13 +383,9 @@ fn arrived(
         return Next::ReadAgain(place, slot.next);
     }
     slot.next = offset + 1;
-    let envelope = wire::unpack(record, environment);
-    let size = record.payload_len() + record.key_len();
-    if slot.queue.put(Delivered { topic: place.0, offset, envelope, bytes: size }, size) {
-        Next::Pause(place)
-    } else {
-        Next::More
-    }
+    let (envelope, bytes) = (wire::unpack(record, environment), record.payload_len() + record.key_len());
+    let read = Delivered { topic: place.0, offset, envelope, bytes };
+    if slot.queue.put(read, bytes) { Next::Pause(place) } else { Next::More }
 }
 
 fn gauges((topic, partition): Place, lag: f64, waiting: f64) {

@@ -142,15 +142,17 @@ impl Writer {
         }
     }
 
-    /// Commits a group. The batch at fault is answered and taken out, and the others are tried again together.
+    /// Commits a group. A batch at fault is taken out, and the others are tried again together. It is answered after
+    /// them: whatever of theirs it collided with can then be read.
     fn commit_group(&mut self, mut group: Vec<Waiting>) {
+        let mut refused = Vec::new();
         while !group.is_empty() {
             let batches: Vec<&Prepared> = group.iter().map(|(prepared, _)| prepared).collect();
             match self.transaction(&batches) {
-                Ok(hits) => return self.answer(group, hits),
+                Ok(hits) => self.answer(std::mem::take(&mut group), hits),
                 Err(Failure { at: Some(at), error }) => {
                     let (_, answer) = group.remove(at);
-                    answer.send(Err(error)).ok();
+                    refused.push((answer, error));
                 }
                 Err(Failure { at: None, error }) => {
                     for (_, answer) in group.drain(..) {
@@ -158,6 +160,9 @@ impl Writer {
                     }
                 }
             }
+        }
+        for (answer, error) in refused {
+            answer.send(Err(error)).ok();
         }
     }
 

@@ -116,10 +116,12 @@ async fn messages_survive_a_restart_and_are_read_once() {
         let mut shard = shard(&store, Scribe { seen: seen.clone(), ..Scribe::default() });
         turn_until_idle(&mut shard).await;
         store.bus().produce(vec![send("d"), send("e")]).await.unwrap();
+        assert_eq!(store.bus().lag(Topic::Commands, 2), 2);
     }
     let store = reopen(folder.path()).await;
     let mut shard = shard(&store, Scribe { seen: seen.clone(), ..Scribe::default() });
     turn_until_idle(&mut shard).await;
+    assert_eq!(store.bus().lag(Topic::Commands, 2), 0);
     assert_eq!(*seen.lock().unwrap(), ["a", "b", "c", "d", "e"]);
 }
 
