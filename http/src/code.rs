@@ -61,6 +61,7 @@ codes! {
     UnknownToken        "E2206" NOT_FOUND              "No such token";
     UnknownStep         "E2207" NOT_FOUND              "No such step";
     UnknownJob          "E2208" NOT_FOUND              "No such job";
+    UnknownDiscrepancy  "E2209" NOT_FOUND              "No such discrepancy";
     NumberTaken         "E2301" CONFLICT               "The number was used with another body";
     InputRefused        "E2302" UNPROCESSABLE_ENTITY   "The input does not fit the definition";
     KeyNotNumber        "E2303" UNPROCESSABLE_ENTITY   "The idempotency key is not the number";
@@ -80,6 +81,8 @@ codes! {
     JobRuns             "E2317" CONFLICT               "The job is running";
     EventNotYours       "E2318" FORBIDDEN              "The event is another participant's to tell";
     OrderUnfit          "E2319" CONFLICT               "The order does not stand where this needs it";
+    DiscrepancyClosed   "E2320" CONFLICT               "The discrepancy was closed in another way";
+    KeyTaken            "E2321" CONFLICT               "The key was used for another request";
     SignatureRefused    "E2401" UNAUTHORIZED           "The callback's signature is wrong";
     CallbackStale       "E2402" UNAUTHORIZED           "The callback is outside its time window";
     UnknownProvider     "E2403" NOT_FOUND              "No such provider";

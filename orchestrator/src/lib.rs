@@ -12,7 +12,7 @@
 //! - [`view`]: what lists are read from; [`feed`]: status changes for other teams
 //! - [`http`]: the routes of sagas
 //! - [`job`]: scheduled jobs: lease, record, clock; [`sweep`]: the one that pushes stuck sagas
-//! - [`orphan`], [`archive`]: inputs that find no saga, sagas that ended long ago
+//! - [`orphan`], [`archive`]: inputs that find no saga, sagas that ended long ago; [`discrepancy`]: books that differ
 //! - [`alert`]: what people are told
 
 pub mod definitions;
@@ -30,6 +30,7 @@ pub mod job;
 pub mod sweep;
 pub mod orphan;
 pub mod archive;
+pub mod discrepancy;
 pub mod alert;
 
 /// All SQL of this crate.
@@ -46,6 +47,7 @@ pub fn statements() -> Vec<&'static endstate_outbox::Statement> {
         sweep::STATEMENTS,
         orphan::STATEMENTS,
         archive::STATEMENTS,
+        discrepancy::STATEMENTS,
     ]
     .concat()
 }

@@ -106,6 +106,7 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
     &INSERT_EVENTS,
     &INSERT_ORPHANS,
     &INSERT_DISCREPANCIES,
+    &PUT_OFF,
     &TIMELINE,
 ];
 

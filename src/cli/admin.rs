@@ -1,6 +1,6 @@
-//! Commands about the whole system: dead letters, jobs, tokens, the books.
+//! Commands about the whole system: dead letters, discrepancies, jobs, tokens, the books.
 
-use super::args::{DeadlettersCommand, JobCommand, TokenCommand};
+use super::args::{DeadlettersCommand, DiscrepancyCommand, JobCommand, TokenCommand};
 use super::client::{Client, segment};
 use super::failure::Failure;
 use super::output::{Output, cell, items, members, table};
@@ -19,6 +19,25 @@ pub(super) async fn dead_letters(command: DeadlettersCommand, output: Output, cl
         DeadlettersCommand::Replay { id, reason } => {
             let path = format!("/v1/dead-letters/{}/replay", segment(&id));
             output.print(&client.post(&path, &json!({ "reason": reason })).await?, members)
+        }
+    }
+}
+
+/// `endstate discrepancy ...`.
+pub(super) async fn discrepancies(command: DiscrepancyCommand, output: Output, client: &Client) -> Result<(), Failure> {
+    match command {
+        DiscrepancyCommand::List { state, limit, cursor } => {
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend((state != "all").then_some(("state", state)));
+            query.extend(cursor.map(|cursor| ("cursor", cursor)));
+            let found = client.get("/v1/discrepancies", &query).await?;
+            output.print(&found, |found| {
+                items(found, &["id", "at", "kind", "state", "saga", "detail", "closed_by", "close_reason"])
+            })
+        }
+        DiscrepancyCommand::Close { id, state, reason } => {
+            let path = format!("/v1/discrepancies/{}/close", segment(&id));
+            output.print(&client.post(&path, &json!({ "state": state, "reason": reason })).await?, members)
         }
     }
 }

@@ -80,6 +80,9 @@ pub(crate) enum Command {
     /// Messages that could not be processed
     #[command(subcommand)]
     Deadletters(DeadlettersCommand),
+    /// Books that differ: list them, and close those that a person has settled
+    #[command(subcommand)]
+    Discrepancy(DiscrepancyCommand),
     /// Scheduled jobs: what they are, what their runs did, and running one now
     #[command(subcommand)]
     Job(JobCommand),
@@ -406,6 +409,36 @@ pub(crate) enum DeadlettersCommand {
     Replay {
         /// Its id.
         id: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiscrepancyCommand {
+    /// List them, the oldest first; open ones unless asked otherwise
+    List {
+        /// `open`, `explained`, `fixed` or `all`.
+        #[arg(long, default_value = "open")]
+        state: String,
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Where the list before this one ended.
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Close one: the books are right as they are, or were put right by hand
+    #[command(
+        after_help = "Example:\n  endstate discrepancy close 17 --as fixed --reason \"refunded by hand, ticket 4711\""
+    )]
+    Close {
+        /// Its id.
+        id: String,
+        /// `explained` or `fixed`.
+        #[arg(long = "as", value_name = "STATE")]
+        state: String,
         /// Why.
         #[arg(long)]
         reason: String,

@@ -4,7 +4,7 @@
 //! - [`definition`]: definition files: check, test, diagram, schema
 //! - [`saga`]: single sagas and orders on a server
 //! - [`bulk`]: stock, points and coupons from a file
-//! - [`admin`]: dead letters, tokens, books
+//! - [`admin`]: dead letters, discrepancies, jobs, tokens, books
 //! - [`client`], [`output`], [`failure`]: calls, printing, exit codes
 
 pub(crate) mod args;
@@ -34,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Saga(command) => saga::run(command, output, client).await,
         Command::Order(command) => saga::run_order(command, output, &client()?).await,
         Command::Deadletters(command) => admin::dead_letters(command, output, &client()?).await,
+        Command::Discrepancy(command) => admin::discrepancies(command, output, &client()?).await,
         Command::Job(command) => admin::jobs(command, output, &client()?).await,
         Command::Stock(StockCommand::Open(args)) => bulk::send("stock", "open", &args, output, &client()?).await,
         Command::Stock(StockCommand::Adjust(args)) => bulk::send("stock", "adjust", &args, output, &client()?).await,

@@ -9,6 +9,8 @@ mod timer;
 mod turn;
 mod wait;
 #[cfg(test)]
+mod repeats;
+#[cfg(test)]
 mod tests;
 
 pub use timer::{asks_of, decide_due};
@@ -18,7 +20,7 @@ use crate::effect::{ASK_PREFIX, AlertKind, DiscrepancyKind, Effect};
 use crate::event::{Event, Fact, Started};
 use crate::fold;
 use crate::plan::{DEADLINE_ROLE, EvalError, Program};
-use crate::saga::{Belongs, Saga};
+use crate::saga::{Belongs, Request, Saga};
 use endstate_events::{
     Actor, Direction, EffectId, ForcedEnd, Input, InputBody, InquiryAnswer, Json, Lane, Operation, Reply, ReplyTo,
     Start, Verdict,
@@ -105,6 +107,9 @@ pub enum Denied {
     /// The definition has no such event.
     #[error("the definition knows no event `{0}`")]
     UnknownEvent(String),
+    /// Another request was taken under this id.
+    #[error("the key was used for another request to this saga")]
+    KeyTaken,
 }
 
 impl Denied {
@@ -124,6 +129,7 @@ impl Denied {
             Self::WrongRole { .. } => "wrong_role",
             Self::UnknownStep(_) => "unknown_step",
             Self::UnknownEvent(_) => "unknown_event",
+            Self::KeyTaken => "key_taken",
         }
     }
 }
@@ -162,8 +168,11 @@ pub fn decide<P: Program + ?Sized>(
                 InputBody::Start(_) => turn.answer_caller(),
                 InputBody::Reply(reply) => replied(&mut turn, reply),
                 InputBody::Event { name, data } => turn.occurred(name, arrival.id, arrival.time_ms, data),
-                InputBody::Cancel { reason, actor } => cancelled(&mut turn, reason, actor),
-                InputBody::Operate { operation, reason, actor } => operated(&mut turn, operation, reason, actor),
+                InputBody::Cancel { reason, actor } => cancelled(&mut turn, arrival.id, reason, actor),
+                InputBody::Operate { operation, reason, actor } => {
+                    let (operation, reason, actor) = (operation.clone(), reason.clone(), actor.clone());
+                    operated(&mut turn, Fact::Operated { operation, reason, actor, input: arrival.id.into() });
+                }
                 // The arm above takes every inquiry.
                 InputBody::Inquire { .. } => {}
             }
@@ -227,7 +236,7 @@ fn replied<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reply: &Reply) {
     }
 }
 
-fn cancelled<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reason: &str, actor: &Actor) {
+fn cancelled<P: Program + ?Sized>(turn: &mut Turn<'_, P>, id: &str, reason: &str, actor: &Actor) {
     let plan = turn.program.plan();
     let Some(index) = plan.reason(reason) else { return turn.deny(Denied::UnknownReason(reason.to_owned())) };
     // Nobody acts as the deadline.
@@ -235,12 +244,30 @@ fn cancelled<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reason: &str, actor: &
         return turn.deny(Denied::WrongRole { role: actor.role.clone(), reason: reason.to_owned() });
     }
     let reason = plan.reasons[index].name.clone();
-    let request = Fact::CancelRequested { reason: reason.clone(), actor: actor.clone() };
+    let request = Fact::CancelRequested { reason: reason.clone(), actor: actor.clone(), input: id.into() };
+    if is_repeat(turn, &request) {
+        return;
+    }
     turn.react(ControlInput::Cancel { reason: index as u8 }, Carried::Request { request, reason });
 }
 
-fn operated<P: Program + ?Sized>(turn: &mut Turn<'_, P>, operation: &Operation, reason: &str, actor: &Actor) {
-    let input = match operation {
+/// True when the request was taken before, or another one under its id: then it is refused.
+fn is_repeat<P: Program + ?Sized>(turn: &mut Turn<'_, P>, request: &Fact) -> bool {
+    let Some(request) = Request::of(request) else { return false };
+    let Some(known) = turn.saga.data.requests.iter().find(|known| known.input == request.input) else { return false };
+    if *known != request {
+        turn.deny(Denied::KeyTaken);
+    }
+    true
+}
+
+fn operated<P: Program + ?Sized>(turn: &mut Turn<'_, P>, request: Fact) {
+    let Fact::Operated { operation, .. } = &request else { return };
+    if is_repeat(turn, &request) {
+        return;
+    }
+    let operation = operation.clone();
+    let input = match &operation {
         Operation::Retry => ControlInput::Retry,
         Operation::Compensate => ControlInput::Compensate,
         Operation::Force { end: ForcedEnd::Completed } => ControlInput::ForceCompleted,
@@ -250,7 +277,6 @@ fn operated<P: Program + ?Sized>(turn: &mut Turn<'_, P>, operation: &Operation, 
             None => return turn.deny(Denied::UnknownStep(step.clone())),
         },
     };
-    let request = Fact::Operated { operation: operation.clone(), reason: reason.to_owned(), actor: actor.clone() };
     match operation {
         Operation::Retry if turn.saga.control.is_in_motion() && !turn.saga.control.is_parked(turn.program.plan()) => {
             turn.record(request);

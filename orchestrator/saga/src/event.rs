@@ -241,6 +241,9 @@ pub enum Fact {
         reason: Arc<str>,
         /// Who.
         actor: Actor,
+        /// The input's id: sent again, it is answered alike.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        input: Arc<str>,
     },
     /// An operator acted.
     Operated {
@@ -250,6 +253,9 @@ pub enum Fact {
         reason: String,
         /// Who.
         actor: Actor,
+        /// The input's id, as above.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        input: Arc<str>,
     },
 }
 

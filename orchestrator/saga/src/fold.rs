@@ -2,7 +2,7 @@
 
 use crate::control::{self, Control, Undo};
 use crate::event::{Event, Fact, Started};
-use crate::saga::{Ask, Data, RunData, Saga};
+use crate::saga::{Ask, Data, Request, RunData, Saga};
 use endstate_events::{Direction, Json};
 use std::sync::Arc;
 
@@ -135,9 +135,12 @@ fn record(saga: &mut Saga, at_ms: i64, fact: &Fact) {
         | Fact::ForceBegan
         | Fact::Faulted { .. }
         | Fact::DeadLettered { .. }
-        | Fact::FaultCleared
-        | Fact::CancelRequested { .. }
-        | Fact::Operated { .. } => {}
+        | Fact::FaultCleared => {}
+        Fact::CancelRequested { .. } | Fact::Operated { .. } => {
+            data.requests.extend(Request::of(fact));
+            let old = data.requests.len().saturating_sub(Request::MOST);
+            data.requests.drain(..old);
+        }
     }
 }
 

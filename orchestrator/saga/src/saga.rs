@@ -1,9 +1,11 @@
 //! The saga: control and data of one run of a definition. Its row is a cache of its events.
 
 use crate::control::{Control, WaitState};
+use crate::event::Fact;
 use crate::plan::Plan;
 use endstate_events::{Direction, EffectId, Json, Lane, ReplyTo, SagaId};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// One run of a definition.
@@ -79,12 +81,38 @@ pub struct Data {
     /// Ids of the events that were taken, kept or late: repeated, they are no-ops.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub consumed: Vec<Arc<str>>,
+    /// The latest requests that were taken, the oldest first: repeated, they are answered alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Request>,
     /// When the open wait's time is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<i64>,
     /// The last ask of a wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ask: Option<Box<Ask>>,
+}
+
+/// A request that was taken: a cancel, or an operator's action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The input's id.
+    pub input: Arc<str>,
+    /// Hash of what was asked, why and by whom.
+    pub said: Arc<str>,
+}
+
+impl Request {
+    /// Requests that a saga remembers; older ones are decided anew when they are repeated.
+    pub const MOST: usize = 8;
+
+    /// The request that a fact tells of; none for other facts.
+    #[must_use]
+    pub fn of(fact: &Fact) -> Option<Self> {
+        let (Fact::CancelRequested { input, .. } | Fact::Operated { input, .. }) = fact else { return None };
+        let digest = Sha256::digest(serde_json::to_vec(fact).unwrap_or_default());
+        let said: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        (!input.is_empty()).then(|| Self { input: Arc::clone(input), said: said.into() })
+    }
 }
 
 /// What is recorded about one run. Field names are short: they are written with every row.

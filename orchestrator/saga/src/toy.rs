@@ -354,14 +354,19 @@ impl Run {
         self.input(no, InputBody::Event { name: "paid".into(), data })
     }
 
+    /// The id of a new request.
+    fn request(&self) -> String {
+        format!("request-{}", self.saga.version)
+    }
+
     pub(crate) fn cancel(&mut self, reason: &str, role: &str) -> &mut Self {
         let actor = Actor { subject: "somebody".into(), role: role.into() };
-        self.input("cancel", InputBody::Cancel { reason: reason.into(), actor })
+        self.input(&self.request(), InputBody::Cancel { reason: reason.into(), actor })
     }
 
     pub(crate) fn operate(&mut self, operation: Operation) -> &mut Self {
         let actor = Actor { subject: "op".into(), role: "operator".into() };
-        self.input("operate", InputBody::Operate { operation, reason: "because".into(), actor })
+        self.input(&self.request(), InputBody::Operate { operation, reason: "because".into(), actor })
     }
 
     /// Commands sent in the last turn: `do hold/0#0`.

@@ -1,11 +1,11 @@
-//! What operators look at: dead letters, discrepancies, shards.
+//! What operators look at: dead letters, shards.
 
 use super::model::Page;
 use super::{Api, refuse};
 use axum::Json as Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use endstate_events::{Envelope, Input, InputBody, Json, Message, SagaId, Side};
+use endstate_events::{Envelope, Input, InputBody, Message, Side};
 use endstate_http::guard::StrictJson;
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Code, Fields, Params, Problem, Timestamp, scope};
@@ -13,14 +13,6 @@ use endstate_outbox::dead_letter::{self, Replay};
 use endstate_outbox::{Kind, Rows, Statement};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-static DISCREPANCIES: Statement = Statement {
-    name: "api.list_discrepancies",
-    columns: &[Kind::Int, Kind::Int, Kind::Text],
-    sql: "with r(after_id, page, state) as ({rows}) select d.id, d.saga, d.kind, d.detail, d.state, d.time_ms \
-          from r cross join discrepancy d where d.id > r.after_id and (r.state is null or d.state = r.state) \
-          order by d.id limit (select page from r)",
-};
 
 static SHARDS: Statement = Statement {
     name: "api.list_shards",
@@ -32,7 +24,7 @@ static SHARDS: Statement = Statement {
 };
 
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&DISCREPANCIES, &SHARDS];
+pub(crate) static STATEMENTS: &[&Statement] = &[&SHARDS];
 
 /// A record that nobody could handle.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -65,28 +57,6 @@ pub struct DeadLetterBody {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_reason: Option<String>,
-}
-
-/// Two books that differ.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct DiscrepancyBody {
-    /// Its id.
-    pub id: i64,
-    /// The saga concerned, if one is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub saga: Option<SagaId>,
-    /// What kind.
-    #[schema(example = "forced_unsettled")]
-    pub kind: String,
-    /// What differs.
-    #[schema(value_type = Object)]
-    pub detail: Json,
-    /// `open`, `explained` or `fixed`.
-    #[schema(example = "open")]
-    pub state: String,
-    /// When it was found.
-    pub at: Timestamp,
 }
 
 /// One shard: who owns it and how far it has got.
@@ -202,43 +172,6 @@ fn choose_version(api: &Api, envelope: &mut Envelope) {
     if start.version == 0 {
         start.version = api.gateway.definitions().active(&start.definition).map_or(0, |active| active.version());
     }
-}
-
-/// List discrepancies, oldest first.
-#[utoipa::path(
-    get, path = "/v1/discrepancies", operation_id = "listDiscrepancies", tag = "system",
-    params(
-        ("state" = Option<String>, Query, description = "open, explained or fixed"),
-        ("limit" = Option<i64>, Query), ("cursor" = Option<String>, Query),
-    ),
-    responses((status = 200, description = "A page", body = Page<DiscrepancyBody>)),
-    security(("token" = ["ledger:read"]))
-)]
-pub async fn discrepancies(
-    State(api): State<Api>,
-    _allowed: Allowed<scope::LedgerRead>,
-    mut params: Params,
-) -> Result<Body<Page<DiscrepancyBody>>, Problem> {
-    let state = params.one_of("state", &["open", "explained", "fixed"])?;
-    let limit = params.integer("limit", 1..=200)?.unwrap_or(50);
-    let after = id_cursor(&mut params)?.unwrap_or(0);
-    params.finish()?;
-    let given = Rows::one([after.into(), limit.into(), state.into()]);
-    let rows = api.gateway.store().read(&DISCREPANCIES, given).await.map_err(refuse::store)?;
-    let item = |row: &endstate_outbox::Row| {
-        let [id, saga, kind, detail, state, time] = row.as_slice() else { return None };
-        Some(DiscrepancyBody {
-            id: id.int()?,
-            saga: saga.id().map(SagaId),
-            kind: kind.text()?.to_owned(),
-            detail: serde_json::from_str(detail.text()?).unwrap_or_else(|_| Json::from(detail.text())),
-            state: state.text()?.to_owned(),
-            at: Timestamp(time.int()?),
-        })
-    };
-    let items: Vec<_> = rows.iter().filter_map(item).collect();
-    let next = items.last().filter(|_| items.len() as i64 == limit).map(|last| last.id.to_string());
-    Ok(Body(Page { items, next, lag_ms: None }))
 }
 
 /// Show every shard's owner and positions.

@@ -35,7 +35,8 @@ pub struct RequestHeaders {
     /// somebody outside. Without it, the answer comes with the decision, or after 5 seconds.
     #[param(rename = "Prefer", required = false, example = "wait=10")]
     prefer: Option<String>,
-    /// The request's identity; without it, a repeat is another request.
+    /// The request's identity: sent again with the same body, it is answered alike and does nothing more; with another
+    /// body it is refused. Without it, a repeat is another request.
     #[param(rename = "Idempotency-Key", required = false)]
     idempotency_key: Option<String>,
 }
@@ -52,7 +53,7 @@ pub enum RequestAnswers {
     /// E2202
     #[response(status = 404, content_type = "application/problem+json")]
     Unknown(ProblemBody<'static>),
-    /// The saga refused it: E2304, E2312, E2313, E2314, E2315, E2316. `detail` has its reason, its status and its phase.
+    /// The saga refused it: E2304, E2312, E2313, E2314, E2315, E2316, E2321. `detail` has its reason, its status and its phase.
     #[response(status = 409, content_type = "application/problem+json")]
     Refused(ProblemBody<'static>),
 }

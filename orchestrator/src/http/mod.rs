@@ -6,7 +6,7 @@
 //! - [`orders`]: orders as customers and the back office see them (A8)
 //! - [`changes`]: status changes out, events of other teams in
 //! - [`definitions`]: list, load, activate, roll back
-//! - [`admin`]: dead letters, discrepancies, shards; [`jobs`]; [`tokens`]
+//! - [`admin`]: dead letters, shards; [`discrepancies`]; [`jobs`]; [`tokens`]
 //! - [`health`]: is it alive, ready; metrics; the API's description
 //! - [`model`], [`refuse`], [`show`]: answers and refusals
 
@@ -18,6 +18,7 @@ pub mod orders;
 pub mod changes;
 pub mod definitions;
 pub mod admin;
+pub mod discrepancies;
 pub mod jobs;
 pub mod tokens;
 pub mod health;
@@ -118,7 +119,8 @@ pub fn routes(api: Api) -> OpenApiRouter {
         .routes(routes!(definitions::roll_back))
         .routes(routes!(admin::dead_letters))
         .routes(routes!(admin::replay))
-        .routes(routes!(admin::discrepancies))
+        .routes(routes!(discrepancies::list))
+        .routes(routes!(discrepancies::close))
         .routes(routes!(admin::shards))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::runs))

@@ -1,6 +1,7 @@
 //! What the engine's errors mean to a caller.
 
 use crate::definitions::DefinitionsError;
+use crate::discrepancy::CloseError;
 use crate::gateway::GatewayError;
 use crate::waiters::Notice;
 use endstate_http::token::TokenError;
@@ -73,6 +74,7 @@ pub(super) fn denied(denied: &Denied, news: &Notice) -> Problem {
         Denied::WrongRole { .. } => Code::ReasonNotAllowed,
         Denied::UnknownStep(_) => Code::UnknownStep,
         Denied::UnknownEvent(_) => Code::UnknownEvent,
+        Denied::KeyTaken => Code::KeyTaken,
     };
     let phase = news.phase.map_or("unknown", Phase::label);
     let status = news.status.as_deref().unwrap_or("unknown");
@@ -103,6 +105,16 @@ pub(super) fn replay(error: ReplayError) -> Problem {
         ReplayError::Unreadable { .. } => Problem::new(Code::InvalidFields, error.to_string()),
         ReplayError::Store(error) => store(error),
         ReplayError::Commit(error) => commit(error),
+    }
+}
+
+/// Why a discrepancy was not closed.
+pub(super) fn close(error: CloseError) -> Problem {
+    match error {
+        CloseError::Unknown(_) => Problem::new(Code::UnknownDiscrepancy, error.to_string()),
+        CloseError::Closed { .. } => Problem::new(Code::DiscrepancyClosed, error.to_string()),
+        CloseError::Store(error) => store(error),
+        CloseError::Commit(error) => commit(error),
     }
 }
 

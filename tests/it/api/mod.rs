@@ -15,6 +15,7 @@ mod flow;
 mod hostile;
 mod operators;
 mod refunds;
+mod settled;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};

@@ -27,13 +27,14 @@ macro_rules! migration {
 }
 
 /// All migrations, in order.
-static ALL: [Migration; 6] = [
+static ALL: [Migration; 7] = [
     migration!("0001_shard"),
     migration!("0002_saga"),
     migration!("0003_participants"),
     migration!("0004_api"),
     migration!("0005_job"),
     migration!("0006_alert"),
+    migration!("0007_discrepancy"),
 ];
 
 /// Any number will do, as long as nobody else in the database takes it: the letters of `endstate`.

@@ -23,7 +23,7 @@ macro_rules! migration {
 }
 
 /// All migrations of an embedded store, in order.
-pub(super) static ALL: [Migration; 7] = [
+pub(super) static ALL: [Migration; 8] = [
     migration!("0001_shard"),
     migration!("0002_saga"),
     migration!("0003_participants"),
@@ -31,6 +31,7 @@ pub(super) static ALL: [Migration; 7] = [
     migration!("0005_job"),
     migration!("0006_operators"),
     migration!("0007_alert"),
+    migration!("0008_discrepancy"),
 ];
 
 pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(), StoreError> {

@@ -151,7 +151,9 @@ impl<'a> Player<'a> {
                 actor: actor("operator"),
             },
         };
-        self.input("case", Input { saga: id, body });
+        // A request that was taken moves the version: each is another one.
+        let request = format!("case-{}", self.saga()?.version);
+        self.input(&request, Input { saga: id, body });
         Ok(())
     }
 
