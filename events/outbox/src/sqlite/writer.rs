@@ -76,16 +76,19 @@ pub(super) enum Ask {
 pub(super) struct Prepared {
     fences: Vec<Fence>,
     writes: Vec<Write>,
+    /// How many of the writes are the sender's own.
+    own: usize,
     outbox: Vec<OutboxRow>,
 }
 
 impl Prepared {
     pub(super) fn new(commit: Commit) -> Result<Self, CommitError> {
         let Commit { fences, mut writes, messages, dead_letters } = commit;
+        let own = writes.len();
         if !dead_letters.is_empty() {
             writes.push(Write::any(&dead_letter::INSERT, dead_letter::rows(dead_letters)));
         }
-        Ok(Self { fences, writes, outbox: group(messages)? })
+        Ok(Self { fences, writes, own, outbox: group(messages)? })
     }
 }
 
@@ -168,7 +171,8 @@ impl Writer {
 
     /// Hands committed messages to the bus, in commit order, then answers.
     fn answer(&self, group: Vec<Waiting>, hits: Vec<Vec<u64>>) {
-        for ((prepared, answer), hits) in group.into_iter().zip(hits) {
+        for ((prepared, answer), mut hits) in group.into_iter().zip(hits) {
+            hits.truncate(prepared.own);
             for OutboxRow { topic, partition, envelopes, .. } in prepared.outbox {
                 self.bus.deliver(Placed { topic, partition, envelopes });
             }
@@ -220,8 +224,8 @@ impl Writer {
         Ok(hits)
     }
 
-    /// The messages of all batches: one row per partition, more when they are large. Their offsets are those at which [`Writer::answer`] will
-    /// deliver them.
+    /// The messages of all batches: one row per partition, more when they are large. Their offsets are those at which
+    /// [`Writer::answer`] will deliver them.
     fn outbox(&self, batches: &[&Prepared]) -> Result<u64, CommitError> {
         let mut partitions: FxHashMap<(Topic, u16), Vec<&OutboxRow>> = FxHashMap::default();
         for row in batches.iter().flat_map(|batch| &batch.outbox) {
