@@ -93,6 +93,12 @@ impl Teller {
         if waiting.is_empty() {
             return Ok(0);
         }
+        // Several processes may look; and one that dies while it tells leaves them to the next look after their pause.
+        let again_ms = |tries: i64| now_ms + (PAUSE_MS << tries.clamp(0, 20)).min(PAUSE_MOST_MS);
+        let claims: Vec<_> = waiting.iter().map(|waiting| (waiting, again_ms(waiting.tries))).collect();
+        if !alert::claim(&*self.store, &claims).await? {
+            return Ok(0);
+        }
         let mut tried = Vec::with_capacity(waiting.len());
         // Once the webhook fails, the others of the round wait for another one: a flood of them must not take hours.
         let mut up = true;
@@ -103,7 +109,7 @@ impl Teller {
             }
             let body = self.body(&waiting.alert);
             up = up && self.post(&body).await;
-            let came = if up { Tried::Told("webhook") } else { self.put_off(waiting, &body, now_ms).await };
+            let came = if up { Tried::Told("webhook") } else { self.put_off(waiting, &body).await };
             tried.push((id.clone(), came));
         }
         alert::mark(&*self.store, &tried, now_ms).await?;
@@ -135,15 +141,14 @@ impl Teller {
     }
 
     /// Nobody took it: later again, from some time on with a copy in the file, and in the end the file alone.
-    async fn put_off(&self, waiting: &Waiting, body: &Body<'_>, now_ms: i64) -> Tried {
+    async fn put_off(&self, waiting: &Waiting, body: &Body<'_>) -> Tried {
         let has_webhook = self.channel.webhook_url.is_some();
         let must_keep = !has_webhook || waiting.tries >= KEPT_AFTER;
         let kept = waiting.kept || (must_keep && keep(&self.channel.file, body).await);
         if kept && (!has_webhook || waiting.tries >= GIVEN_UP_AFTER) {
             return Tried::Told("file");
         }
-        let pause_ms = PAUSE_MS << waiting.tries.clamp(0, 20);
-        Tried::Again { next_ms: now_ms + pause_ms.min(PAUSE_MOST_MS), kept }
+        Tried::Again { kept }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Both sides write them. Who tells, and how, is the business of the program's alerting task.
 
 use crate::statement::{Kind, Row, Rows, Statement, Write};
-use crate::store::{Commit, Store, StoreError};
+use crate::store::{Commit, CommitError, Store, StoreError};
 use endstate_events::SagaId;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -73,10 +73,8 @@ pub struct Waiting {
 pub enum Tried {
     /// Somebody knows: `webhook` or `file`.
     Told(&'static str),
-    /// Nobody took it: it is tried again then, milliseconds since 1970.
+    /// Nobody took it; it is tried again.
     Again {
-        /// When.
-        next_ms: i64,
         /// Whether it is kept in a file meanwhile.
         kept: bool,
     },
@@ -106,11 +104,19 @@ static TOLD: Statement = Statement {
           from r where alert.id = r.id",
 };
 
+/// Must hit every row: otherwise another process is at it.
+static CLAIM: Statement = Statement {
+    name: "alert.claim",
+    columns: &[Kind::Text, Kind::Int, Kind::Int],
+    sql: "with r(id, tries, next_ms) as ({rows}) update alert set tries = r.tries + 1, next_ms = r.next_ms \
+          from r where alert.id = r.id and alert.tries = r.tries and alert.told_ms is null",
+};
+
 static AGAIN: Statement = Statement {
     name: "alert.again",
-    columns: &[Kind::Text, Kind::Int, Kind::Int],
-    sql: "with r(id, next_ms, kept) as ({rows}) update alert set tries = tries + 1, next_ms = r.next_ms, kept = r.kept \
-          from r where alert.id = r.id and alert.told_ms is null",
+    columns: &[Kind::Text, Kind::Int],
+    sql: "with r(id, kept) as ({rows}) update alert set kept = r.kept from r \
+          where alert.id = r.id and alert.told_ms is null",
 };
 
 static PURGE: Statement = Statement {
@@ -127,7 +133,7 @@ static OLD: Statement = Statement {
 };
 
 /// All of them, see [`crate::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&INSERT, &WAITING, &TOLD, &AGAIN, &PURGE, &OLD];
+pub(crate) static STATEMENTS: &[&Statement] = &[&INSERT, &WAITING, &CLAIM, &TOLD, &AGAIN, &PURGE, &OLD];
 
 /// The rows of alerts, for the transaction of what they tell of; one that is there already stays as it is.
 #[must_use]
@@ -169,15 +175,27 @@ fn waits(row: &Row) -> Option<Waiting> {
     Some(Waiting { alert, tries: tries.int()?, kept: kept.int()? == 1 })
 }
 
+/// Takes alerts before they are told, each with the time at which it is tried again if nobody marks it. False when another
+/// process has taken one of them meanwhile: then it tells them.
+pub async fn claim(store: &dyn Store, waiting: &[(&Waiting, i64)]) -> Result<bool, StoreError> {
+    let mut rows = Rows::new();
+    for (Waiting { alert, tries, .. }, next_ms) in waiting {
+        rows.push([alert.id.as_str().into(), (*tries).into(), (*next_ms).into()]);
+    }
+    match store.commit(Commit { writes: vec![Write::exact(&CLAIM, rows)], ..Commit::default() }).await {
+        Ok(_) => Ok(true),
+        Err(CommitError::Conflict { .. }) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
+
 /// Marks what was tried.
 pub async fn mark(store: &dyn Store, tried: &[(String, Tried)], now_ms: i64) -> Result<(), StoreError> {
     let (mut told, mut again) = (Rows::new(), Rows::new());
     for (id, tried) in tried {
         match tried {
             Tried::Told(by) => told.push([id.as_str().into(), now_ms.into(), (*by).into()]),
-            Tried::Again { next_ms, kept } => {
-                again.push([id.as_str().into(), (*next_ms).into(), i64::from(*kept).into()]);
-            }
+            Tried::Again { kept } => again.push([id.as_str().into(), i64::from(*kept).into()]),
         }
     }
     let writes = [Write::any(&TOLD, told), Write::any(&AGAIN, again)];
@@ -199,6 +217,9 @@ pub async fn purge(store: &dyn Store, before_ms: i64, page: i64) -> Result<usize
 }
 
 async fn commit(store: &dyn Store, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
-    let failed = |error| StoreError::Failed { statement: "alert.mark".to_owned(), reason: format!("{error}") };
     store.commit(Commit { writes, ..Commit::default() }).await.map_err(failed)
+}
+
+fn failed(error: CommitError) -> StoreError {
+    StoreError::Failed { statement: "alert.mark".to_owned(), reason: error.to_string() }
 }

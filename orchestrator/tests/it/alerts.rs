@@ -10,7 +10,9 @@ use endstate_http::Trust;
 use endstate_orchestrator::alert::{Channel, Teller};
 use endstate_orchestrator::job::{Job as _, Report};
 use endstate_orchestrator::orphan::Orphans;
-use endstate_outbox::{Assignment, Clock as _, Commit, CommitError, Row, Rows, ShardId, Statement, Store, StoreError};
+use endstate_outbox::{
+    Assignment, Clock as _, Commit, CommitError, Row, Rows, ShardId, Statement, Store, StoreError, alert,
+};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -128,9 +130,10 @@ async fn an_alert_that_is_told_again_has_the_same_id() {
     let mut system = open(&folder.path().join("data")).await;
     parked(&mut system, "P-1").await;
     let (url, mut taken) = webhook(0).await;
-    let unmarked = Arc::new(Unmarking(system.store.clone()));
-    let teller = Teller::new(unmarked, channel(folder.path(), Some(url.clone())), system.clock.clone()).unwrap();
+    let dying = Arc::new(Dying { inner: system.store.clone(), commits: AtomicUsize::new(0) });
+    let teller = Teller::new(dying, channel(folder.path(), Some(url.clone())), system.clock.clone()).unwrap();
     assert!(teller.round().await.is_err(), "told, and not marked");
+    assert_eq!(teller.round().await.unwrap(), 0, "another one leaves it alone for a while");
     tell(&system, folder.path(), Some(url)).await;
     let (first, again) = (taken.try_recv().unwrap(), taken.try_recv().unwrap());
     assert!(taken.try_recv().is_err());
@@ -138,26 +141,46 @@ async fn an_alert_that_is_told_again_has_the_same_id() {
     assert_eq!(first["id"].as_str().unwrap().len(), 32);
 }
 
-/// A store whose process dies before every commit.
-struct Unmarking(Arc<dyn Store>);
+/// A store whose process dies before its second commit: it has taken what it tells, and cannot mark it.
+struct Dying {
+    inner: Arc<dyn Store>,
+    commits: AtomicUsize,
+}
 
 #[async_trait::async_trait]
-impl Store for Unmarking {
+impl Store for Dying {
     async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
-        self.0.read(statement, rows).await
+        self.inner.read(statement, rows).await
     }
 
     async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
-        self.0.assign(shard).await
+        self.inner.assign(shard).await
     }
 
-    async fn commit(&self, _commit: Commit) -> Result<Vec<u64>, CommitError> {
-        Err(CommitError::Doubt("the process died".to_owned()))
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        match self.commits.fetch_add(1, Ordering::SeqCst) {
+            0 => self.inner.commit(commit).await,
+            _ => Err(CommitError::Doubt("the process died".to_owned())),
+        }
     }
 
     fn partitions(&self) -> u16 {
-        self.0.partitions()
+        self.inner.partitions()
     }
+}
+
+/// Two processes look at the same moment: one tells.
+#[tokio::test]
+async fn an_alert_is_told_by_one_of_several_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(&folder.path().join("data")).await;
+    parked(&mut system, "P-1").await;
+    let waiting = alert::waiting(&*system.store, system.clock.now_ms(), 10).await.unwrap();
+    let claims = [(&waiting[0], system.clock.now_ms() + 1_000)];
+    assert!(alert::claim(&*system.store, &claims).await.unwrap());
+    assert!(!alert::claim(&*system.store, &claims).await.unwrap(), "seen by both, taken by one");
+    tell(&system, folder.path(), None).await;
+    assert_eq!(kept(folder.path()).len(), 1, "whoever took it has died; it is told after its pause");
 }
 
 /// The receiver is down for an hour: the file has each alert once, and the receiver gets it once it is back.

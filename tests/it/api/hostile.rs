@@ -158,3 +158,22 @@ async fn a_full_server_says_when_to_come_back() {
     let request = Request::get("/v1/events").header("prefer", "wait=20").body(Body::empty()).unwrap();
     assert_eq!(hasty.send(request).await.code(), "E2503");
 }
+
+/// As large as a call may be, and fit for its definition: it is a saga like any other.
+#[tokio::test]
+async fn an_input_just_below_the_limit_starts_a_saga_and_one_above_it_does_not() {
+    let server = Server::start().await;
+    let mut noted = shipped().into_iter().find(|source| source.text.contains("saga: bench_saga")).unwrap();
+    noted.text = noted.text.replace("version: 1", "version: 2");
+    let schema = noted.schemas.values_mut().next().unwrap();
+    *schema = schema.replace("\"properties\": {", "\"properties\": { \"note\": { \"type\": \"string\" },");
+    server.definitions.load(&noted, 1).await.unwrap();
+    server.definitions.activate("bench_saga", 2, 1).await.unwrap();
+    let input = |bytes: usize| json!({ "number": "large", "fail_at": "", "note": "x".repeat(bytes) }).to_string();
+    let above = raw(&server, SAGAS, input(256 * 1024)).await;
+    assert_eq!((above.status, above.code()), (StatusCode::PAYLOAD_TOO_LARGE, "E2003"));
+    let below = raw(&server, SAGAS, input(256 * 1024 - 100)).await;
+    assert!(below.status.is_success(), "{}", below.body);
+    let ended = server.until("/v1/sagas/bench_saga/large", |answer| answer.body["phase"] == "ended").await;
+    assert_eq!(ended.body["outcome"], "completed");
+}
