@@ -251,14 +251,14 @@ async fn z08_a_call_that_was_open_at_a_crash_is_resumed_by_the_next_owner() {
         let mut system = System::open(folder.path()).await;
         system.send(std::slice::from_ref(&refund)).await;
         system.settle().await;
-        let first = system.calls.recv().await.unwrap();
+        let first = system.calls.try_recv().expect("the call is handed over");
         assert!(!first.resumed && first.calls.len() == 1);
         assert_eq!(*first.calls[0].command, refund);
         assert!(system.replies().await.is_empty());
     }
     let mut system = System::open(folder.path()).await;
     system.settle().await;
-    let resumed = system.calls.recv().await.unwrap();
+    let resumed = system.calls.try_recv().expect("the call is handed over again");
     assert!(resumed.resumed);
     assert_eq!(*resumed.calls[0].command, refund);
 
@@ -284,7 +284,7 @@ async fn z08_a_call_answered_and_wanted_again_in_one_batch_is_made_again() {
     let (refund, verdict) = (refund_of(1), Verdict::Unknown { reason: "no answer".into() });
     system.send(std::slice::from_ref(&refund)).await;
     system.settle().await;
-    assert_eq!(system.calls.recv().await.unwrap().calls.len(), 1);
+    assert_eq!(system.calls.try_recv().expect("the call is handed over").calls.len(), 1);
     let mut unknown = sent(&refund, NOW_MS);
     Arc::make_mut(&mut unknown.envelope).message =
         Message::Answer(Reply { effect_id: refund.effect_id.clone(), verdict });
