@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use endstate_events::Environment;
 use endstate_http::Trust;
 use endstate_http::outgoing::TrustError;
+use endstate_outbox::sqlite::Made;
 use endstate_participants::caller::Limits;
 use endstate_participants::handler::Settings;
 use figment::Figment;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 /// Every setting with its default and its comment; what `endstate config default` prints.
@@ -64,8 +66,20 @@ pub(crate) struct Http {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Engine {
+    pub(crate) mode: Mode,
+    pub(crate) partitions: u16,
     pub(crate) in_motion: usize,
     pub(crate) definitions: PathBuf,
+}
+
+/// How sagas and built-in participants share transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// Each side commits by itself.
+    HopByHop,
+    /// One task owns a partition on both sides, and one transaction takes its sagas as far as they come.
+    Fused,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -223,6 +237,11 @@ impl Config {
         let mut config: Self = figment.extract().map_err(|error| anyhow::anyhow!("configuration: {error}"))?;
         config.payment.read_secret_file()?;
         Ok(config)
+    }
+
+    /// What the store must have been made with.
+    pub(crate) fn store(&self) -> Made {
+        Made { environment: self.environment.clone(), partitions: NonZeroU16::new(self.engine.partitions) }
     }
 
     /// `path` inside the data folder, unless it is absolute.

@@ -35,7 +35,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     start_logging(&config)?;
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
-    let node = Node::open(&config.data, &config.environment).await?;
+    let node = Node::open(&config.data, &config.store(), config.engine.mode).await?;
     load_definitions(&node, &config).await?;
     let listener = TcpListener::bind(config.http.listen)
         .await

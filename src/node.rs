@@ -1,13 +1,15 @@
 //! One running system in one process: both sides' shards over one store and bus, and the ways in and out.
 
+use crate::config::Mode;
 use anyhow::Context as _;
-use endstate_events::{Environment, Side};
+use endstate_events::Side;
 use endstate_orchestrator::definitions::{Definitions, DefinitionsError};
 use endstate_orchestrator::gateway::Gateway;
 use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::job::{Entry, Jobs};
 use endstate_orchestrator::waiters::Waiters;
-use endstate_outbox::sqlite::PARTITIONS;
+use endstate_outbox::fused::{Fused, ROUNDS};
+use endstate_outbox::sqlite::Made;
 use endstate_outbox::{Bus, Census, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::handler::{HANDED_OVER, HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
@@ -26,6 +28,7 @@ const EVENTS_KEPT: i64 = 100_000;
 
 /// A running embedded system.
 pub(crate) struct Node {
+    mode: Mode,
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) gateway: Gateway,
     pub(crate) definitions: Arc<Definitions>,
@@ -44,8 +47,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// Opens the store and loads the shipped definitions; nothing runs yet.
-    pub(crate) async fn open(data: &Path, environment: &Environment) -> anyhow::Result<Self> {
-        let store = SqliteStore::open_as(data, environment).await?;
+    pub(crate) async fn open(data: &Path, made: &Made, mode: Mode) -> anyhow::Result<Self> {
+        let store = SqliteStore::open_as(data, made).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let definitions = Definitions::open(store.clone()).await.context("cannot read the stored definitions")?;
         for source in shipped() {
@@ -58,18 +61,25 @@ impl Node {
         let listeners = Listeners { waiters };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let calls = Mutex::new(Some(calls));
-        let shards = Census::of(2 * usize::from(PARTITIONS));
+        let owners = if mode == Mode::Fused { 1 } else { 2 };
+        let shards = Census::of(owners * usize::from(store.partitions()));
         let jobs = OnceLock::new();
-        Ok(Self { store, gateway, definitions, clock, shards, jobs, calls, listeners, caller, tasks, stop })
+        Ok(Self { mode, store, gateway, definitions, clock, shards, jobs, calls, listeners, caller, tasks, stop })
     }
 
     /// Starts the shards of both sides.
     pub(crate) fn start(&self, in_motion_most: usize, settings: Settings) {
-        for index in 0..PARTITIONS {
+        for index in 0..self.store.partitions() {
             let (store, definitions) = (self.store.clone(), self.definitions.clone());
             let sagas = SagaHandler::new(store, definitions, self.listeners.clone(), in_motion_most);
-            self.shard(Side::Orchestrator, index, sagas);
-            self.shard(Side::Participants, index, Participants::new(self.store.clone(), self.caller.clone(), settings));
+            let participants = Participants::new(self.store.clone(), self.caller.clone(), settings);
+            match self.mode {
+                Mode::HopByHop => {
+                    self.shard(Side::Orchestrator, index, sagas);
+                    self.shard(Side::Participants, index, participants);
+                }
+                Mode::Fused => self.shard(Side::Orchestrator, index, Fused::new(sagas, participants, ROUNDS)),
+            }
         }
         let (bus, stop) = (self.store.bus(), self.stop.clone());
         self.tasks.spawn(async move {

@@ -53,6 +53,16 @@ impl Topic {
         }
     }
 
+    /// The side whose shards consume it; none for what only others read.
+    #[must_use]
+    pub fn side(self) -> Option<Side> {
+        match self {
+            Self::Start | Self::Progress => Some(Side::Orchestrator),
+            Self::Commands => Some(Side::Participants),
+            Self::Events => None,
+        }
+    }
+
     /// The topic's name on a broker: prefixed, so that two environments never meet.
     #[must_use]
     pub fn name(self, environment: &Environment) -> String {

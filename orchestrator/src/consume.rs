@@ -1,10 +1,11 @@
 //! What a batch needs to know before it decides: the sagas it names, and who holds the numbers it claims.
 
-use crate::decide::saga_of;
+use crate::decide::Working;
 use crate::persist::{self, Claimed, Stored};
-use endstate_events::{Input, InputBody, Message, SagaId, Start};
-use endstate_outbox::{Batch, Store, StoreError};
+use endstate_events::{Envelope, Input, InputBody, Message, SagaId, Start, Topic};
+use endstate_outbox::{Store, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
 
 /// Sagas that one assignment has read or written; changed only after a commit.
 #[derive(Debug, Default)]
@@ -59,15 +60,20 @@ pub struct Loaded {
     pub claims: FxHashMap<(String, String), Claimed>,
 }
 
-/// Reads what the batch's inputs and `due` sagas need and `cache` does not hold: at most two reads.
+/// Reads what the messages and `others` need and neither `working` nor `cache` holds: at most two reads.
 ///
 /// New numbers and new saga ids are the rule, so a first attempt reads neither; the commit finds out, and the second
-/// attempt knows.
-pub async fn load(store: &dyn Store, cache: &Cache, batch: &Batch, due: &[SagaId]) -> Result<Loaded, StoreError> {
-    let again = batch.attempt > 0;
-    let mut wanted: FxHashSet<SagaId> = due.iter().copied().collect();
+/// attempt (`again`) knows.
+pub async fn load(
+    store: &dyn Store,
+    cache: &Cache,
+    working: &Working,
+    (messages, others): (&[(Topic, Arc<Envelope>)], &[SagaId]),
+    again: bool,
+) -> Result<Loaded, StoreError> {
+    let mut wanted: FxHashSet<SagaId> = others.iter().copied().collect();
     let mut numbers: Vec<(&str, &str)> = Vec::new();
-    for (_, envelope) in &batch.messages {
+    for (_, envelope) in messages {
         let Message::Input(input) = &envelope.message else { continue };
         match start_of(input) {
             Some(start) if again => {
@@ -80,7 +86,7 @@ pub async fn load(store: &dyn Store, cache: &Cache, batch: &Batch, due: &[SagaId
             }
         }
     }
-    wanted.extend(batch.poisoned.iter().filter_map(saga_of));
+    wanted.retain(|id| !working.knows(*id));
     numbers.sort_unstable();
     numbers.dedup();
     let claims = persist::load_numbers(store, &numbers).await?.into_iter().collect();

@@ -1,10 +1,11 @@
 //! Each input in turn, on working copies: the pure decision of the saga core, and what its effects become.
 
 mod poison;
+mod rounds;
 
 pub use poison::saga_of;
 
-use crate::consume::{Loaded, start_of};
+use crate::consume::start_of;
 use crate::definitions::Definitions;
 use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
@@ -13,7 +14,7 @@ use endstate_events::{
     Envelope, Input, InputBody, InquiryAnswer, Lane, Link, Message, Reply, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
     Verdict,
 };
-use endstate_outbox::{Alert, Batch, DecideError, Outcome, Outgoing};
+use endstate_outbox::{Alert, Assignment, Batch, DecideError, Outcome, Outgoing};
 use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
 use endstate_saga::definition::{Definition, body_hash};
@@ -69,10 +70,11 @@ struct Copy {
     rearm: bool,
 }
 
-/// A batch while it is decided.
-pub struct Working<'a> {
-    definitions: &'a Definitions,
-    batch: &'a Batch,
+/// A batch while it is decided, over one round of messages or several.
+pub struct Working {
+    definitions: Arc<Definitions>,
+    assignment: Assignment,
+    now_ms: i64,
     partitions: u16,
     stored: FxHashMap<SagaId, Stored>,
     /// Sagas whose row cannot be read, and why: they stand still, the others go on.
@@ -93,23 +95,18 @@ pub struct Working<'a> {
     sent: usize,
 }
 
-impl<'a> Working<'a> {
+impl Working {
     /// Begins a batch.
     #[must_use]
-    pub fn new(
-        definitions: &'a Definitions,
-        batch: &'a Batch,
-        loaded: Loaded,
-        partitions: u16,
-        hearing: Hearing,
-    ) -> Self {
+    pub fn new(definitions: Arc<Definitions>, batch: &Batch, partitions: u16, hearing: Hearing) -> Self {
         Self {
             definitions,
-            batch,
+            assignment: batch.assignment,
+            now_ms: batch.now_ms,
             partitions,
-            stored: loaded.sagas,
-            unreadable: loaded.unreadable,
-            claims: loaded.claims,
+            stored: FxHashMap::default(),
+            unreadable: FxHashMap::default(),
+            claims: FxHashMap::default(),
             copies: FxHashMap::default(),
             order: Vec::new(),
             refused: Vec::new(),
@@ -131,7 +128,7 @@ impl<'a> Working<'a> {
     /// Decides one input.
     pub fn input(&mut self, topic: Topic, envelope: &Arc<Envelope>, input: &Input) {
         let partition = input.saga.slot().partition(self.partitions);
-        if partition != self.batch.assignment.shard.index {
+        if partition != self.assignment.shard.index {
             // Somebody routed by other rules: the right shard decides (Z17).
             self.outcome.messages.push(Outgoing { topic, partition, envelope: Arc::clone(envelope) });
             return;
@@ -142,7 +139,7 @@ impl<'a> Working<'a> {
             Some(_) => {}
             // Of a saga that is there, nobody may say that it is not; a program that can decide for it may come.
             None if !self.standing.contains(&input.saga) && self.answer_stranger(input) => {}
-            None => self.pages.orphan(partition, input.saga, envelope, self.batch.now_ms),
+            None => self.pages.orphan(partition, input.saga, envelope, self.now_ms),
         }
     }
 
@@ -152,7 +149,7 @@ impl<'a> Working<'a> {
         let (id, key) = (effect_id.to_string(), effect_id.to_string());
         let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: false });
         let (topic, partition) = (reply_to.topic, reply_to.partition);
-        self.outcome.messages.push(outgoing(topic, partition, self.batch.now_ms, Lane::Live, id, key, message));
+        self.outcome.messages.push(outgoing(topic, partition, self.now_ms, Lane::Live, id, key, message));
         true
     }
 
@@ -208,12 +205,12 @@ impl<'a> Working<'a> {
             let reply = Reply { effect_id: effect_id.clone(), verdict: Verdict::Refused { code, detail: text } };
             let (id, key) = (format!("{effect_id}:number_taken"), saga.to_string());
             let message = Message::Input(Input { saga, body: InputBody::Reply(reply) });
-            let (now_ms, lane) = (self.batch.now_ms, envelope.lane);
+            let (now_ms, lane) = (self.now_ms, envelope.lane);
             self.outcome.messages.push(outgoing(to.topic, to.partition, now_ms, lane, id, key, message));
         } else if !same_body {
             let kind = DiscrepancyKind::LateUnhandled;
-            self.pages.discrepancy(link.order, kind.label(), None, &text, self.batch.now_ms);
-            let alert = Alert::new("discrepancy", &[&link.order, definition, number], text, self.batch.now_ms);
+            self.pages.discrepancy(link.order, kind.label(), None, &text, self.now_ms);
+            let alert = Alert::new("discrepancy", &[&link.order, definition, number], text, self.now_ms);
             let (definition, number) = (definition.as_str().into(), number.as_str().into());
             self.pages.alert(alert.of(link.order, definition, number));
         }
@@ -227,7 +224,7 @@ impl<'a> Working<'a> {
         if let Some(reason) = self.unreadable.get(&id) {
             if self.standing.insert(id) {
                 let text = format!("E3004: the row of saga {id} cannot be read: it waits: {reason}");
-                let alert = Alert::new("unreadable", &[&id], text, self.batch.now_ms);
+                let alert = Alert::new("unreadable", &[&id], text, self.now_ms);
                 self.pages.alert(alert.of(id, "".into(), "".into()));
             }
             return false;
@@ -238,7 +235,7 @@ impl<'a> Working<'a> {
                 let text =
                     format!("E3001: its definition, version {}, is not loaded: it waits", saga.definition_version);
                 // Found again with every input and timer; it is one alert.
-                let alert = Alert::new("undefined", &[&id, &saga.definition_version], text, self.batch.now_ms);
+                let alert = Alert::new("undefined", &[&id, &saga.definition_version], text, self.now_ms);
                 self.pages.alert(alert.of(id, Arc::clone(&saga.definition), Arc::clone(&saga.number)));
             }
             return false;
@@ -283,7 +280,7 @@ impl<'a> Working<'a> {
         let Some(saga) = copy.saga.take() else { return };
         let mut decision = decide_due(&*copy.definition, saga, setting);
         decision.effects.retain(|effect| self.hearing.passes(id, effect, setting.now_ms));
-        self.take(id, self.batch.now_ms, decision);
+        self.take(id, self.now_ms, decision);
     }
 
     /// A participant that was silent has answered: a saga that waits for it, too, asks for itself.
@@ -294,12 +291,12 @@ impl<'a> Working<'a> {
         let Some(copy) = self.copies.get(&id) else { return };
         let Some(saga) = &copy.saga else { return };
         for effect in asks_of(&*copy.definition, saga, participant, self.partitions) {
-            self.effect(id, self.batch.now_ms, effect);
+            self.effect(id, self.now_ms, effect);
         }
     }
 
     fn setting(&self) -> Setting {
-        Setting { now_ms: self.batch.now_ms, partitions: self.partitions }
+        Setting { now_ms: self.now_ms, partitions: self.partitions }
     }
 
     /// Remembers the answer for whoever may wait for it; replies and starts are told by other ways.
@@ -349,7 +346,7 @@ impl<'a> Working<'a> {
                 send(to.topic, to.partition, key.clone(), key, Message::Inquired(answer));
             }
             Effect::Publish(event) => {
-                let event_id = format!("{id}:{}:{}", event.version, self.batch.assignment.epoch);
+                let event_id = format!("{id}:{}:{}", event.version, self.assignment.epoch);
                 send(Topic::Events, at_slot(id.slot()), event_id, id.to_string(), Message::Domain(*event));
             }
             Effect::Start(linked) => {
@@ -376,21 +373,21 @@ impl<'a> Working<'a> {
             }
             Effect::Alert { kind, step, text } => {
                 let at = step.as_deref().unwrap_or_default();
-                let alert = Alert::new(kind.label(), &[&id, &saga.version, &at, &text], &text, self.batch.now_ms);
+                let alert = Alert::new(kind.label(), &[&id, &saga.version, &at, &text], &text, self.now_ms);
                 let (definition, number) = (Arc::clone(&saga.definition), Arc::clone(&saga.number));
                 self.pages.alert(alert.of(id, definition, number).at(step));
             }
             Effect::Discrepancy { kind, effect_id, text } => {
                 let effect_id = effect_id.map(|effect_id| effect_id.to_string());
-                self.pages.discrepancy(id, kind.label(), effect_id, &text, self.batch.now_ms);
+                self.pages.discrepancy(id, kind.label(), effect_id, &text, self.now_ms);
             }
         }
     }
 
     /// Ends the batch: its rows, what they did to each saga, and what was heard of silent participants.
     pub fn finish(mut self) -> Result<(Outcome, Vec<Changed>, Hearing), DecideError> {
-        let shard = self.batch.assignment.shard.index;
-        let mut seq = self.batch.assignment.next_seq;
+        let shard = self.assignment.shard.index;
+        let mut seq = self.assignment.next_seq;
         let mut changed = Vec::with_capacity(self.order.len() + self.refused.len());
         for id in self.order {
             let Some(mut copy) = self.copies.remove(&id) else { continue };
@@ -408,7 +405,7 @@ impl<'a> Working<'a> {
             }
             if !copy.events.is_empty() {
                 let before = copy.before.unwrap_or(0);
-                self.pages.events(shard, seq, id, before, self.batch.now_ms, &copy.events)?;
+                self.pages.events(shard, seq, id, before, self.now_ms, &copy.events)?;
                 seq += 1;
             }
             if !copy.events.is_empty() || due_ms != copy.stored_due_ms {
@@ -430,9 +427,9 @@ impl<'a> Working<'a> {
             let (saga, phase, answers) = (None, Phase::Ended, Vec::new());
             Changed { id, saga, phase, due_ms: None, bytes: 0, claim: Some(claim), motion: 0, answers }
         }));
-        let again_ms = self.batch.now_ms + PUT_OFF_MS;
+        let again_ms = self.now_ms + PUT_OFF_MS;
         self.put_off.iter().for_each(|id| self.pages.put_off(*id, again_ms));
-        self.outcome.seqs = seq - self.batch.assignment.next_seq;
+        self.outcome.seqs = seq - self.assignment.next_seq;
         self.outcome.writes = self.pages.into_writes();
         Ok((self.outcome, changed, self.hearing))
     }

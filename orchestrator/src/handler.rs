@@ -1,13 +1,14 @@
 //! The orchestrator's side of a shard: consume, decide, persist, and the timers of its sagas.
 
 use crate::consume::{self, Cache};
-use crate::decide::{Changed, PUT_OFF_MS, Working};
+use crate::decide::{Changed, PUT_OFF_MS, Working, saga_of};
 use crate::definitions::Definitions;
 use crate::persist::{self, Stored};
 use crate::silence::{Hearing, Silence};
 use crate::waiters::{Claim, Waiters};
 use endstate_events::{Message, SagaId, Topic};
-use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Store, StoreError};
+use endstate_outbox::fused::{Message as Heard, Rounds, hop};
+use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Poisoned, Store, StoreError};
 use std::sync::Arc;
 
 /// Sagas whose timers one batch fires at most, so that 100,000 at once stay bounded.
@@ -94,8 +95,92 @@ impl SagaHandler {
     }
 }
 
+/// A batch of sagas, open over its rounds.
+pub struct Open {
+    working: Working,
+    /// What no message brings.
+    due: Vec<SagaId>,
+    woken: Vec<(SagaId, Arc<str>)>,
+    poisoned: Vec<Poisoned>,
+    look_ms: Option<i64>,
+    /// Whether an earlier attempt met a conflict.
+    again: bool,
+}
+
+impl Rounds for SagaHandler {
+    type Open = Open;
+
+    async fn open(&mut self, batch: &Batch) -> Result<Open, DecideError> {
+        let (due, look_ms) = self.due(batch).await?;
+        let hearing = self.silence.hearing(if batch.timers { TIMERS } else { 0 });
+        let woken = self.silence.woken(&hearing).cloned().collect();
+        let working = Working::new(self.definitions.clone(), batch, self.store.partitions(), hearing);
+        let (poisoned, again) = (batch.poisoned.clone(), batch.attempt > 0);
+        self.decided_ms = batch.now_ms;
+        Ok(Open { working, due, woken, poisoned, look_ms, again })
+    }
+
+    async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
+        let Open { working, again, .. } = open;
+        working.take_over(consume::load(&*self.store, &self.cache, working, (messages, &[]), *again).await?);
+        for (topic, envelope) in messages {
+            if working.is_full() {
+                // The shard halves it: one record alone always fits.
+                return Err(DecideError::Data("E3006: the batch sends too much at once".to_owned()));
+            }
+            match &envelope.message {
+                Message::Input(input) => working.input(*topic, envelope, input),
+                Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => {
+                    working.bury(*topic, envelope, format!("a {} is no input", envelope.message.label()));
+                }
+            }
+        }
+        Ok(working.sent())
+    }
+
+    async fn timers(&mut self, open: &mut Open) -> Result<Vec<Outgoing>, DecideError> {
+        let Open { working, due, woken, poisoned, look_ms, again } = open;
+        let ids = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).chain(poisoned.iter().filter_map(saga_of));
+        let ids: Vec<SagaId> = ids.collect();
+        working.take_over(consume::load(&*self.store, &self.cache, working, (&[], &ids), *again).await?);
+        for id in due.drain(..) {
+            if working.is_full() {
+                // They are still due.
+                *look_ms = Some(self.decided_ms);
+                break;
+            }
+            working.due(id);
+        }
+        // Those that do not fit any more ask by their own ladder.
+        for (id, participant) in woken.drain(..) {
+            if !working.is_full() {
+                working.wake(id, &participant);
+            }
+        }
+        for poisoned in poisoned.drain(..) {
+            working.poisoned(&poisoned);
+        }
+        Ok(working.sent())
+    }
+
+    fn close(&mut self, open: Open) -> Result<Outcome, DecideError> {
+        let Open { working, look_ms, .. } = open;
+        let (outcome, changed, hearing) = working.finish()?;
+        self.hearing = hearing;
+        let earliest = changed.iter().filter_map(|changed| changed.due_ms).min();
+        let soon = self.decided_ms + DUE_FLOOR_MS;
+        self.look_after_ms = [look_ms, earliest]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|look| if earliest == Some(look) && look <= self.decided_ms { soon } else { look });
+        self.changed = changed;
+        Ok(outcome)
+    }
+}
+
 impl Handler for SagaHandler {
-    fn topics(&self) -> &'static [Topic] {
+    fn topics(&self) -> &[Topic] {
         &[Topic::Progress, Topic::Start]
     }
 
@@ -117,52 +202,7 @@ impl Handler for SagaHandler {
     }
 
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
-        let (due, mut look_ms) = self.due(batch).await?;
-        let hearing = self.silence.hearing(if batch.timers { TIMERS } else { 0 });
-        let woken: Vec<_> = self.silence.woken(&hearing).cloned().collect();
-        let wanted: Vec<SagaId> = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).collect();
-        let loaded = consume::load(&*self.store, &self.cache, batch, &wanted).await?;
-        let mut working = Working::new(&self.definitions, batch, loaded, self.store.partitions(), hearing);
-        for (topic, envelope) in &batch.messages {
-            if working.is_full() {
-                // The shard halves it: one record alone always fits.
-                return Err(DecideError::Data("E3006: the batch sends too much at once".to_owned()));
-            }
-            match &envelope.message {
-                Message::Input(input) => working.input(*topic, envelope, input),
-                Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => {
-                    working.bury(*topic, envelope, format!("a {} is no input", envelope.message.label()));
-                }
-            }
-        }
-        for id in due {
-            if working.is_full() {
-                // They are still due.
-                look_ms = Some(batch.now_ms);
-                break;
-            }
-            working.due(id);
-        }
-        // Those that do not fit any more ask by their own ladder.
-        for (id, participant) in woken {
-            if !working.is_full() {
-                working.wake(id, &participant);
-            }
-        }
-        for poisoned in &batch.poisoned {
-            working.poisoned(poisoned);
-        }
-        let (outcome, changed, hearing) = working.finish()?;
-        (self.hearing, self.decided_ms) = (hearing, batch.now_ms);
-        let earliest = changed.iter().filter_map(|changed| changed.due_ms).min();
-        let soon = batch.now_ms + DUE_FLOOR_MS;
-        self.look_after_ms = [look_ms, earliest]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|look| if earliest == Some(look) && look <= batch.now_ms { soon } else { look });
-        self.changed = changed;
-        Ok(outcome)
+        hop(self, batch).await
     }
 
     fn committed(&mut self) {

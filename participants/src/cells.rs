@@ -30,12 +30,18 @@ impl<T> Default for Cells<T> {
 }
 
 impl<T: PartialEq> Cells<T> {
-    /// Takes over a row as the store has it.
+    /// Takes over a row as the store has it, unless it is known: then what became of it since counts.
     pub fn load(&mut self, key: Arc<str>, row: T)
     where
         T: Clone,
     {
-        self.0.insert(key, Cell { before: Some(row.clone()), now: Some(row) });
+        self.0.entry(key).or_insert_with(|| Cell { before: Some(row.clone()), now: Some(row) });
+    }
+
+    /// Whether it was read or made before: then nothing in the store is newer.
+    #[must_use]
+    pub fn knows(&self, key: &str) -> bool {
+        self.0.contains_key(key)
     }
 
     /// The row as it is now.

@@ -6,7 +6,7 @@ use crate::decide;
 use crate::desk::Desk;
 use crate::handler::Settings;
 use endstate_events::{Direction, EffectId, InquiryAnswer};
-use endstate_outbox::{Alert, Assignment, Batch};
+use endstate_outbox::{Alert, Assignment};
 use std::sync::Arc;
 
 /// Below this many releases a share says nothing.
@@ -45,7 +45,7 @@ impl SelfCheck {
         desk: &mut Desk,
         answer: &InquiryAnswer,
         settings: &Settings,
-        batch: &Batch,
+        (assignment, now_ms): (&Assignment, i64),
     ) -> Option<Alert> {
         if answer.keep || self.halted {
             return None;
@@ -53,13 +53,13 @@ impl SelfCheck {
         let most = (self.open * i64::from(settings.release_share_percent) / 100).max(FEW);
         if self.released >= most {
             self.halted = true;
-            let Assignment { shard, epoch, .. } = &batch.assignment;
+            let Assignment { shard, epoch, .. } = assignment;
             let text = format!(
                 "E5005: the self-check of holds in shard {shard} has halted: it gave back {} of {} and would give back \
                  more than its share; check that sagas and participants belong to the same environment, then restart",
                 self.released, self.open
             );
-            return Some(Alert::new("self_check", &[shard, epoch], text, batch.now_ms));
+            return Some(Alert::new("self_check", &[shard, epoch], text, now_ms));
         }
         let hold: Arc<str> = answer.effect_id.to_string().into();
         let undo = EffectId { direction: Direction::Undo, ..answer.effect_id.clone() };

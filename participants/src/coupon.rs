@@ -2,8 +2,8 @@
 
 use crate::desk::{Denial, Desk, Job, Made};
 use crate::effect::EffectState;
-use crate::handler::Reads;
 use crate::ledger::scoped;
+use crate::reads::Reads;
 use crate::token::{Token, TokenState};
 use serde::Deserialize;
 use serde_json::json;

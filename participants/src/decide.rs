@@ -3,9 +3,9 @@
 
 use crate::desk::{Call, Denial, Desk, Job, Made};
 use crate::effect::{Effect, EffectState, body_hash};
-use crate::handler::Reads;
 use crate::ledger::TransferKind;
 use crate::payment::{Captured, captures};
+use crate::reads::Reads;
 use crate::{bench, coupon, hold, payment, points, returns, stock};
 use endstate_events::{CommandKind, Direction, Verdict};
 use std::sync::Arc;

@@ -4,12 +4,14 @@ use crate::check::SelfCheck;
 use crate::decide::{self, Answered};
 use crate::desk::{Call, Desk, Job, Operation};
 use crate::offers::Offers;
+use crate::reads::Reads;
 use crate::storage;
 use crate::{bench, operation};
 use endstate_events::{
     Command, CommandKind, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SCHEMA_VERSION, Topic,
     Verdict,
 };
+use endstate_outbox::fused::{Message as Heard, Rounds, hop};
 use endstate_outbox::{
     Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Rows, Statement, Store, StoreError, alert,
 };
@@ -110,16 +112,16 @@ impl Participants {
         Ok(())
     }
 
-    /// Reads everything that the batch touches: effects first, because they name accounts, too.
-    async fn desk(&self, batch: &Batch) -> Result<Desk, StoreError> {
-        let mut desk = Desk { shard: self.shard, ..Desk::default() };
+    /// Reads what messages touch and the desk does not know: effects first, because they name accounts, too.
+    async fn load(&self, desk: &mut Desk, messages: &[Heard], now_ms: i64) -> Result<(), StoreError> {
         let mut named = Reads::default();
-        for (_, envelope) in &batch.messages {
+        for (_, envelope) in messages {
             named.effects_of(&envelope.message);
         }
         if named.effects.is_empty() {
-            return Ok(desk);
+            return Ok(());
         }
+        named.forget_known(desk);
         let mut reads = Reads::default();
         for effect in self.read(&storage::READ_EFFECTS, &named.effects, storage::effect).await? {
             reads.add_effect(&effect);
@@ -128,12 +130,13 @@ impl Participants {
         for call in self.read(&storage::READ_CALLS, &named.answered, storage::call).await? {
             desk.calls.load(call.id.clone(), call);
         }
-        for (_, envelope) in &batch.messages {
+        for (_, envelope) in messages {
             if let Message::Command(command) = &envelope.message {
                 let id = "".into();
-                decide::reads(&self.job(command, &id, envelope.lane, batch.now_ms), &mut reads);
+                decide::reads(&self.job(command, &id, envelope.lane, now_ms), &mut reads);
             }
         }
+        reads.forget_known(desk);
         for account in self.read(&storage::READ_ACCOUNTS, &reads.accounts, storage::account).await? {
             desk.ledger.load_account(account);
         }
@@ -143,7 +146,7 @@ impl Participants {
         for token in self.read(&storage::READ_TOKENS, &reads.tokens, storage::token).await? {
             desk.tokens.load(token.id.clone(), token);
         }
-        Ok(desk)
+        Ok(())
     }
 
     async fn read<T>(
@@ -201,30 +204,92 @@ impl Participants {
     }
 
     /// Asks the sagas of old holds (H3), when it is time.
-    async fn check_holds(&self, batch: &Batch, check: &mut SelfCheck, outcome: &mut Outcome) -> Result<(), StoreError> {
-        if !batch.timers || !check.is_due(batch.now_ms) {
+    async fn check_holds(&self, open: &mut Open, out: &mut Vec<Outgoing>) -> Result<(), StoreError> {
+        let Open { check, now_ms, timers, .. } = open;
+        let now_ms = *now_ms;
+        if !*timers || !check.is_due(now_ms) {
             return Ok(());
         }
-        let before_ms = batch.now_ms - self.settings.hold_limit_ms;
+        let before_ms = now_ms - self.settings.hold_limit_ms;
         let rows = Rows::one([i64::from(self.shard).into(), before_ms.into(), SelfCheck::PAGE.into()]);
         let rows = self.store.read(&storage::READ_OLD_HOLDS, rows).await?;
         let old = decode_all(&storage::READ_OLD_HOLDS, &rows, storage::old_hold)?;
-        check.start_round(old.first().map_or(0, |(_, _, open)| *open), batch.now_ms + self.settings.check_every_ms);
+        check.start_round(old.first().map_or(0, |(_, _, open)| *open), now_ms + self.settings.check_every_ms);
         let mut asked = Vec::with_capacity(old.len());
         for (id, lane, _) in old {
             let Ok(effect_id) = id.parse::<EffectId>() else { continue };
             asked.push(id);
-            outcome.messages.push(inquiry(effect_id, lane, self.shard, self.partitions, batch.now_ms));
+            out.push(inquiry(effect_id, lane, self.shard, self.partitions, now_ms));
         }
         if !asked.is_empty() {
-            outcome.writes.push(storage::asked(&asked, batch.now_ms));
+            open.outcome.writes.push(storage::asked(&asked, now_ms));
         }
         Ok(())
     }
 }
 
+/// A batch of commands, open over its rounds.
+pub struct Open {
+    desk: Desk,
+    check: SelfCheck,
+    outcome: Outcome,
+    assignment: Assignment,
+    now_ms: i64,
+    timers: bool,
+}
+
+impl Rounds for Participants {
+    type Open = Open;
+
+    async fn open(&mut self, batch: &Batch) -> Result<Open, DecideError> {
+        let desk = Desk { shard: self.shard, ..Desk::default() };
+        let (check, outcome) = (self.check.clone(), Outcome::default());
+        let Batch { assignment, now_ms, timers, .. } = *batch;
+        Ok(Open { desk, check, outcome, assignment, now_ms, timers })
+    }
+
+    async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
+        let Open { desk, check, outcome, assignment, now_ms, .. } = open;
+        let (now_ms, mut out) = (*now_ms, Vec::new());
+        self.load(desk, messages, now_ms).await?;
+        for (topic, envelope) in messages {
+            match &envelope.message {
+                Message::Command(_) if envelope.time_ms < now_ms - self.settings.retention_ms => {
+                    let reason = "E5003: older than anything that is remembered, so nobody can say what became of it";
+                    outcome.dead_letters.push((*topic, Arc::clone(envelope), reason.to_owned()));
+                }
+                Message::Command(command) => self.command(desk, command, envelope.lane, now_ms, &mut out),
+                Message::Answer(answer) => self.answer(desk, answer, now_ms, &mut out),
+                Message::Inquired(answer) => {
+                    let alert = check.answered(desk, answer, &self.settings, (assignment, now_ms));
+                    outcome.writes.extend(alert.and_then(|alert| alert::write(&[alert])));
+                }
+                Message::Input(_) | Message::Domain(_) => {
+                    let reason = "E5004: no message for a participant".to_owned();
+                    outcome.dead_letters.push((*topic, Arc::clone(envelope), reason));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    async fn timers(&mut self, open: &mut Open) -> Result<Vec<Outgoing>, DecideError> {
+        let mut out = Vec::new();
+        self.check_holds(open, &mut out).await?;
+        self.offer(open.now_ms).await?;
+        Ok(out)
+    }
+
+    fn close(&mut self, open: Open) -> Result<Outcome, DecideError> {
+        let Open { desk, check, mut outcome, now_ms, .. } = open;
+        outcome.writes.extend(storage::writes(&desk, now_ms));
+        self.decided = Some((desk.intents, check));
+        Ok(outcome)
+    }
+}
+
 impl Handler for Participants {
-    fn topics(&self) -> &'static [Topic] {
+    fn topics(&self) -> &[Topic] {
         &[Topic::Commands]
     }
 
@@ -241,33 +306,7 @@ impl Handler for Participants {
     }
 
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
-        let mut outcome = Outcome::default();
-        let mut check = self.check.clone();
-        let mut desk = self.desk(batch).await?;
-        let mut alerts = Vec::new();
-        for (topic, envelope) in &batch.messages {
-            match &envelope.message {
-                Message::Command(_) if envelope.time_ms < batch.now_ms - self.settings.retention_ms => {
-                    let reason = "E5003: older than anything that is remembered, so nobody can say what became of it";
-                    outcome.dead_letters.push((*topic, Arc::clone(envelope), reason.to_owned()));
-                }
-                Message::Command(command) => {
-                    self.command(&mut desk, command, envelope.lane, batch.now_ms, &mut outcome.messages);
-                }
-                Message::Answer(answer) => self.answer(&mut desk, answer, batch.now_ms, &mut outcome.messages),
-                Message::Inquired(answer) => alerts.extend(check.answered(&mut desk, answer, &self.settings, batch)),
-                Message::Input(_) | Message::Domain(_) => {
-                    let reason = "E5004: no message for a participant".to_owned();
-                    outcome.dead_letters.push((*topic, Arc::clone(envelope), reason));
-                }
-            }
-        }
-        self.check_holds(batch, &mut check, &mut outcome).await?;
-        self.offer(batch.now_ms).await?;
-        outcome.writes.extend(storage::writes(&desk, batch.now_ms));
-        outcome.writes.extend(alert::write(&alerts));
-        self.decided = Some((desk.intents, check));
-        Ok(outcome)
+        hop(self, batch).await
     }
 
     fn committed(&mut self) {
@@ -283,57 +322,6 @@ impl Handler for Participants {
 
     fn due_ms(&self) -> Option<i64> {
         [self.check.due_ms(), self.offers.due_ms()].into_iter().flatten().min()
-    }
-}
-
-/// Keys of what a batch reads.
-#[derive(Debug, Default)]
-pub struct Reads {
-    effects: FxHashSet<Arc<str>>,
-    answered: FxHashSet<Arc<str>>,
-    accounts: FxHashSet<Arc<str>>,
-    transfers: FxHashSet<Arc<str>>,
-    tokens: FxHashSet<Arc<str>>,
-}
-
-impl Reads {
-    pub(crate) fn account(&mut self, id: Arc<str>) {
-        self.accounts.insert(id);
-    }
-
-    pub(crate) fn transfer(&mut self, id: Arc<str>) {
-        self.transfers.insert(id);
-    }
-
-    pub(crate) fn token(&mut self, id: Arc<str>) {
-        self.tokens.insert(id);
-    }
-
-    fn effects_of(&mut self, message: &Message) {
-        match message {
-            Message::Command(command) if command.participant == bench::NAME => {}
-            Message::Command(command) => {
-                self.effects.insert(command.effect_id.to_string().into());
-                self.effects.extend(command.of.as_ref().map(|of| Arc::from(of.effect_id.to_string())));
-            }
-            Message::Answer(answer) => {
-                let id: Arc<str> = answer.effect_id.to_string().into();
-                self.answered.insert(id.clone());
-                self.effects.insert(id);
-            }
-            Message::Inquired(answer) => {
-                self.effects.insert(answer.effect_id.to_string().into());
-            }
-            Message::Input(_) | Message::Domain(_) => {}
-        }
-    }
-
-    fn add_effect(&mut self, effect: &crate::effect::Effect) {
-        if let Some(pledge) = &effect.pledge {
-            self.accounts.extend([pledge.debit.clone(), pledge.credit.clone()]);
-            self.transfers.extend(pledge.open.clone());
-        }
-        self.tokens.extend(effect.token.clone());
     }
 }
 

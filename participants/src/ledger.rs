@@ -227,8 +227,8 @@ pub enum LedgerError {
 /// Working copy of the accounts and transfers that one batch touches.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    accounts: Cells<Account>,
-    transfers: Cells<Transfer>,
+    pub(crate) accounts: Cells<Account>,
+    pub(crate) transfers: Cells<Transfer>,
     /// Pending transfer -> what resolved it.
     resolved: Cells<Arc<str>>,
 }

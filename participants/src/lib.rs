@@ -8,7 +8,8 @@
 //! - [`decide`]: one command on the desk
 //! - `hold`, `stock`, `coupon`, `points`, `returns`, [`payment`], `bench`: what the commands do
 //! - [`operation`]: operators' changes
-//! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds; `offers`: calls that wait for room
+//! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds; `offers`: calls that wait for room;
+//!   [`reads`]: what its messages name
 //! - [`holding`]: which sagas somebody holds something for
 //! - `storage`: all SQL
 //! - [`caller`]: calls to outside parties; [`outside`]: participants over HTTP
@@ -32,6 +33,7 @@ pub mod payment;
 mod bench;
 pub mod operation;
 pub mod handler;
+pub mod reads;
 mod check;
 pub mod holding;
 mod offers;

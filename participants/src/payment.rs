@@ -7,9 +7,9 @@
 
 use crate::desk::{Denial, Desk, Job, Made};
 use crate::effect::EffectState;
-use crate::handler::Reads;
 use crate::hold;
 use crate::ledger::{AccountKind, LedgerError, Transfer, TransferKind, scoped};
+use crate::reads::Reads;
 use endstate_events::{Envelope, Input, InputBody, Lane, Message, MinorUnits, ReplyTo, SCHEMA_VERSION, SagaId, Topic};
 use endstate_outbox::Outgoing;
 use serde::{Deserialize, Serialize};

@@ -3,9 +3,9 @@
 
 use crate::desk::{Denial, Desk, Job, Made};
 use crate::effect::{Effect, EffectState, Pledge};
-use crate::handler::Reads;
 use crate::hold;
 use crate::ledger::{AccountKind, LedgerError, Transfer, TransferKind};
+use crate::reads::Reads;
 use endstate_events::Json;
 use serde::Deserialize;
 use serde_json::json;

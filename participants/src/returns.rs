@@ -6,8 +6,8 @@
 
 use crate::desk::{BAD_PAYLOAD, Denial, Desk, Job, Made};
 use crate::effect::Pledge;
-use crate::handler::Reads;
 use crate::ledger::{Account, AccountKind, LedgerError, Transfer, TransferKind, scoped};
+use crate::reads::Reads;
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 
 use crate::desk::{Denial, Desk, Job, Made};
 use crate::effect::{EffectState, Pledge};
-use crate::handler::Reads;
 use crate::hold;
 use crate::ledger::{AccountKind, LedgerError, TransferKind};
+use crate::reads::Reads;
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;

@@ -9,8 +9,9 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// What the clients do.
 #[derive(Clone, Debug)]
@@ -42,8 +43,12 @@ pub(crate) struct Clients {
     stop: Arc<AtomicBool>,
     /// Answers so far.
     pub(crate) answered: Arc<AtomicU64>,
-    /// Set when the warm-up is over: latencies count from then on.
+    /// Set while latencies count.
     pub(crate) measuring: Arc<AtomicBool>,
+    /// Whether they begin new sagas.
+    go: watch::Sender<bool>,
+    /// Clients that wait for an answer.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Clients {
@@ -59,6 +64,8 @@ impl Clients {
         let answered = Arc::new(AtomicU64::new(0));
         let measuring = Arc::new(AtomicBool::new(false));
         let next = Arc::new(AtomicU64::new(0));
+        let (go, may_go) = watch::channel(true);
+        let busy = Arc::new(AtomicUsize::new(0));
         let handles = (0..plan.clients)
             .map(|_| {
                 let worker = Worker {
@@ -67,16 +74,32 @@ impl Clients {
                     answered: answered.clone(),
                     measuring: measuring.clone(),
                     next: next.clone(),
+                    may_go: may_go.clone(),
+                    busy: busy.clone(),
                 };
                 runtime.spawn(worker.run())
             })
             .collect();
-        Ok(Self { runtime, handles, stop, answered, measuring })
+        Ok(Self { runtime, handles, stop, answered, measuring, go, busy })
+    }
+
+    /// Lets every client finish its saga and begin none, and waits until all have.
+    pub(crate) async fn pause(&self) {
+        self.go.send_replace(false);
+        while self.busy.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Lets them go on.
+    pub(crate) fn resume(&self) {
+        self.go.send_replace(true);
     }
 
     /// Lets every client finish its saga, and adds up what they saw.
     pub(crate) async fn finish(self) -> anyhow::Result<Seen> {
         self.stop.store(true, Ordering::Relaxed);
+        self.resume();
         let seen = futures_util::future::join_all(self.handles).await;
         // Dropping a runtime would block; its clients are done.
         self.runtime.shutdown_background();
@@ -105,14 +128,23 @@ struct Worker {
     answered: Arc<AtomicU64>,
     measuring: Arc<AtomicBool>,
     next: Arc<AtomicU64>,
+    may_go: watch::Receiver<bool>,
+    busy: Arc<AtomicUsize>,
 }
 
 impl Worker {
-    async fn run(self) -> anyhow::Result<Seen> {
+    async fn run(mut self) -> anyhow::Result<Seen> {
         let mut sender = connect(self.plan.server).await?;
         let mut seen = Seen::new()?;
         let begin = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
+            // Busy first: whoever pauses may not miss one who has just been let go.
+            self.busy.fetch_add(1, Ordering::AcqRel);
+            if !*self.may_go.borrow() {
+                self.busy.fetch_sub(1, Ordering::AcqRel);
+                self.may_go.wait_for(|go| *go).await.context("the benchmark has ended")?;
+                continue;
+            }
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             // Open loop: a saga's latency counts from when it should have begun, not from when a client was free.
             let due = self.plan.rate.map(|rate| begin + Duration::from_secs_f64(n as f64 / rate));
@@ -131,6 +163,7 @@ impl Worker {
                 _ => seen.wrong.push(format!("saga {n} ended as `{outcome}`, refused at a step: {fails}")),
             }
             self.answered.fetch_add(1, Ordering::Relaxed);
+            self.busy.fetch_sub(1, Ordering::AcqRel);
         }
         Ok(seen)
     }

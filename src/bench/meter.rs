@@ -41,6 +41,15 @@ impl Reading {
             flushes: self.flushes.zip(earlier.flushes).map(|(now, then)| now.saturating_sub(then)),
         }
     }
+
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            process_ms: self.process_ms + other.process_ms,
+            clients_ms: self.clients_ms + other.clients_ms,
+            flushes: other.flushes.map(|flushes| flushes + self.flushes.unwrap_or(0)),
+        }
+    }
 }
 
 /// A thread's time on a core; `schedstat` counts nanoseconds where `stat` only knows ticks.

@@ -3,28 +3,37 @@
 //!
 //! - [`load`]: the clients
 //! - [`meter`]: CPU time and flushes
-//! - [`ceiling`]: the same rows with no logic, in the same run
+//! - [`ceiling`]: the same rows with no logic, by turns with the load
 
 mod ceiling;
 mod load;
 mod meter;
 
+use crate::config::Mode;
 use crate::node::Node;
 use anyhow::{Context as _, ensure};
-use endstate_events::Environment;
+use ceiling::Ceiling;
 use endstate_http::Tokens;
 use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::http;
+use endstate_outbox::sqlite::Made;
 use endstate_outbox::{Kind, Rows, Statement, Store as _, Value};
 use load::{Clients, Plan, Seen};
 use meter::Reading;
 use serde::Serialize;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+/// Turns that the load and the ceiling take.
+const SLICES: u32 = 5;
+
+/// How long either runs at the beginning of its turn before it is measured.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,7 +61,13 @@ pub(crate) struct SagaBench {
     /// Folder for the stores; a temporary one when absent.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Leave out the ceiling.
+    /// One transaction takes a saga through all its steps, instead of one per hop.
+    #[arg(long)]
+    fused: bool,
+    /// Partitions of the store; 4 when absent.
+    #[arg(long)]
+    partitions: Option<NonZeroU16>,
+    /// Leave out the ceiling, which else takes turns with the load. There is none with --rate or --sagas.
     #[arg(long)]
     no_ceiling: bool,
 }
@@ -60,6 +75,9 @@ pub(crate) struct SagaBench {
 /// The result, one JSON object with `-o json`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
+    /// Whether a saga's hops shared a transaction.
+    fused: bool,
+    partitions: u16,
     sagas_per_s: f64,
     p50_ms: f64,
     p99_ms: f64,
@@ -103,7 +121,9 @@ pub(crate) async fn saga(options: &SagaBench) -> anyhow::Result<Report> {
     ensure!(options.fail <= 100, "--fail is a percentage");
     let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
     let data = options.data.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let node = Node::open(&data.join("store"), &Environment::default()).await?;
+    let made = Made { partitions: options.partitions, ..Made::default() };
+    let mode = if options.fused { Mode::Fused } else { Mode::HopByHop };
+    let node = Node::open(&data.join("store"), &made, mode).await?;
     let synchronous = node.store.synchronous().await?;
     ensure!(synchronous == 2, "the store runs with synchronous={synchronous}, not FULL (2)");
     node.start(4096, endstate_participants::handler::Settings::default());
@@ -126,24 +146,28 @@ pub(crate) async fn saga(options: &SagaBench) -> anyhow::Result<Report> {
         run: std::process::id().to_string(),
     };
     let clients = Clients::start(&plan)?;
-    let measured = measure(options, &node, &data, &clients).await?;
+    let measured = Bench { options, node: &node, data: &data, clients: &clients, mode }.measure().await?;
     let seen = clients.finish().await?;
     for wrong in seen.wrong.iter().take(5) {
         eprintln!("wrong: {wrong}");
     }
     let books_balanced = books(&node, &seen).await?;
     serving.abort();
-    let ceiling = match options.no_ceiling {
-        true => None,
-        false => {
-            let time = Duration::from_secs(options.seconds.min(10));
-            Some(ceiling::run(&*node.store, &data.join("ceiling"), options.clients, time).await?)
-        }
-    };
+    let partitions = node.store.partitions();
     node.stop().await;
-    Ok(report(options, &measured, &seen, ceiling, books_balanced))
+    Ok(report((options, partitions), &measured, &seen, books_balanced))
 }
 
+/// What is measured, and with what.
+struct Bench<'a> {
+    options: &'a SagaBench,
+    node: &'a Node,
+    data: &'a Path,
+    clients: &'a Clients,
+    mode: Mode,
+}
+
+#[derive(Default)]
 struct Measured {
     sagas: u64,
     time: Duration,
@@ -151,31 +175,70 @@ struct Measured {
     rows: u64,
     commits: u64,
     tenths: Vec<Tenth>,
+    /// Sagas per second.
+    ceiling: Option<f64>,
 }
 
-async fn measure(options: &SagaBench, node: &Node, data: &Path, clients: &Clients) -> anyhow::Result<Measured> {
-    let answered = || clients.answered.load(Ordering::Relaxed);
-    let warm_up = Duration::from_secs_f64((options.seconds as f64 / 5.0).clamp(1.0, 5.0));
-    tokio::time::sleep(warm_up).await;
-    clients.measuring.store(true, Ordering::Relaxed);
-    let (first, begin, cost) = (answered(), Instant::now(), Reading::now(data));
-    let (rows, commits) = node.store.written();
-    let mut tenths = Vec::new();
-    match options.sagas {
-        None => tokio::time::sleep(Duration::from_secs(options.seconds)).await,
-        Some(goal) => {
+impl Bench<'_> {
+    async fn measure(&self) -> anyhow::Result<Measured> {
+        let Self { options, clients, .. } = self;
+        let answered = || clients.answered.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs_f64((options.seconds as f64 / 5.0).clamp(1.0, 5.0))).await;
+        let mut measured = Measured::default();
+        let Some(goal) = options.sagas else {
+            let time = Duration::from_secs(options.seconds);
+            match options.no_ceiling || options.rate.is_some() {
+                true => self.stretch(&mut measured, tokio::time::sleep(time)).await,
+                false => self.slices(&mut measured, time).await?,
+            }
+            return Ok(measured);
+        };
+        let mut tenths = Vec::new();
+        let all = async {
             for goal in (1..=10).map(|part| goal * part / 10) {
                 // The warm-up may have passed the first ones already.
                 if answered() < goal {
-                    tenths.push(tenth(data, &answered, goal).await);
+                    tenths.push(tenth(self.data, &answered, goal).await);
                 }
             }
-        }
+        };
+        self.stretch(&mut measured, all).await;
+        Ok(Measured { tenths, ..measured })
     }
-    let (sagas, time) = (answered() - first, begin.elapsed());
-    let cost = Reading::now(data).since(cost);
-    let (rows_after, commits_after) = node.store.written();
-    Ok(Measured { sagas, time, cost, rows: rows_after - rows, commits: commits_after - commits, tenths })
+
+    /// Real load and the ceiling by turns.
+    async fn slices(&self, measured: &mut Measured, time: Duration) -> anyhow::Result<()> {
+        let (clients, load) = (self.clients, (self.options.clients, self.options.fail));
+        let ceiling = Ceiling::open(&*self.node.store, &self.data.join("ceiling"), self.mode, load).await?;
+        let (slice, mut rates) = (time / SLICES, 0.0);
+        for _ in 0..SLICES {
+            clients.resume();
+            tokio::time::sleep(SETTLE).await;
+            self.stretch(measured, tokio::time::sleep(slice)).await;
+            clients.pause().await;
+            rates += ceiling.slice(SETTLE, slice).await?;
+        }
+        ceiling.stop().await;
+        measured.ceiling = Some(rates / f64::from(SLICES));
+        Ok(())
+    }
+
+    /// Adds what happens during `work`.
+    async fn stretch(&self, measured: &mut Measured, work: impl Future<Output = ()>) {
+        let Self { node, data, clients, .. } = self;
+        let answered = || clients.answered.load(Ordering::Relaxed);
+        clients.measuring.store(true, Ordering::Relaxed);
+        let (first, begin, cost) = (answered(), Instant::now(), Reading::now(data));
+        let (rows, commits) = node.store.written();
+        work.await;
+        measured.sagas += answered() - first;
+        measured.time += begin.elapsed();
+        measured.cost = measured.cost.plus(Reading::now(data).since(cost));
+        let (rows_after, commits_after) = node.store.written();
+        measured.rows += rows_after - rows;
+        measured.commits += commits_after - commits;
+        clients.measuring.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Waits until `goal` sagas are stored, says on stderr how far it is, and returns what they cost.
@@ -206,11 +269,13 @@ async fn books(node: &Node, seen: &Seen) -> anyhow::Result<bool> {
     Ok(seen.wrong.is_empty() && all == ended && u64::try_from(*all).ok() == Some(told))
 }
 
-fn report(options: &SagaBench, m: &Measured, seen: &Seen, ceiling: Option<f64>, books_balanced: bool) -> Report {
+fn report((options, partitions): (&SagaBench, u16), m: &Measured, seen: &Seen, books_balanced: bool) -> Report {
     let sagas = m.sagas.max(1) as f64;
     let sagas_per_s = m.sagas as f64 / m.time.as_secs_f64();
     let quantile = |q| seen.micros.value_at_quantile(q) as f64 / 1000.0;
     Report {
+        fused: options.fused,
+        partitions,
         sagas_per_s,
         p50_ms: quantile(0.5),
         p99_ms: quantile(0.99),
@@ -220,8 +285,8 @@ fn report(options: &SagaBench, m: &Measured, seen: &Seen, ceiling: Option<f64>, 
         rows_per_saga: m.rows as f64 / sagas,
         commits_per_saga: m.commits as f64 / sagas,
         fsyncs_per_saga: m.cost.flushes.map(|flushes| flushes as f64 / sagas),
-        ceiling_sagas_per_s: ceiling,
-        ceiling_ratio: ceiling.map(|ceiling| sagas_per_s / ceiling),
+        ceiling_sagas_per_s: m.ceiling,
+        ceiling_ratio: m.ceiling.map(|ceiling| sagas_per_s / ceiling),
         books_balanced,
         sagas: m.sagas,
         completed: seen.completed,
@@ -235,7 +300,9 @@ fn report(options: &SagaBench, m: &Measured, seen: &Seen, ceiling: Option<f64>, 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let optional = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
-        writeln!(f, "bench_saga, {} clients, synchronous={}", self.clients, self.synchronous)?;
+        let mode = if self.fused { "fused" } else { "hop by hop" };
+        let (clients, partitions, synchronous) = (self.clients, self.partitions, self.synchronous);
+        writeln!(f, "bench_saga, {mode}, {clients} clients, {partitions} partitions, synchronous={synchronous}")?;
         writeln!(f, "  sagas per second     {:>10.0}", self.sagas_per_s)?;
         writeln!(f, "  p50 / p99 / p99.9    {:.2} / {:.2} / {:.2} ms", self.p50_ms, self.p99_ms, self.p999_ms)?;
         writeln!(

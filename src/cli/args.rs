@@ -148,6 +148,9 @@ pub(crate) struct DemoArgs {
     /// Seed of what is duplicated, shuffled and killed when.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
+    /// Run the worker in the engine's fused mode.
+    #[arg(long)]
+    pub(crate) fused: bool,
     /// Keep store, provider's file, journal and logs in this folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,

@@ -77,7 +77,7 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
     }
     let sale = read_sale(args.sale.as_deref())?;
     let (folder, _temporary) = folder(args.keep)?;
-    let mut stage = Stage::start(&folder).await?;
+    let mut stage = Stage::start(&folder, args.fused).await?;
     let shop = Shop::new(stage.server.clone())?;
     let office = Shop::new(stage.server.clone())?;
     opening::open(&office, &sale).await?;
@@ -139,7 +139,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn start(folder: &Path) -> anyhow::Result<Self> {
+    async fn start(folder: &Path, fused: bool) -> anyhow::Result<Self> {
         let (worker_port, provider_port) = (free_port()?, free_port()?);
         let server = format!("http://127.0.0.1:{worker_port}");
         let payments = format!("http://127.0.0.1:{provider_port}");
@@ -165,6 +165,8 @@ impl Stage {
                 ("ENDSTATE_LOG_FILTER", "warn".to_owned()),
                 // On a slow machine new orders wait rather than slow down those that have begun.
                 ("ENDSTATE_ENGINE_IN_MOTION", "64".to_owned()),
+                ("ENDSTATE_ENGINE_MODE", if fused { "fused" } else { "hop_by_hop" }.to_owned()),
+                ("ENDSTATE_ENGINE_PARTITIONS", if fused { "1" } else { "0" }.to_owned()),
             ],
             folder,
             format!("{server}/readyz"),

@@ -45,11 +45,21 @@ fn small_sale() -> String {
 
 #[test]
 fn orders_survive_a_worker_that_is_killed_and_the_books_agree() {
+    survive(&[]);
+}
+
+#[test]
+fn orders_survive_a_fused_worker_that_is_killed_and_the_books_agree() {
+    survive(&["--fused"]);
+}
+
+fn survive(mode: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let (file, keep) = (folder.path().join("sale.ndjson"), folder.path().join("run"));
     std::fs::write(&file, small_sale()).unwrap();
     let (file, keep) = (file.to_str().unwrap(), keep.to_str().unwrap());
-    let demo = run(&["demo", "--sale", file, "--keep", keep, "--kills", "3", "-o", "json"]);
+    let arguments = ["demo", "--sale", file, "--keep", keep, "--kills", "3", "-o", "json"];
+    let demo = run(&[&arguments[..], mode].concat());
     let report: Value = serde_json::from_str(&demo.out).unwrap_or_else(|_| panic!("no report:\n{}", demo.err));
     assert_eq!(demo.code, 0, "{}\n{report:#}", demo.err);
     assert_eq!((&report["orders"], &report["final"]), (&Value::from(40), &Value::from(40)));

@@ -4,7 +4,7 @@ use crate::coverage::met;
 use crate::fault::POISON;
 use crate::journey::{Doing, Order};
 use crate::run::World;
-use crate::system::{SHARDS, Seen};
+use crate::system::Seen;
 use endstate_events::{Actor, Direction, EffectId, InputBody, Json, Lane, Message, Operation, Reply, SagaId, Verdict};
 use endstate_orchestrator::persist;
 use endstate_outbox::dead_letter;
@@ -74,7 +74,7 @@ impl World {
         let Some(captured) = taken else { return true };
         for _ in 0..callbacks {
             let at = self.system.now_ms() + self.random.between(0, 30_000);
-            let message = captured.message(Lane::Live, SHARDS, self.system.now_ms());
+            let message = captured.message(Lane::Live, self.system.partitions(), self.system.now_ms());
             self.schedule(at, message);
         }
         true
@@ -111,7 +111,7 @@ impl World {
                 met(&self.coverage, "operator", "replay");
                 self.note(|| format!("letter {} is sent again", letter.id));
                 let wish = dead_letter::Replay { by: "operator".into(), reason: "the world".into() };
-                dead_letter::replay(&*store, &*store.bus(), letter.id, &wish, self.system.now_ms(), |_| {})
+                dead_letter::replay(&*store, letter.id, &wish, self.system.now_ms(), |_| {})
                     .await
                     .expect("it is sent again");
             }

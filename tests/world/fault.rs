@@ -6,10 +6,10 @@ use crate::coverage::{Met, met};
 use crate::random::Random;
 use crate::three_ways::Post;
 use async_trait::async_trait;
-use endstate_events::{Input, InputBody, Message, Topic};
+use endstate_events::{Envelope, Input, InputBody, Message, Topic};
 use endstate_outbox::{
     Assignment, Batch, Bus, BusError, Commit, CommitError, Consumer, DecideError, Delivered, Handler, Outcome,
-    Outgoing, Row, Rows, ShardId, SqliteStore, Statement, Store, StoreError,
+    Outgoing, Rounds, Row, Rows, ShardId, SqliteStore, Statement, Store, StoreError,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,9 @@ pub(crate) const FAULTS: [&str; 11] = [
     "dropped",
     "poison",
 ];
+
+/// What only fused transactions meet.
+pub(crate) const FUSED: [&str; 4] = ["later_round", "poison_in_later_round", "decided_again", "timers"];
 
 /// Why an input is poison. It must not be mistaken for a reason of the program's own.
 pub(crate) const POISON: &str = "drawn: poison";
@@ -253,7 +256,7 @@ pub(crate) struct Poisonable<H> {
 }
 
 impl<H: Handler> Handler for Poisonable<H> {
-    fn topics(&self) -> &'static [Topic] {
+    fn topics(&self) -> &[Topic] {
         self.inner.topics()
     }
 
@@ -283,5 +286,55 @@ impl<H: Handler> Handler for Poisonable<H> {
 
     fn due_ms(&self) -> Option<i64> {
         self.inner.due_ms()
+    }
+}
+
+impl<H: Handler> Poisonable<H> {
+    fn met(&self, name: &str) {
+        met(&lock(&self.faults).coverage, "fused", name);
+    }
+}
+
+/// As part of a fused shard: an input may be poison in any round.
+impl<H: Rounds> Rounds for Poisonable<H> {
+    /// And how many rounds had messages.
+    type Open = (H::Open, u32);
+
+    async fn open(&mut self, batch: &Batch) -> Result<Self::Open, DecideError> {
+        if batch.attempt > 0 {
+            self.met("decided_again");
+        }
+        Ok((self.inner.open(batch).await?, 0))
+    }
+
+    async fn round(
+        &mut self,
+        (open, rounds): &mut Self::Open,
+        messages: &[(Topic, Arc<Envelope>)],
+    ) -> Result<Vec<Outgoing>, DecideError> {
+        let later = *rounds > 0 && !messages.is_empty();
+        *rounds += u32::from(!messages.is_empty());
+        let poisoned = {
+            let mut faults = lock(&self.faults);
+            messages.iter().any(|(_, envelope)| faults.is_poison(&envelope.id))
+        };
+        match (later, poisoned) {
+            (true, true) => self.met("poison_in_later_round"),
+            (true, false) => self.met("later_round"),
+            (false, _) => {}
+        }
+        if poisoned { Err(DecideError::Data(POISON.to_owned())) } else { self.inner.round(open, messages).await }
+    }
+
+    async fn timers(&mut self, (open, _): &mut Self::Open) -> Result<Vec<Outgoing>, DecideError> {
+        let sent = self.inner.timers(open).await?;
+        if !sent.is_empty() {
+            self.met("timers");
+        }
+        Ok(sent)
+    }
+
+    fn close(&mut self, (open, _): Self::Open) -> Result<Outcome, DecideError> {
+        self.inner.close(open)
     }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn world(orders: Vec<Order>, in_motion_most: usize) -> (World, 
         users: vec![("ann".to_owned(), 1_000), ("bob".to_owned(), 1_000)],
         coupons: Vec::new(),
     };
-    let mut world = World::calm(shelf, orders, in_motion_most, &template, folder.path()).await;
+    let mut world = World::calm(shelf, orders, (in_motion_most, None), &template, folder.path()).await;
     world.open_shop().await;
     (world, template, folder)
 }
@@ -296,7 +296,7 @@ async fn z21_money_at_any_moment_around_a_cancel_is_kept_or_goes_back_once() {
         let shelf =
             Shelf { units: vec![("tea".to_owned(), 5, 0)], users: vec![("ann".to_owned(), 0)], coupons: vec![] };
         let orders = vec![order("Z21", "ann", 0, Vec::new())];
-        let mut world = World::calm(shelf, orders, 4096, &template, folder.path()).await;
+        let mut world = World::calm(shelf, orders, (4096, None), &template, folder.path()).await;
         world.open_shop().await;
         while world.step().await {}
         let seen = world.find("flash_sale_order", "Z21").expect("it waits for its payment");

@@ -1,7 +1,7 @@
 //! The seeded world: thousands of small worlds, each drawn from its seed and replayable by it. A world has the real
 //! store, the real shards of both sides, shipped definitions and 26 sagas with customers, a payment provider, risk
 //! control, a warehouse and operators; commits fail or lose their answers, messages come twice, late, in another order
-//! or never, processes crash and the clock jumps. Then the faults stop, and everything must add up.
+//! or never, processes crash and the clock jumps. Every second world runs fused. Then the faults stop, and everything must add up.
 //!
 //! `WORLD_SEED=N cargo test --test world` runs one seed again and prints its journal; `WORLD_SEEDS=N` runs that many.
 //!
@@ -14,6 +14,7 @@
 //! - [`coverage`]: what the seeds have met
 //! - [`system`], [`template`], [`random`]: what they stand on
 //! - [`hazards`], [`archive`]: stories told by hand
+//! - [`fused`]: the same orders hop by hop and fused
 //! - [`three_ways`]: each step of each definition told twice, refused, undone
 
 mod rest;
@@ -30,6 +31,7 @@ mod system;
 mod template;
 mod random;
 mod hazards;
+mod fused;
 mod three_ways;
 mod archive;
 
@@ -38,7 +40,7 @@ use coverage::{Coverage, Met};
 use run::World;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use template::Template;
+use template::Templates;
 
 /// Seeds of a run without `WORLD_SEEDS`, for a developer who waits; CI runs 2,000.
 const SEEDS: u64 = 200;
@@ -57,12 +59,13 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs one seed; an error is the report of what is wrong with it.
-fn run(seed: u64, template: &Template) -> Result<History, String> {
+fn run(seed: u64, templates: &Templates) -> Result<History, String> {
+    let (template, rounds) = templates.of(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let folder = template::memory_folder();
         let met = Met::default();
-        let mut world = World::new(seed, template, folder.path(), Arc::clone(&met)).await;
+        let mut world = World::new(seed, rounds, template, folder.path(), Arc::clone(&met)).await;
         world.open_shop().await;
         world.chaos().await;
         let open = world.quiet().await;
@@ -85,7 +88,7 @@ fn run(seed: u64, template: &Template) -> Result<History, String> {
 fn run_all(seeds: u64) -> (Coverage, Option<String>) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let template = runtime.block_on(Template::make());
+    let templates = runtime.block_on(Templates::make());
     let (next, all, failed) = (AtomicU64::new(1), Mutex::new(Coverage::default()), Mutex::new(None));
     let work = || {
         loop {
@@ -94,7 +97,7 @@ fn run_all(seeds: u64) -> (Coverage, Option<String>) {
             if seed > seeds || failed().is_some() {
                 return;
             }
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_checked(seed, &template)));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_checked(seed, &templates)));
             let result = result.unwrap_or_else(|_| Err(format!("WORLD_SEED={seed}\nit panicked, see above")));
             match result {
                 Ok(history) => all.lock().unwrap_or_else(PoisonError::into_inner).merge(&history.coverage),
@@ -112,10 +115,10 @@ fn run_all(seeds: u64) -> (Coverage, Option<String>) {
     (coverage, failed.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn run_checked(seed: u64, template: &Template) -> Result<History, String> {
-    let history = run(seed, template)?;
+fn run_checked(seed: u64, templates: &Templates) -> Result<History, String> {
+    let history = run(seed, templates)?;
     if seed.is_multiple_of(TWICE) {
-        let again = run(seed, template)?;
+        let again = run(seed, templates)?;
         if again.trace != history.trace {
             let differ = history.trace.lines().zip(again.trace.lines()).find(|(a, b)| a != b);
             return Err(format!("WORLD_SEED={seed}\nrun twice, it is two histories: {differ:?}"));
@@ -128,8 +131,8 @@ fn run_checked(seed: u64, template: &Template) -> Result<History, String> {
 fn every_order_reaches_its_end_and_the_books_balance() {
     if let Some(seed) = number("WORLD_SEED") {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let template = runtime.block_on(Template::make());
-        match run(seed, &template) {
+        let templates = runtime.block_on(Templates::make());
+        match run(seed, &templates) {
             Ok(history) => println!(
                 "{}\n{}",
                 history.trace.lines().filter(|l| l.len() < 2000).collect::<Vec<_>>().join("\n"),
@@ -148,6 +151,7 @@ fn every_order_reaches_its_end_and_the_books_balance() {
     println!("{seeds} seeds in {:?}\n{coverage}", begin.elapsed());
     for (kind, names) in [
         ("fault", &fault::FAULTS[..]),
+        ("fused", &fault::FUSED),
         ("event", &run::EVENTS),
         ("outside", &provider::ANSWERS),
         ("journey", &journey::JOURNEYS),

@@ -57,7 +57,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(seed: u64, template: &Template, folder: &Path, coverage: Met) -> Self {
+    pub(crate) async fn new(
+        seed: u64,
+        rounds: Option<usize>,
+        template: &Template,
+        folder: &Path,
+        coverage: Met,
+    ) -> Self {
         let mut random = Random::new(seed);
         let faults = Faults::new(random.fork(), Arc::clone(&coverage));
         let provider = Provider::new(random.fork(), Arc::clone(&coverage));
@@ -77,14 +83,15 @@ impl World {
             orders.push(journey::order(n, journey, &shelf, &mut random));
         }
         let parts = (random, faults, provider);
-        Self::of(parts, in_motion_most, (shelf, orders), template, folder, coverage).await
+        Self::of(parts, (in_motion_most, rounds), (shelf, orders), template, folder, coverage).await
     }
 
-    /// A world without faults (until they are turned on) of given orders, for stories told by hand.
+    /// A world without faults (until they are turned on) of given orders, for stories told by hand. `engine` is how many
+    /// sagas may be in motion, and the rounds of a transaction in fused mode.
     pub(crate) async fn calm(
         shelf: Shelf,
         orders: Vec<Order>,
-        in_motion_most: usize,
+        engine: (usize, Option<usize>),
         template: &Template,
         folder: &Path,
     ) -> Self {
@@ -92,18 +99,18 @@ impl World {
         let faults = Faults::new(random.fork(), Arc::clone(&coverage));
         let provider = Provider::new(random.fork(), Arc::clone(&coverage));
         let parts = (random, faults, provider);
-        Self::of(parts, in_motion_most, (shelf, orders), template, folder, coverage).await
+        Self::of(parts, engine, (shelf, orders), template, folder, coverage).await
     }
 
     async fn of(
         (random, faults, provider): (Random, SharedFaults, Arc<Provider>),
-        in_motion_most: usize,
+        engine: (usize, Option<usize>),
         (shelf, mut orders): (Shelf, Vec<Order>),
         template: &Template,
         folder: &Path,
         coverage: Met,
     ) -> Self {
-        let system = System::open(folder, template, faults.clone(), in_motion_most).await;
+        let system = System::open(folder, template, faults.clone(), engine).await;
         for order in &mut orders {
             order.ready_ms = BEGIN_MS + order.acts.front().map_or(0, |act| act.after_ms);
         }
@@ -157,7 +164,7 @@ impl World {
             lines.push(line("coupon.open", json!({ "coupon": coupon, "user": user })));
         }
         let now_ms = self.system.now_ms();
-        let messages = operation::messages("opening", &lines, Lane::Live, crate::system::SHARDS, now_ms);
+        let messages = operation::messages("opening", &lines, Lane::Live, self.system.partitions(), now_ms);
         self.system.produce(messages.expect("the lines fit")).await;
         while self.turn_all().await {}
     }

@@ -9,7 +9,8 @@ use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::{
-    Bus, Clock, Handler, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store, Turn, Value,
+    Bus, Clock, Fused, Handler, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store, Turn,
+    Value,
 };
 use endstate_participants::handler::{HandOver, Participants, Settings};
 use std::path::{Path, PathBuf};
@@ -19,16 +20,17 @@ use tokio::sync::mpsc;
 /// Where every seed's clock begins.
 pub(crate) const BEGIN_MS: i64 = 1_800_000_000_000;
 
-/// Shards per side.
 /// Hand-overs of calls that find room; so few that some do not, and are offered again.
 const ROOM: usize = 4;
 
+/// Shards per side of a world told by hand.
 pub(crate) const SHARDS: u16 = endstate_outbox::sqlite::PARTITIONS;
 
-/// A shard of either side.
+/// A shard of either side, or of both.
 enum Owned {
     Sagas(Shard<Poisonable<SagaHandler>>),
     Participants(Shard<Participants>),
+    Both(Box<Shard<Fused<Poisonable<SagaHandler>, Participants>>>),
 }
 
 impl Owned {
@@ -36,6 +38,7 @@ impl Owned {
         match self {
             Self::Sagas(shard) => shard.turn().await,
             Self::Participants(shard) => shard.turn().await,
+            Self::Both(shard) => shard.turn().await,
         }
     }
 }
@@ -53,6 +56,8 @@ pub(crate) struct System {
     zombies: Vec<Owned>,
     faults: SharedFaults,
     in_motion_most: usize,
+    /// Rounds of a transaction at most when one task owns both sides; `None`: hop by hop.
+    rounds: Option<usize>,
 }
 
 static SAGAS: Statement = Statement {
@@ -73,7 +78,12 @@ pub(crate) struct Seen {
 }
 
 impl System {
-    pub(crate) async fn open(folder: &Path, template: &Template, faults: SharedFaults, in_motion_most: usize) -> Self {
+    pub(crate) async fn open(
+        folder: &Path,
+        template: &Template,
+        faults: SharedFaults,
+        (in_motion_most, rounds): (usize, Option<usize>),
+    ) -> Self {
         template.copy_to(folder);
         let store = SqliteStore::open(folder).await.expect("the store opens");
         let (_, handed_over) = mpsc::channel(1);
@@ -88,6 +98,7 @@ impl System {
             zombies: Vec::new(),
             faults,
             in_motion_most,
+            rounds,
         };
         system.crash();
         system
@@ -105,12 +116,18 @@ impl System {
         let clock: Arc<dyn Clock> = self.clock.clone();
         self.shards.clear();
         self.zombies.clear();
-        for index in 0..SHARDS {
+        for index in 0..self.partitions() {
             let (definitions, listeners) = (self.definitions.clone(), listeners.clone());
             let inner = SagaHandler::new(store.clone(), definitions, listeners, self.in_motion_most);
             let sagas = Poisonable { inner, faults: faults.clone() };
             let participants = Participants::new(store.clone(), caller.clone(), Settings::default());
             let id = |side| ShardId { side, index };
+            if let Some(rounds) = self.rounds {
+                let (both, s, b, c) =
+                    (Fused::new(sagas, participants, rounds), store.clone(), bus.clone(), clock.clone());
+                self.shards.push(Owned::Both(Box::new(Shard::new(id(Side::Orchestrator), s, b, c, both))));
+                continue;
+            }
             let (s, b, c) = (store.clone(), bus.clone(), clock.clone());
             self.shards.push(Owned::Sagas(Shard::new(id(Side::Orchestrator), s, b, c, sagas)));
             let (s, b, c) = (store.clone(), bus.clone(), clock.clone());
@@ -150,6 +167,11 @@ impl System {
         self.store.as_ref().expect("the store is open")
     }
 
+    /// Partitions of every topic.
+    pub(crate) fn partitions(&self) -> u16 {
+        self.store().partitions()
+    }
+
     pub(crate) fn shard_count(&self) -> usize {
         self.shards.len()
     }
@@ -163,6 +185,7 @@ impl System {
         let due = |shard: &Owned| match shard {
             Owned::Sagas(shard) => shard.handler().due_ms(),
             Owned::Participants(_) => None,
+            Owned::Both(shard) => shard.handler().first().due_ms(),
         };
         self.shards.iter().filter_map(due).min()
     }
@@ -199,7 +222,7 @@ impl System {
         let message = Message::Input(Input { saga, body });
         let (schema, time_ms, key) = (SCHEMA_VERSION, self.now_ms(), saga.to_string());
         let envelope = Arc::new(Envelope { id, schema, time_ms, key, lane: Lane::Live, message });
-        Outgoing { topic, partition: saga.slot().partition(SHARDS), envelope }
+        Outgoing { topic, partition: saga.slot().partition(self.partitions()), envelope }
     }
 
     /// A start as the gateway makes it; `random` stands for its random bits. `order` is the saga it belongs to.

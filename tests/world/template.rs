@@ -2,7 +2,10 @@
 
 use endstate_orchestrator::definitions::Definitions;
 use endstate_outbox::SqliteStore;
+use endstate_outbox::fused::ROUNDS;
+use endstate_outbox::sqlite::Made;
 use endstate_saga::definition::{Source, shipped};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +18,14 @@ pub(crate) struct Template {
 impl Template {
     /// Makes the store. It stays open: its writer must not move the files while they are copied.
     pub(crate) async fn make() -> Self {
+        Self::make_with(None).await
+    }
+
+    /// [`make`](Self::make) with a number of partitions.
+    pub(crate) async fn make_with(partitions: Option<NonZeroU16>) -> Self {
         let folder = memory_folder();
-        let store = SqliteStore::open(folder.path()).await.expect("the template opens");
+        let made = Made { partitions, ..Made::default() };
+        let store = SqliteStore::open_as(folder.path(), &made).await.expect("the template opens");
         let definitions = Definitions::open(store).await.expect("no definitions yet");
         for source in shipped().into_iter().chain([odd_job()]) {
             if let Err(error) = definitions.load(&source, 0).await {
@@ -46,4 +55,26 @@ fn odd_job() -> Source {
     let mut source = Source::read(&folder.join("odd_job.yaml")).unwrap_or_else(|fault| panic!("{fault}"));
     source.siblings.push("bench_saga".to_owned());
     source
+}
+
+/// One template per way that the shards of a world may work.
+pub(crate) struct Templates {
+    many: Template,
+    one: Template,
+}
+
+impl Templates {
+    pub(crate) async fn make() -> Self {
+        Self { many: Template::make().await, one: Template::make_with(NonZeroU16::new(1)).await }
+    }
+
+    /// How a seed's shards work: every second in fused mode, with few rounds or all, on one partition or several.
+    pub(crate) fn of(&self, seed: u64) -> (&Template, Option<usize>) {
+        let rounds = [1, 2, ROUNDS][(seed / 4 % 3) as usize];
+        match seed % 4 {
+            0 | 2 => (&self.many, None),
+            1 => (&self.many, Some(rounds)),
+            _ => (&self.one, Some(rounds)),
+        }
+    }
 }

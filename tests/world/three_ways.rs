@@ -288,7 +288,7 @@ async fn play(template: &Template, definition: &str, step: &Step, case: Case) ->
         coupons: vec![("C-1".to_owned(), "ann".to_owned())],
     };
     let orders = vec![story(definition, &step.name)];
-    let mut world = World::calm(shelf, orders, 4096, template, folder.path()).await;
+    let mut world = World::calm(shelf, orders, (4096, None), template, folder.path()).await;
     world.open_shop().await;
     lock(&world.faults).post = Some(Post::new(definition, loaded.plan(), step, case));
     let open = world.quiet().await;

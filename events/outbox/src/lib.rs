@@ -6,6 +6,7 @@
 //! - [`bus`]: the Bus port: messages in and out of partitions
 //! - [`relay`]: how committed messages leave where the store is not the bus
 //! - [`shard`]: the loop of one shard: consume, decide, persist, relay
+//! - [`fused`]: both sides of a shard in one transaction
 //! - [`census`]: which shards are assigned; `trouble`: what people are told of one that does not get on
 //! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
 //! - [`clock`]: time as an input
@@ -19,6 +20,7 @@ pub mod store;
 pub mod bus;
 pub(crate) mod relay;
 pub mod shard;
+pub mod fused;
 pub mod census;
 mod trouble;
 pub mod dead_letter;
@@ -34,6 +36,7 @@ pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Packed, Relay, Relay
 pub use census::Census;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::DeadLetter;
+pub use fused::{Fused, Rounds};
 pub use kafka::{KafkaBus, KafkaSettings};
 pub use local::LocalBus;
 pub use postgres::PostgresStore;

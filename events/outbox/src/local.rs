@@ -5,12 +5,13 @@
 
 use crate::bus::{Bus, BusError, Consumer, Delivered, Outgoing, TAKE_BYTES, Undecodable};
 use crate::kafka::Metric;
-use crate::sqlite::{PARTITIONS, SqliteStore};
+use crate::sqlite::SqliteStore;
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, Store, StoreError};
 use async_trait::async_trait;
 use endstate_events::{Envelope, Topic};
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::Notify;
 
@@ -47,6 +48,8 @@ pub(crate) struct Placed {
 
 /// The embedded bus.
 pub struct LocalBus {
+    /// Of each topic.
+    count: u16,
     partitions: Vec<Partition>,
     store: OnceLock<Weak<SqliteStore>>,
 }
@@ -74,10 +77,11 @@ struct State {
 }
 
 impl LocalBus {
-    pub(crate) async fn load(pool: &sqlx::sqlite::SqlitePool) -> Result<Arc<Self>, StoreError> {
+    pub(crate) async fn load(pool: &sqlx::sqlite::SqlitePool, count: NonZeroU16) -> Result<Arc<Self>, StoreError> {
+        let count = count.get();
         let mut partitions = Vec::new();
         for topic in Topic::ALL {
-            for index in 0..PARTITIONS {
+            for index in 0..count {
                 let next: i64 = sqlx::query_scalar(
                     "select max(coalesce((select first_offset + messages from outbox where topic = ?1 and \
                      partition = ?2 order by first_offset desc limit 1), 0), coalesce((select next_offset from outbox_end where topic = ?1 and \
@@ -92,7 +96,7 @@ impl LocalBus {
                 partitions.push(Partition { topic, index, state, arrived: Notify::new() });
             }
         }
-        Ok(Arc::new(Self { partitions, store: OnceLock::new() }))
+        Ok(Arc::new(Self { count, partitions, store: OnceLock::new() }))
     }
 
     pub(crate) fn attach(&self, store: &Arc<SqliteStore>) {
@@ -101,7 +105,12 @@ impl LocalBus {
 
     fn partition(&self, topic: Topic, index: u16) -> &Partition {
         let topics = Topic::ALL.iter().position(|t| *t == topic).unwrap_or_default();
-        &self.partitions[topics * usize::from(PARTITIONS) + usize::from(index.min(PARTITIONS - 1))]
+        &self.partitions[topics * usize::from(self.count) + usize::from(index.min(self.count - 1))]
+    }
+
+    /// Partitions of each topic.
+    pub(crate) fn partition_count(&self) -> u16 {
+        self.count
     }
 
     /// The offset that the next message delivered to the partition gets.

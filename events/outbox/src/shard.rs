@@ -1,6 +1,7 @@
 //! The loop of one shard: consume, decide, persist, relay.
 //!
 //! One owner, one batch at a time, one transaction per batch: fence, positions, the handler's rows and the outbox.
+//! A handler that reads topics of both sides owns the partition on both, under two fences ([`crate::fused`]).
 //! Whatever goes wrong has one cure: forget everything and run assignment again.
 
 use crate::bus::{self, Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
@@ -53,7 +54,7 @@ pub struct Batch {
     pub now_ms: i64,
     /// True when everything that was queued has been read, so that timers may fire.
     pub timers: bool,
-    /// The owner's assignment; `next_seq` is the first sequence number of this batch.
+    /// The owner's assignment on the side of its first topic; `next_seq` is the first sequence number of this batch.
     pub assignment: Assignment,
     /// 0 at first; higher when the same batch met a conflict and is decided again.
     pub attempt: u32,
@@ -85,13 +86,13 @@ pub enum DecideError {
 
 /// One side's decisions; owned by one shard.
 pub trait Handler: Send + 'static {
-    /// The topics it reads, the most urgent first.
-    fn topics(&self) -> &'static [Topic];
+    /// The topics it reads, the most urgent first. Its shard is owned on each side that they belong to.
+    fn topics(&self) -> &[Topic];
 
     /// How many messages of `topic` it takes now at most.
     fn room(&self, topic: Topic) -> usize;
 
-    /// A new assignment: drop every cache, load what must be known at the start.
+    /// A new assignment, told for each side: drop every cache, load what must be known at the start.
     fn assigned(&mut self, assignment: &Assignment) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Decides a batch. Must not change what it caches before [`Handler::committed`].
@@ -132,17 +133,15 @@ pub struct Shard<H> {
 }
 
 struct Owned {
-    assignment: Assignment,
+    /// One per side, that of the first topic first.
+    assignments: Vec<Assignment>,
     consumers: Vec<(Topic, Box<dyn Consumer>)>,
     way: Way,
 }
 
-/// A record with its place, readable or not.
-type Read = Delivered;
-
 /// Part of a batch that is tried on its own.
 struct Part {
-    records: Vec<Read>,
+    records: Vec<Delivered>,
     /// Set when the part is one record that cannot be handled.
     poison: Option<String>,
     attempt: u32,
@@ -199,7 +198,8 @@ impl<H: Handler> Shard<H> {
         let now_ms = self.clock.now_ms();
         let due = self.handler.due_ms().map(|due| Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)));
         let Some(owned) = self.owned.as_mut() else { return };
-        let mark = owned.way.is_open(&owned.assignment).then_some(relay::SAVE_AFTER);
+        let is_open = owned.assignments.first().is_some_and(|first| owned.way.is_open(first));
+        let mark = is_open.then_some(relay::SAVE_AFTER);
         let pause = due.into_iter().chain(mark).min();
         let handler = &self.handler;
         let ready = owned.consumers.iter_mut().filter(|(topic, _)| handler.room(*topic) > 0).map(|(_, c)| c.ready());
@@ -258,8 +258,10 @@ impl<H: Handler> Shard<H> {
         let (records, drained, newer) = self.consume().await.map_err(|error| error.to_string())?;
         let due = self.handler.due_ms().is_some_and(|due| due <= self.clock.now_ms());
         if records.is_empty() && !(due && drained) {
-            if let Some(Owned { assignment, way, .. }) = &mut self.owned {
-                way.save_when_idle(&*self.store, assignment, self.clock.now_ms()).await?;
+            if let Some(Owned { assignments, way, .. }) = &mut self.owned
+                && let Some(first) = assignments.first_mut()
+            {
+                way.save_when_idle(&*self.store, first, self.clock.now_ms()).await?;
             }
             return Ok(if newer { Turn::Wait(PAUSE) } else { Turn::Idle });
         }
@@ -283,36 +285,49 @@ impl<H: Handler> Shard<H> {
     }
 
     async fn assign(&mut self) -> Result<(), String> {
-        let assignment = self.store.assign(self.id).await.map_err(|error| error.to_string())?;
-        self.standing.at(&assignment);
-        self.handler.assigned(&assignment).await.map_err(|error| error.to_string())?;
-        let way = Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms()).await?;
+        let topics = self.handler.topics().to_vec();
+        let (mut assignments, mut way): (Vec<Assignment>, _) = (Vec::new(), None);
+        for side in topics.iter().filter_map(|topic| topic.side()) {
+            if assignments.iter().any(|known| known.shard.side == side) {
+                continue;
+            }
+            let shard = ShardId { side, index: self.id.index };
+            let assignment = self.store.assign(shard).await.map_err(|error| error.to_string())?;
+            self.standing.at(assignments.first().unwrap_or(&assignment));
+            self.handler.assigned(&assignment).await.map_err(|error| error.to_string())?;
+            // What a predecessor has not published goes out on either side; ours leaves by the first.
+            let opened = Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms()).await?;
+            way.get_or_insert(opened);
+            tracing::debug!(%shard, epoch = assignment.epoch, "assigned");
+            assignments.push(assignment);
+        }
+        let way = way.ok_or("the handler reads no topic of any side")?;
         let consumer =
-            |topic: &Topic| (*topic, self.bus.consumer(*topic, self.id.index, assignment.positions.of(*topic)));
-        let consumers = self.handler.topics().iter().map(consumer).collect();
-        tracing::debug!(shard = %self.id, epoch = assignment.epoch, "assigned");
-        self.owned = Some(Owned { assignment, consumers, way });
+            |topic| (topic, self.bus.consumer(topic, self.id.index, Assignment::position(&assignments, topic)));
+        let consumers = topics.into_iter().map(consumer).collect();
+        self.owned = Some(Owned { assignments, consumers, way });
         self.seat.take(true);
         Ok(())
     }
 
-    /// Takes what is ready. Second: whether the first topic was read to its end. Third: whether a newer record waits.
-    async fn consume(&mut self) -> Result<(Vec<Read>, bool, bool), StoreError> {
+    /// Takes what is ready. Second: whether all but new starts was read to its end. Third: whether a newer record waits.
+    async fn consume(&mut self) -> Result<(Vec<Delivered>, bool, bool), StoreError> {
         let Some(owned) = self.owned.as_mut() else { return Ok((Vec::new(), false, false)) };
         let mut records = Vec::new();
         let mut drained = true;
         let mut newer = false;
-        for (index, (topic, consumer)) in owned.consumers.iter_mut().enumerate() {
+        for (topic, consumer) in &mut owned.consumers {
+            let may_wait = *topic == Topic::Start;
             let room = self.handler.room(*topic).min(BATCH - records.len());
             if room == 0 {
-                drained &= index > 0;
+                drained &= may_wait;
                 continue;
             }
             let taken = consumer.take(room).await?;
             let stop = taken.iter().position(is_newer);
             newer |= stop.is_some();
             // What waits behind a newer record may be what a timer must not overtake.
-            drained &= index > 0 || (bus::is_all(&taken, room) && stop.is_none());
+            drained &= may_wait || (bus::is_all(&taken, room) && stop.is_none());
             let known = stop.unwrap_or(taken.len());
             records.extend(taken.into_iter().take(known));
         }
@@ -322,7 +337,7 @@ impl<H: Handler> Shard<H> {
             self.standing.tell_newer(&*self.store, self.clock.now_ms()).await;
             for (topic, consumer) in &mut owned.consumers {
                 let read = records.iter().filter(|r| r.topic == *topic).map(|r| r.offset + 1).max();
-                let next = read.unwrap_or_else(|| owned.assignment.positions.of(*topic));
+                let next = read.unwrap_or_else(|| Assignment::position(&owned.assignments, *topic));
                 *consumer = self.bus.consumer(*topic, self.id.index, next);
             }
         }
@@ -331,11 +346,10 @@ impl<H: Handler> Shard<H> {
 
     async fn commit(&mut self, part: &Part) -> Result<(), Failure> {
         let Some(owned) = self.owned.as_mut() else { return Err(Failure::Doubt("the shard is not assigned".into())) };
-        let before = owned.assignment;
-        let mut positions = before.positions;
-        for record in &part.records {
-            positions.advance(record.topic, record.offset + 1);
-        }
+        let mut fences = Fence::behind(&owned.assignments, &part.records);
+        let Some(Fence { before, .. }) = fences.first().copied() else {
+            return Err(Failure::Doubt("the handler reads no topic of any side".into()));
+        };
         let now_ms = self.clock.now_ms();
         let (batch, mut dead_letters) = sort(part, before, now_ms);
         // A decision that panics is a record that cannot be handled; what it was working on is dropped with it.
@@ -344,14 +358,14 @@ impl<H: Handler> Shard<H> {
             Err(DecideError::Data(format!("deciding it panicked: {}", trouble::panicked(&*panic))))
         }) {
             Ok(outcome) => outcome,
-            Err(DecideError::Data(reason) | DecideError::Store(StoreError::Refused { reason, .. })) => {
+            Err(DecideError::Data(reason)) => {
                 self.handler.rolled_back();
                 return Err(Failure::Data(reason));
             }
             Err(DecideError::Store(error)) => return Err(Failure::Doubt(error.to_string())),
         };
         let offset_of = |envelope: &Arc<Envelope>| {
-            let same = |record: &&Read| record.envelope.as_ref().is_ok_and(|e| Arc::ptr_eq(e, envelope));
+            let same = |record: &&Delivered| record.envelope.as_ref().is_ok_and(|e| Arc::ptr_eq(e, envelope));
             part.records.iter().find(same).map_or(-1, |record| record.offset)
         };
         for (topic, envelope, reason) in &outcome.dead_letters {
@@ -366,18 +380,15 @@ impl<H: Handler> Shard<H> {
             Failure::Data(reason)
         })?;
         let doubt = |error: RelayError| Failure::Doubt(error.to_string());
-        let fence = Fence {
-            before,
-            positions,
-            next_seq: before.next_seq + outcome.seqs,
-            next_outbox_seq: before.next_outbox_seq + packed.len() as i64,
-            published_seq: owned.way.mark(&before).map_err(doubt)?,
-        };
-        let commit = Commit { fences: vec![fence], writes: outcome.writes, messages, dead_letters };
+        fences[0].next_seq += outcome.seqs;
+        fences[0].next_outbox_seq += packed.len() as i64;
+        fences[0].published_seq = owned.way.mark(&before).map_err(doubt)?;
+        let assignments = fences.iter().map(Fence::after).collect();
+        let commit = Commit { fences, writes: outcome.writes, messages, dead_letters };
         match self.store.commit(commit).await {
             Ok(_) => {
-                owned.assignment = fence.after();
-                self.standing.at(&owned.assignment);
+                owned.assignments = assignments;
+                self.standing.at(&owned.assignments[0]);
                 owned.way.saved(now_ms);
                 self.handler.committed();
                 owned.way.publish(before.next_outbox_seq, packed).await.map_err(doubt)
@@ -397,7 +408,7 @@ impl<H: Handler> Shard<H> {
     }
 }
 
-fn is_newer(record: &Read) -> bool {
+fn is_newer(record: &Delivered) -> bool {
     match &record.envelope {
         Ok(envelope) => envelope.schema > SCHEMA_VERSION,
         Err(Undecodable { bytes, .. }) => {

@@ -1,6 +1,6 @@
 //! The Store port: one transaction per batch, under the fence of its shard.
 
-use crate::bus::Outgoing;
+use crate::bus::{Delivered, Outgoing};
 use crate::dead_letter::DeadLetter;
 use crate::statement::{Row, Rows, Statement, Write};
 use async_trait::async_trait;
@@ -69,6 +69,15 @@ pub struct Assignment {
     pub published_seq: i64,
 }
 
+impl Assignment {
+    /// Where to read a topic on; `assignments` are those of one owner, one per side.
+    #[must_use]
+    pub fn position(assignments: &[Self], topic: Topic) -> i64 {
+        let own = assignments.iter().find(|assignment| Some(assignment.shard.side) == topic.side());
+        own.map_or(0, |assignment| assignment.positions.of(topic))
+    }
+}
+
 /// The condition of a commit: the shard row still has this epoch, these positions and this sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
@@ -99,6 +108,19 @@ impl Fence {
         let Self { before, positions, next_seq, next_outbox_seq, published_seq } = *self;
         Assignment { positions, next_seq, next_outbox_seq, published_seq, ..before }
     }
+
+    /// The fences of one owner, one per side, with positions behind the records it has read.
+    #[must_use]
+    pub fn behind(assignments: &[Assignment], records: &[Delivered]) -> Vec<Self> {
+        let moved = |before: &Assignment| {
+            let mut positions = before.positions;
+            for record in records.iter().filter(|record| record.topic.side() == Some(before.shard.side)) {
+                positions.advance(record.topic, record.offset + 1);
+            }
+            Self { positions, ..Self::still(*before) }
+        };
+        assignments.iter().map(moved).collect()
+    }
 }
 
 /// Everything one batch writes, in one transaction.
@@ -122,14 +144,6 @@ pub enum StoreError {
     /// The store cannot be reached or answered with an error.
     #[error("E4001: the store failed in {statement}: {reason}")]
     Failed {
-        /// The statement's name.
-        statement: String,
-        /// The driver's words.
-        reason: String,
-    },
-    /// What is asked for can be in no row: it holds what the store's types cannot hold.
-    #[error("E4005: {statement} asks for what the store cannot hold: {reason}")]
-    Refused {
         /// The statement's name.
         statement: String,
         /// The driver's words.

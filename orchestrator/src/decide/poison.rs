@@ -49,7 +49,7 @@ pub fn saga_of(poisoned: &Poisoned) -> Option<SagaId> {
     addressee(poisoned).map(|(saga, _)| saga)
 }
 
-impl Working<'_> {
+impl Working {
     /// Puts a message aside for good.
     pub fn bury(&mut self, topic: Topic, envelope: &Arc<Envelope>, reason: String) {
         tracing::error!(id = %envelope.id, %reason, "E4032: a message goes to the dead letters");
@@ -63,7 +63,7 @@ impl Working<'_> {
     pub fn poisoned(&mut self, poisoned: &Poisoned) {
         let Some((saga, input)) = addressee(poisoned) else { return };
         let (input, reason) = (harmless(&input), harmless(&poisoned.reason));
-        let ours = saga.slot().partition(self.partitions) == self.batch.assignment.shard.index;
+        let ours = saga.slot().partition(self.partitions) == self.assignment.shard.index;
         if !ours || !self.open(saga) {
             return self.tell(saga, &input, poisoned.record.as_ref().ok(), &reason);
         }
@@ -71,7 +71,7 @@ impl Working<'_> {
         let Some(copy) = self.copies.get_mut(&saga) else { return };
         let Some(before) = copy.saga.take() else { return };
         let decision = decide_dead_letter(&*copy.definition, before, &input, &reason, setting);
-        self.take(saga, self.batch.now_ms, decision);
+        self.take(saga, self.now_ms, decision);
     }
 
     fn tell(&mut self, saga: SagaId, input: &str, envelope: Option<&Arc<Envelope>>, reason: &str) {
@@ -86,9 +86,9 @@ impl Working<'_> {
         let (definition, number) = start.map_or(("", ""), |start| (&start.definition, &start.number));
         let [definition, number] = [definition, number].map(harmless);
         // A letter that was sent again and went the same way is another one: it lay elsewhere.
-        let (shard, at) = (self.batch.assignment.shard, self.batch.assignment.positions);
+        let (shard, at) = (self.assignment.shard, self.assignment.positions);
         let cause: [&dyn Display; 5] = [&saga, &input, &shard, &at.start, &at.progress];
-        let alert = Alert::new("dead_letter", &cause, text, self.batch.now_ms);
+        let alert = Alert::new("dead_letter", &cause, text, self.now_ms);
         self.pages.alert(alert.of(saga, definition.into(), number.into()));
     }
 }

@@ -7,7 +7,6 @@ mod jobs;
 mod linked;
 mod memory;
 mod newer;
-mod place;
 mod poison;
 mod rush;
 mod size;

@@ -16,13 +16,23 @@ use crate::store::{Assignment, Commit, CommitError, Positions, ShardId, Store, S
 use async_trait::async_trait;
 use endstate_events::Environment;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
-/// Partitions of every topic of an embedded store.
+/// Partitions of every topic of an embedded store, unless it is made with another number.
 pub const PARTITIONS: u16 = 4;
+
+/// What a store is made with and keeps; opened with anything else it is refused.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// Whose it is.
+    pub environment: Environment,
+    /// Partitions of every topic; `None`: those it has, or [`PARTITIONS`] for a new one.
+    pub partitions: Option<NonZeroU16>,
+}
 
 /// Readers beside the writer: enough that a long list does not hold up the shards.
 const READERS: u32 = 4;
@@ -42,12 +52,12 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// [`open_as`](Self::open_as) in the default environment.
     pub async fn open(folder: &Path) -> Result<Arc<Self>, StoreError> {
-        Self::open_as(folder, &Environment::default()).await
+        Self::open_as(folder, &Made::default()).await
     }
 
     /// Opens or makes the store in `folder`, applies missing migrations; refuses a second process, and a store that was
-    /// made for another environment.
-    pub async fn open_as(folder: &Path, environment: &Environment) -> Result<Arc<Self>, StoreError> {
+    /// made for another environment or with another number of partitions.
+    pub async fn open_as(folder: &Path, made: &Made) -> Result<Arc<Self>, StoreError> {
         let unfit = |what: &str, error: std::io::Error| StoreError::Unfit {
             reason: format!("{what} {}: {error}; check that the folder exists and may be written", folder.display()),
         };
@@ -76,8 +86,15 @@ impl SqliteStore {
         };
         let migrating = pool(1).connect_with(options.clone()).await.map_err(failed("open"))?;
         migrate::run(&migrating, &migrate::ALL).await?;
-        belongs(&migrating, folder, environment).await?;
-        let bus = LocalBus::load(&migrating).await?;
+        let environment = made.environment.as_str();
+        claim(&migrating, folder, "environment", environment, Some(environment)).await?;
+        let wanted = made.partitions.map(|partitions| partitions.to_string());
+        let made = wanted.clone().unwrap_or_else(|| PARTITIONS.to_string());
+        let partitions = claim(&migrating, folder, "partitions", &made, wanted.as_deref()).await?;
+        let partitions = partitions.parse().map_err(|_| StoreError::Unfit {
+            reason: format!("the store in {} says it has `{partitions}` partitions", folder.display()),
+        })?;
+        let bus = LocalBus::load(&migrating, partitions).await?;
         migrating.close().await;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed("open readers"))?;
         let (sender, requests) = mpsc::unbounded_channel();
@@ -190,26 +207,33 @@ impl Store for SqliteStore {
     }
 
     fn partitions(&self) -> u16 {
-        PARTITIONS
+        self.bus.partition_count()
     }
 }
 
-/// A store keeps the environment it was made for; one that has none yet takes this one (Z17).
-async fn belongs(pool: &SqlitePool, folder: &Path, environment: &Environment) -> Result<(), StoreError> {
-    sqlx::query("insert into system (name, value) values ('environment', ?) on conflict (name) do nothing")
-        .bind(environment.as_str())
+/// A store keeps what it was made with (Z17): one that has no such setting yet takes `made`, and one that has another
+/// than `wanted` is refused. Returns the setting that it has.
+async fn claim(
+    pool: &SqlitePool,
+    folder: &Path,
+    name: &'static str,
+    made: &str,
+    wanted: Option<&str>,
+) -> Result<String, StoreError> {
+    sqlx::query("insert into system (name, value) values (?, ?) on conflict (name) do nothing")
+        .bind(name)
+        .bind(made)
         .execute(pool)
         .await
         .map_err(failed("system.claim"))?;
-    let made: String = sqlx::query_scalar("select value from system where name = 'environment'")
+    let has: String = sqlx::query_scalar("select value from system where name = ?")
+        .bind(name)
         .fetch_one(pool)
         .await
-        .map_err(failed("system.environment"))?;
-    if made == environment.as_str() {
-        return Ok(());
-    }
+        .map_err(failed("system.setting"))?;
+    let Some(wanted) = wanted.filter(|wanted| *wanted != has) else { return Ok(has) };
     let reason = format!(
-        "the store in {} belongs to environment `{made}`, and this program runs as `{environment}`; set environment = \"{made}\", or use another data folder",
+        "the store in {} was made with {name} `{has}`, and this program runs with `{wanted}`; set it to `{has}`, or use another data folder",
         folder.display()
     );
     Err(StoreError::Unfit { reason })

@@ -6,7 +6,9 @@ mod trouble;
 
 use endstate_events::{Command, CommandKind, Direction, EffectId, Envelope, Environment, Json, Lane, Message, ReplyTo};
 use endstate_events::{SCHEMA_VERSION, SagaId, Side, Slot, Topic};
+use endstate_outbox::sqlite::Made;
 use endstate_outbox::*;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -63,7 +65,7 @@ fn item(envelope: &Envelope) -> String {
 }
 
 impl Handler for Scribe {
-    fn topics(&self) -> &'static [Topic] {
+    fn topics(&self) -> &[Topic] {
         &[Topic::Commands]
     }
     fn room(&self, _: Topic) -> usize {
@@ -143,8 +145,8 @@ async fn z10_one_poisonous_record_does_not_hurt_its_neighbours() {
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].letter.offset, letters[0].letter.reason.as_str()), (2, "I do not eat this"));
     let wish = dead_letter::Replay { by: "ann".into(), reason: "fixed".into() };
-    dead_letter::replay(&*store, &*store.bus(), letters[0].id, &wish, 5, |_| {}).await.unwrap();
-    let again = dead_letter::replay(&*store, &*store.bus(), letters[0].id, &wish, 6, |_| {}).await;
+    dead_letter::replay(&*store, letters[0].id, &wish, 5, |_| {}).await.unwrap();
+    let again = dead_letter::replay(&*store, letters[0].id, &wish, 6, |_| {}).await;
     assert!(matches!(again, Err(dead_letter::ReplayError::Replayed(_))));
     let marked = dead_letter::list(&*store, 0, 10).await.unwrap().remove(0);
     assert_eq!((marked.replayed_ms, marked.replayed), (Some(5), Some(wish)));
@@ -257,11 +259,27 @@ async fn every_commit_is_on_disk_before_it_is_answered() {
 #[tokio::test]
 async fn z17_a_store_of_another_environment_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let [staging, prod] = ["staging", "prod"].map(|name| Environment::new(name).unwrap());
+    let named = |name| Made { environment: Environment::new(name).unwrap(), ..Made::default() };
+    let [staging, prod] = ["staging", "prod"].map(named);
     drop(SqliteStore::open_as(folder.path(), &staging).await.unwrap());
     let Err(error) = SqliteStore::open_as(folder.path(), &prod).await else { panic!("staging opened as prod") };
     assert!(matches!(error, StoreError::Unfit { .. }), "{error}");
     let said = error.to_string();
     assert!(said.starts_with("E4003") && said.contains("`staging`") && said.contains("`prod`"), "{said}");
     SqliteStore::open_as(folder.path(), &staging).await.unwrap();
+}
+
+#[tokio::test]
+async fn z17_a_store_keeps_the_number_of_its_partitions() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |partitions| Made { partitions: NonZeroU16::new(partitions), ..Made::default() };
+    assert_eq!(SqliteStore::open_as(folder.path(), &of(2)).await.unwrap().partitions(), 2);
+    let Err(error) = SqliteStore::open_as(folder.path(), &of(4)).await else { panic!("opened with four") };
+    let said = error.to_string();
+    assert!(said.starts_with("E4003") && said.contains("partitions `2`") && said.contains("`4`"), "{said}");
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    assert_eq!(store.partitions(), 2, "who does not ask takes what there is");
+    let last = Outgoing { partition: 1, ..send("a") };
+    store.bus().produce(vec![last]).await.unwrap();
+    assert_eq!(store.bus().consumer(Topic::Commands, 1, 0).take(10).await.unwrap().len(), 1);
 }

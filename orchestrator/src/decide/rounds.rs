@@ -1,0 +1,28 @@
+//! What a round of a batch takes over and gives away; the working copies stay open until the last.
+
+use super::Working;
+use crate::consume::Loaded;
+use endstate_events::SagaId;
+use endstate_outbox::Outgoing;
+
+impl Working {
+    /// Whether it was read for this batch, or made in it: then nothing in the store is newer.
+    #[must_use]
+    pub fn knows(&self, id: SagaId) -> bool {
+        self.exists(id) || self.unreadable.contains_key(&id)
+    }
+
+    /// Takes over what was read for its next messages.
+    pub fn take_over(&mut self, loaded: Loaded) {
+        self.stored.extend(loaded.sagas);
+        self.unreadable.extend(loaded.unreadable);
+        for (number, claimed) in loaded.claims {
+            self.claims.entry(number).or_insert(claimed);
+        }
+    }
+
+    /// What the inputs since the last call have to send.
+    pub fn sent(&mut self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.outcome.messages)
+    }
+}
