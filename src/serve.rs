@@ -18,7 +18,7 @@ pub(crate) async fn sagas(
     let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
     let view_lag_ms = projector.lag_ms();
     node.tasks.spawn(projector.run(node.stop_token()));
-    Ok(http::routes(http::Api {
+    Ok(http::routes(http::Parts {
         gateway: node.gateway.clone(),
         tokens: tokens.clone(),
         drain: drain.clone(),

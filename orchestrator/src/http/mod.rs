@@ -34,6 +34,7 @@ use endstate_http::auth::{self, Identity};
 use endstate_http::guard::{self, Drain, Limits};
 use endstate_http::{Scope, Tokens};
 use endstate_outbox::Census;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use utoipa::OpenApi as _;
@@ -42,9 +43,12 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// What the routes work with.
+/// What the routes work with, shared: a router copies its state many times a call.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Parts>);
+
+/// What the routes work with.
+pub struct Parts {
     /// Queues inputs and reads sagas.
     pub gateway: Gateway,
     /// Who may call.
@@ -64,6 +68,14 @@ pub struct Api {
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Api").finish_non_exhaustive()
+    }
+}
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 
@@ -97,7 +109,7 @@ struct Description;
 /// The routes of sagas and the description of them; the participants' routes are merged into it before
 /// [`serve`] puts the guards around all.
 #[must_use]
-pub fn routes(api: Api) -> OpenApiRouter {
+pub fn routes(parts: Parts) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(start::start))
         .routes(routes!(start::start_order, orders::list))
@@ -133,11 +145,11 @@ pub fn routes(api: Api) -> OpenApiRouter {
         .routes(routes!(health::metrics))
         .routes(routes!(health::error_page))
         .routes(routes!(health::error_index))
-        .with_state(api)
+        .with_state(Api(Arc::new(parts)))
 }
 
 /// Completes a router: description at `/openapi.json`, who calls, limits, metrics. `identity` must hold the same tokens
-/// as [`Api`].
+/// as [`Parts`].
 pub fn serve(routes: OpenApiRouter, identity: Identity, limits: Limits) -> Router {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi()).merge(routes).split_for_parts();
     let text: Arc<str> = spell(&complete(description)).into();

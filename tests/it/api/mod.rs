@@ -104,7 +104,7 @@ fn routes(
         providers: Arc::new(providers),
         drain: drain.clone(),
     };
-    let api = http::Api {
+    let api = http::Parts {
         gateway: gateway.clone(),
         tokens,
         drain: drain.clone(),
