@@ -328,3 +328,58 @@ impl Consumer for LocalConsumer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use endstate_events::{DomainEvent, Lane, Message, SCHEMA_VERSION, SagaId, Slot};
+
+    /// A message of about a mebibyte.
+    fn large(n: u64) -> Outgoing {
+        let event = DomainEvent {
+            saga: SagaId::mint(1, Slot::of("k"), n),
+            definition: "d".into(),
+            number: n.to_string(),
+            version: n,
+            status: "x".repeat(1024 * 1024),
+            before: String::new(),
+            outcome: None,
+            reason: None,
+        };
+        let (id, key, message) = (n.to_string(), "k".to_owned(), Message::Domain(event));
+        let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: 1, key, lane: Lane::Live, message };
+        Outgoing { topic: Topic::Events, partition: 1, envelope: envelope.into() }
+    }
+
+    /// What a slow consumer is kept in memory is bounded by its bytes, too; the rest is read from the table, in order.
+    #[tokio::test]
+    async fn z20_the_window_is_bounded_by_bytes() {
+        const MESSAGES: u64 = 40;
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let bus = store.bus();
+        let mut consumer = bus.consumer(Topic::Events, 1, 0);
+        for n in 0..MESSAGES {
+            bus.produce(vec![large(n)]).await.unwrap();
+        }
+        let window = |bus: &LocalBus| {
+            let state = bus.partition(Topic::Events, 1).lock();
+            (state.window.len(), state.bytes)
+        };
+        let (messages, bytes) = window(&bus);
+        assert!(
+            (1..MESSAGES as usize).contains(&messages) && bytes < WINDOW_BYTES + 2 * 1024 * 1024,
+            "{messages} {bytes}"
+        );
+        let mut read = Vec::new();
+        while let taken @ [_, ..] = &*consumer.take(1_000).await.unwrap() {
+            let bytes: usize = taken.iter().map(|delivered| delivered.bytes).sum();
+            assert!(bytes < TAKE_BYTES + 2 * 1024 * 1024, "{bytes}");
+            read.extend(taken.iter().map(|delivered| delivered.envelope.as_ref().unwrap().id.clone()));
+        }
+        assert_eq!(read, (0..MESSAGES).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(window(&bus), (0, 0), "what was taken is not counted any more");
+        bus.produce(vec![large(MESSAGES)]).await.unwrap();
+        assert_eq!(window(&bus).0, 1, "and what comes now is kept in memory again");
+    }
+}
