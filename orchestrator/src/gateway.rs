@@ -153,6 +153,12 @@ impl Gateway {
         &self.store
     }
 
+    /// The bus, for what is not an input.
+    #[must_use]
+    pub fn bus(&self) -> &Arc<dyn Bus> {
+        &self.bus
+    }
+
     /// The definitions.
     #[must_use]
     pub fn definitions(&self) -> &Arc<Definitions> {

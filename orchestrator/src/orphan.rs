@@ -95,10 +95,10 @@ impl Job for Orphans {
         report.changed = found.len();
         let writes = [Write::exact(&DELETE, found), Write::exact(&TRIED, tried)];
         let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).chain(alert::write(&alerts)).collect();
-        store
-            .commit(Commit { writes, messages, ..Commit::default() })
-            .await
-            .map_err(|error| StoreError::Failed { statement: "orphan.run".to_owned(), reason: error.to_string() })?;
+        let failed = |reason: String| StoreError::Failed { statement: "orphan.run".to_owned(), reason };
+        // Sent first: what is sent and not deleted is sent again, and its saga knows it by its id.
+        self.gateway.bus().produce(messages).await.map_err(|error| failed(error.to_string()))?;
+        store.commit(Commit { writes, ..Commit::default() }).await.map_err(|error| failed(error.to_string()))?;
         Ok(report)
     }
 }

@@ -1,6 +1,6 @@
 //! Dead letters: records that nobody could handle, kept with their bytes and the reason, listed and replayed (G2).
 
-use crate::bus::Outgoing;
+use crate::bus::{Bus, BusError, Outgoing};
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, CommitError, Store, StoreError};
 use endstate_events::{Envelope, Topic};
@@ -116,6 +116,9 @@ pub enum ReplayError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The bus did not take it.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// The store did not commit.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -145,10 +148,12 @@ fn topic_of(label: &str) -> Option<Topic> {
     Topic::ALL.into_iter().find(|topic| topic.label() == label)
 }
 
-/// Sends a dead letter to its partition again and marks it, in one transaction. `amend` may complete what the letter
-/// lacked when it was put aside.
+/// Sends a dead letter to its partition again and marks it. Sent first: a letter that is marked was sent, and one that two
+/// people send at a time comes twice, which its reader knows by its id. `amend` may complete what the letter lacked when
+/// it was put aside.
 pub async fn replay(
     store: &dyn Store,
+    bus: &dyn Bus,
     id: i64,
     Replay { by, reason }: &Replay,
     now_ms: i64,
@@ -166,11 +171,8 @@ pub async fn replay(
         .map_err(|error| ReplayError::Unreadable { id, reason: error.to_string() })?;
     amend(&mut envelope);
     let mark = Rows::one([id.into(), now_ms.into(), by.as_str().into(), reason.as_str().into()]);
-    let commit = Commit {
-        writes: vec![crate::Write::exact(&REPLAYED, mark)],
-        messages: vec![Outgoing { topic, partition, envelope: envelope.into() }],
-        ..Commit::default()
-    };
+    bus.produce(vec![Outgoing { topic, partition, envelope: envelope.into() }]).await?;
+    let commit = Commit { writes: vec![crate::Write::exact(&REPLAYED, mark)], ..Commit::default() };
     match store.commit(commit).await {
         Ok(_) => Ok(()),
         // Another operator was earlier.

@@ -358,7 +358,7 @@ impl<H: Handler> Shard<H> {
             Err(DecideError::Data(format!("deciding it panicked: {}", trouble::panicked(&*panic))))
         }) {
             Ok(outcome) => outcome,
-            Err(DecideError::Data(reason)) => {
+            Err(DecideError::Data(reason) | DecideError::Store(StoreError::Refused { reason, .. })) => {
                 self.handler.rolled_back();
                 return Err(Failure::Data(reason));
             }

@@ -149,6 +149,14 @@ pub enum StoreError {
         /// The driver's words.
         reason: String,
     },
+    /// What is asked for can be in no row: it holds what the store's types cannot hold.
+    #[error("E4005: {statement} asks for what the store cannot hold: {reason}")]
+    Refused {
+        /// The statement's name.
+        statement: String,
+        /// The driver's words.
+        reason: String,
+    },
     /// Another process uses the same data folder.
     #[error("E4002: {path} is in use by another process; stop it, or choose another data folder")]
     InUse {

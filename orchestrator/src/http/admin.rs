@@ -160,7 +160,9 @@ pub async fn replay(
     let now_ms = api.gateway.clock().now_ms();
     let wish = Replay { by: caller.subject, reason };
     let amend = |envelope: &mut Envelope| choose_version(&api, envelope);
-    dead_letter::replay(&**api.gateway.store(), id, &wish, now_ms, amend).await.map_err(refuse::replay)?;
+    dead_letter::replay(&**api.gateway.store(), &**api.gateway.bus(), id, &wish, now_ms, amend)
+        .await
+        .map_err(refuse::replay)?;
     let Replay { by, reason } = wish;
     tracing::info!(id, by, reason, "a dead letter was replayed");
     Ok((StatusCode::ACCEPTED, Body(Replayed { id, by, reason })))

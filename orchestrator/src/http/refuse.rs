@@ -104,6 +104,7 @@ pub(super) fn replay(error: ReplayError) -> Problem {
         ReplayError::Unknown(_) | ReplayError::Replayed(_) => Problem::new(Code::UnknownDeadLetter, error.to_string()),
         ReplayError::Unreadable { .. } => Problem::new(Code::InvalidFields, error.to_string()),
         ReplayError::Store(error) => store(error),
+        ReplayError::Bus(error) => gateway("", GatewayError::Bus(error)),
         ReplayError::Commit(error) => commit(error),
     }
 }

@@ -9,7 +9,7 @@ use endstate_orchestrator::job::{Job as _, Report};
 use endstate_orchestrator::persist;
 use endstate_orchestrator::view::{Filter, Projector, list};
 use endstate_orchestrator::waiters::Claim;
-use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Store, StoreError, Write};
+use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, StoreError, Write};
 use serde_json::json;
 use std::sync::Arc;
 

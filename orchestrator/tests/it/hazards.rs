@@ -7,7 +7,7 @@ use endstate_events::{
 };
 use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Claim;
-use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Store as _, Turn, Write};
+use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Turn, Write};
 use serde_json::{Value, json};
 
 pub(crate) fn bench(number: &str) -> Value {
@@ -211,21 +211,12 @@ async fn z07_sagas_go_on_when_the_one_ask_is_not_answered() {
     assert_eq!(phases, SAGAS, "each has come to the end of its ladder and gives back what it may have taken");
 }
 
-static COMMANDS: Statement = Statement {
-    name: "test.commands",
-    columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select o.body from r cross join outbox o where o.topic = 'commands' \
-          order by o.partition, o.first_offset",
-};
-
 async fn sent(system: &System) -> Vec<Command> {
-    let rows = system.store.read(&COMMANDS, Rows::one([1.into()])).await.unwrap();
-    let envelopes = rows.iter().flat_map(|row| serde_json::from_str::<Vec<Envelope>>(row[0].text().unwrap()).unwrap());
-    let command = |envelope: Envelope| match envelope.message {
+    let command = |message| match message {
         Message::Command(command) => Some(command),
         _ => None,
     };
-    envelopes.filter_map(command).collect()
+    system.to_participants().await.into_iter().filter_map(command).collect()
 }
 
 /// Commands sent so far: those to be done, and asks.

@@ -6,7 +6,7 @@ use endstate_orchestrator::job::{Job, JobError, Jobs, Report};
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::persist;
 use endstate_orchestrator::sweep::Sweep;
-use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Store as _, StoreError, Write};
+use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, StoreError, Write};
 use endstate_saga::event::Fact;
 use serde_json::json;
 use std::path::Path;

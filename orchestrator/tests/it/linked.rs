@@ -7,7 +7,7 @@ use endstate_events::{
 };
 use endstate_orchestrator::job::Job as _;
 use endstate_orchestrator::orphan::Orphans;
-use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Store as _, Write};
+use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Write};
 use endstate_saga::control::Outcome;
 use serde_json::json;
 use std::path::Path;

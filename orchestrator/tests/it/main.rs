@@ -7,6 +7,7 @@ mod jobs;
 mod linked;
 mod memory;
 mod newer;
+mod place;
 mod poison;
 mod rush;
 mod size;

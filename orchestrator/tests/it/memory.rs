@@ -3,7 +3,7 @@
 use crate::system::{System, done, source};
 use endstate_events::{Envelope, SagaId, Slot, Topic};
 use endstate_orchestrator::persist;
-use endstate_outbox::{Bus as _, Clock as _, Commit, Kind, Outgoing, Rows, Statement, Store as _, Turn, Write};
+use endstate_outbox::{Clock as _, Commit, Kind, Outgoing, Rows, Statement, Turn, Write};
 use endstate_saga::saga::Saga;
 use serde_json::json;
 use std::path::Path;
@@ -86,7 +86,7 @@ async fn measure() {
     let mut system = System::open(folder.path(), 10_000).await;
     // Participants that are there and take nothing. The first saga's command is the only one before the timers.
     let partitions = 0..system.store.partitions();
-    let mut down: Vec<_> = partitions.map(|p| system.store.bus().consumer(Topic::Commands, p, 0)).collect();
+    let mut down: Vec<_> = partitions.map(|p| system.bus.consumer(Topic::Commands, p, 0)).collect();
     system.clock.advance(60_000);
     let before = resident_mib("VmRSS");
     std::fs::write("/proc/self/clear_refs", "5").unwrap(); // the peak begins anew

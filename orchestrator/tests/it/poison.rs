@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use endstate_events::{Actor, Direction, EffectId, InputBody, Operation, Reply, SagaId, Topic, Verdict};
 use endstate_orchestrator::persist;
 use endstate_outbox::{
-    Assignment, Commit, CommitError, Row, Rows, ShardId, Statement, Store, StoreError, Value, Write, dead_letter,
+    Assignment, Commit, CommitError, Outgoing, Row, Rows, ShardId, Statement, Store, StoreError, Value, Write,
+    dead_letter,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -39,6 +40,10 @@ impl Store for Picky {
             return Err(CommitError::Data("a column does not take it".to_owned()));
         }
         self.inner.commit(commit).await
+    }
+
+    async fn outgoing(&self, shard: ShardId, from: i64, limit: usize) -> Result<Vec<(i64, Outgoing)>, StoreError> {
+        self.inner.outgoing(shard, from, limit).await
     }
 
     fn partitions(&self) -> u16 {

@@ -3,7 +3,7 @@
 use crate::system::{System, source};
 use endstate_events::{InputBody, Message, Reply, SagaId, Topic, Verdict};
 use endstate_orchestrator::persist;
-use endstate_outbox::{Bus as _, Clock as _, Consumer, Outgoing, Store as _, Turn};
+use endstate_outbox::{Clock as _, Consumer, Outgoing, Turn};
 use endstate_saga::control::Outcome;
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -23,7 +23,7 @@ struct Participants {
 
 impl Participants {
     fn of(system: &System) -> Self {
-        let commands = |partition| system.store.bus().consumer(Topic::Commands, partition, 0);
+        let commands = |partition| system.bus.consumer(Topic::Commands, partition, 0);
         Self { commands: (0..system.store.partitions()).map(commands).collect(), told: 0 }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::system::{System, done, odd_job};
 use endstate_events::{InputBody, Json, Operation, SagaId, Topic};
-use endstate_outbox::{Bus as _, Store as _, TAKE_BYTES, Turn};
+use endstate_outbox::{TAKE_BYTES, Turn};
 use endstate_saga::control::Outcome;
 use endstate_saga::definition::Source;
 use endstate_saga::size::PAYLOAD_BYTES;
@@ -91,7 +91,7 @@ async fn z20_large_messages_are_taken_and_sent_in_bounded_parts() {
     }
     let partitions = system.store.partitions();
     for partition in 0..partitions {
-        let mut consumer = system.store.bus().consumer(Topic::Start, partition, 0);
+        let mut consumer = system.bus.consumer(Topic::Start, partition, 0);
         let mut left = sagas.iter().filter(|saga| saga.slot().partition(partitions) == partition).count();
         while left > 0 {
             let taken = consumer.take(512).await.unwrap();

@@ -1,4 +1,4 @@
-//! Shards of sagas over one embedded store, moved by hand.
+//! Shards of sagas over one store, moved by hand.
 
 use crate::poison::Picky;
 use endstate_events::{
@@ -12,13 +12,12 @@ use endstate_orchestrator::persist;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::alert::{self, Tried};
 use endstate_outbox::{
-    Alert, Bus as _, Clock, Commit, Handler as _, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore,
-    Statement, Store, Turn, Write, dead_letter,
+    Alert, Bus, Clock, Handler as _, ManualClock, Outgoing, Shard, ShardId, Store, Turn, dead_letter,
 };
 use endstate_saga::definition::{Source, body_hash, shipped};
 use endstate_saga::saga::Saga;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -54,7 +53,9 @@ pub(crate) fn done(saga: SagaId, step: &str) -> InputBody {
 
 /// One assignment of every shard of the orchestrator's side.
 pub(crate) struct System {
-    pub(crate) store: Arc<SqliteStore>,
+    folder: PathBuf,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) waiters: Arc<Waiters>,
@@ -67,7 +68,7 @@ pub(crate) struct System {
 impl System {
     /// Opens the store and knows what definitions it holds; loads none.
     pub(crate) async fn open(folder: &Path, in_motion_most: usize) -> Self {
-        let store = SqliteStore::open(folder).await.unwrap();
+        let (store, bus) = crate::place::open(folder).await;
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let definitions = Definitions::open(store.clone()).await.unwrap();
         let waiters = Arc::new(Waiters::default());
@@ -76,10 +77,11 @@ impl System {
         let seen: Arc<dyn Store> = Arc::new(Picky { inner: store.clone(), refuses: Arc::clone(&refuses) });
         let shard = |index| {
             let handler = SagaHandler::new(seen.clone(), definitions.clone(), listeners.clone(), in_motion_most);
-            Shard::new(ShardId { side: Side::Orchestrator, index }, seen.clone(), store.bus(), clock.clone(), handler)
+            Shard::new(ShardId { side: Side::Orchestrator, index }, seen.clone(), bus.clone(), clock.clone(), handler)
         };
         let shards = (0..store.partitions()).map(shard).collect();
-        Self { store, clock, definitions, waiters, shards, refuses, minted: 0 }
+        let folder = folder.to_owned();
+        Self { folder, store, bus, clock, definitions, waiters, shards, refuses, minted: 0 }
     }
 
     /// A start of the active version, not queued yet.
@@ -113,26 +115,19 @@ impl System {
     /// Queues messages, a thousand a commit.
     pub(crate) async fn queue(&self, messages: &[Outgoing]) {
         for page in messages.chunks(1_000) {
-            self.store.bus().produce(page.to_vec()).await.unwrap();
+            self.bus.produce(page.to_vec()).await.unwrap();
         }
     }
 
     /// Changes the bytes of inputs that are queued.
     pub(crate) async fn rewrite_progress(&self, from: &str, to: &str) {
-        static REWRITE: Statement = Statement {
-            name: "test.rewrite_progress",
-            columns: &[Kind::Text, Kind::Text],
-            sql: "with r(old, new) as ({rows}) update outbox set body = replace(body, r.old, r.new) from r \
-                  where outbox.topic = 'progress'",
-        };
-        let writes = vec![Write::any(&REWRITE, Rows::one([from.into(), to.into()]))];
-        self.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        crate::place::rewrite_progress(&self.folder, &*self.store, from, to).await;
     }
 
     /// Sends a dead letter again.
     pub(crate) async fn replay(&self, letter: i64) {
         let wish = dead_letter::Replay { by: "olga".into(), reason: "its cause is gone".into() };
-        dead_letter::replay(&*self.store, letter, &wish, self.clock.now_ms(), |_| {}).await.unwrap();
+        dead_letter::replay(&*self.store, &*self.bus, letter, &wish, self.clock.now_ms(), |_| {}).await.unwrap();
     }
 
     /// Lets every shard work on a task of its own until none finds anything to do.
@@ -160,7 +155,7 @@ impl System {
 
     /// The way in over this store.
     pub(crate) fn gateway(&self) -> Gateway {
-        let (store, bus) = (self.store.clone(), self.store.bus());
+        let (store, bus) = (self.store.clone(), self.bus.clone());
         Gateway::new(store, bus, self.clock.clone(), self.definitions.clone(), self.waiters.clone())
     }
 
@@ -177,7 +172,7 @@ impl System {
     pub(crate) async fn to_participants(&self) -> Vec<Message> {
         let mut messages = Vec::new();
         for partition in 0..self.store.partitions() {
-            let mut consumer = self.store.bus().consumer(Topic::Commands, partition, 0);
+            let mut consumer = self.bus.consumer(Topic::Commands, partition, 0);
             while let taken @ [_, ..] = &*consumer.take(1_000).await.unwrap() {
                 messages.extend(taken.iter().map(|delivered| delivered.envelope.as_ref().unwrap().message.clone()));
             }

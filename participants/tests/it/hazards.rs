@@ -1,5 +1,6 @@
 //! HAZARDS on the participants' side, by number, where no store is needed.
 
+use crate::check::check_books;
 use crate::world::*;
 use endstate_events::Json;
 use endstate_events::{Command, EffectId, SagaId, Verdict};

@@ -1,5 +1,6 @@
 //! One command after another: what each participant answers, and what it does to the books.
 
+use crate::check::check_books;
 use crate::world::*;
 use endstate_events::Verdict;
 use serde_json::json;

@@ -1,6 +1,8 @@
 //! Everything about the participants, from single commands to a whole shard on a real file.
 
 mod world;
+mod check;
+mod place;
 mod ledger;
 mod holds;
 mod model;

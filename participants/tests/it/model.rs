@@ -1,6 +1,7 @@
 //! Random commands with duplicates, any order, releases before holds and conflicting bodies, against a model that
 //! knows nothing of ledgers: a hold's life is one word, and what is left is what was opened minus what is held or sold.
 
+use crate::check::check_books;
 use crate::world::*;
 use endstate_events::{Command, Verdict};
 use endstate_participants::desk::Desk;

@@ -3,7 +3,7 @@
 use crate::store::{System, line};
 use crate::world::NOW_MS;
 use endstate_events::*;
-use endstate_outbox::{Bus, Kind, Outgoing, Rows, Statement, Store};
+use endstate_outbox::{Kind, Outgoing, Rows, Statement};
 use endstate_participants::operation;
 use serde_json::json;
 
@@ -44,7 +44,7 @@ async fn an_unknown_line_is_shown_and_is_tried_again_under_its_id() {
         Outgoing { envelope: envelope.into(), ..sent }
     };
     let messages = messages.into_iter().enumerate().map(strange).collect();
-    system.store.bus().produce(messages).await.unwrap();
+    system.bus.produce(messages).await.unwrap();
     system.settle().await;
     assert_eq!(logged(&system).await, logs(&[("stock.open", "done"), ("stock.burn", "unknown")]));
 

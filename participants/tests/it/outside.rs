@@ -5,7 +5,6 @@ use crate::world::*;
 use async_trait::async_trait;
 use endstate_events::*;
 use endstate_http::Trust;
-use endstate_outbox::Store;
 use endstate_participants::caller::{Caller, Directory, Limits, Outside};
 use endstate_participants::notify::{FileChannel, Notify};
 use endstate_participants::outside::{HttpParticipant, Outsides};
@@ -63,7 +62,7 @@ async fn call_all(system: &mut System, outside: Arc<dyn Outside>) {
     }
     let stop = CancellationToken::new();
     let directory = Arc::new(One(outside));
-    let caller = Caller::new(directory, system.store.bus(), system.clock.clone(), requests);
+    let caller = Caller::new(directory, system.bus.clone(), system.clock.clone(), requests);
     // Counted first: an answer that is there before it is counted would be waited for in vain.
     let before = answers(system).await;
     let running = tokio::spawn(caller.run(stop.clone()));
@@ -84,10 +83,9 @@ async fn call_all(system: &mut System, outside: Arc<dyn Outside>) {
 
 /// How many answers of outside parties are queued so far.
 async fn answers(system: &System) -> usize {
-    use endstate_outbox::Bus;
     let mut count = 0;
     for partition in 0..system.store.partitions() {
-        let mut consumer = system.store.bus().consumer(Topic::Commands, partition, 0);
+        let mut consumer = system.bus.consumer(Topic::Commands, partition, 0);
         loop {
             let taken = consumer.take(1000).await.unwrap();
             if taken.is_empty() {
@@ -165,7 +163,7 @@ async fn z20_calls_that_find_no_room_wait_in_their_rows_and_are_made_once() {
     let requests = std::mem::replace(&mut system.calls, mpsc::channel(1).1);
     let party = Arc::new(Scripted { delay: Duration::from_millis(1), ..Scripted::default() });
     let (stop, limits) = (CancellationToken::new(), Limits { at_once: 2, waiting: 4 });
-    let caller = Caller::new(Arc::new(One(party.clone())), system.store.bus(), system.clock.clone(), requests);
+    let caller = Caller::new(Arc::new(One(party.clone())), system.bus.clone(), system.clock.clone(), requests);
     let running = tokio::spawn(caller.within(limits).run(stop.clone()));
     let mut looks = 0;
     while system.replies().await.len() < 200 {

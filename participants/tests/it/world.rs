@@ -7,7 +7,6 @@ use endstate_participants::decide;
 use endstate_participants::desk::{Desk, Job};
 use endstate_participants::operation::{self, Line};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) const NOW_MS: i64 = 1_800_000_000_000;
@@ -123,17 +122,6 @@ pub(crate) fn opened() -> Desk {
 /// (posted, pending) of an account; zero when there is none.
 pub(crate) fn balance(desk: &Desk, account: &str) -> (i64, i64) {
     desk.ledger.account(account).map_or((0, 0), |account| (account.posted, account.pending))
-}
-
-/// What must hold at every moment.
-pub(crate) fn check_books(desk: &Desk) {
-    let mut sums: BTreeMap<Arc<str>, i64> = BTreeMap::new();
-    for account in desk.ledger.accounts() {
-        assert!(account.pending >= 0, "{account:?}");
-        assert!(account.kind.may_be_negative() || account.available() >= 0, "{account:?}");
-        *sums.entry(account.asset.clone()).or_default() += account.posted;
-    }
-    assert!(sums.values().all(|sum| *sum == 0), "{sums:?}");
 }
 
 /// Turns of one shard until it is idle at most; the longest test takes some dozens.

@@ -81,23 +81,34 @@ pub(super) async fn check(connection: &mut PgConnection, settings: &Settings) ->
     if let Some(reason) = Server::ask(connection).await?.unfit() {
         return Err(StoreError::Unfit { reason: format!("PostgreSQL: {reason}") });
     }
-    let wanted = [
-        ("environment", settings.environment.as_str().to_owned(), "environment"),
-        ("partitions", settings.partitions.to_string(), "number of partitions"),
-    ];
-    for (name, value, what) in wanted {
+    for (name, value, _) in wanted(settings) {
         sqlx::query("insert into system (name, value) values ($1, $2) on conflict (name) do nothing")
             .bind(name)
             .bind(&value)
             .execute(&mut *connection)
             .await
             .map_err(failed("system.claim"))?;
-        let made: String = sqlx::query_scalar("select value from system where name = $1")
+    }
+    belongs(connection, settings).await
+}
+
+/// What is fixed when a store is made: name, value, and what it is.
+fn wanted(settings: &Settings) -> [(&'static str, String, &'static str); 2] {
+    [
+        ("environment", settings.environment.as_str().to_owned(), "environment"),
+        ("partitions", settings.partitions.to_string(), "number of partitions"),
+    ]
+}
+
+/// Refuses a store that was made for something else; changes nothing.
+pub(super) async fn belongs(connection: &mut PgConnection, settings: &Settings) -> Result<(), StoreError> {
+    for (name, value, what) in wanted(settings) {
+        let made: Option<String> = sqlx::query_scalar("select value from system where name = $1")
             .bind(name)
-            .fetch_one(&mut *connection)
+            .fetch_optional(&mut *connection)
             .await
             .map_err(failed("system.read"))?;
-        if made != value {
+        if let Some(made) = made.filter(|made| *made != value) {
             let reason = format!(
                 "this store was made with {what} `{made}`, and this program runs with `{value}`; correct the \
                  configuration, or use another database"

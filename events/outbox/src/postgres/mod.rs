@@ -5,10 +5,11 @@
 //! - [`takeover`]: a new owner, also of a shard whose old one is frozen
 //! - [`connections`]: sessions, and what they run with
 //! - [`partition`]: the days of events and outbox
-//! - [`migrate`], [`fit`]: what a database must be before it is used
+//! - [`migrate`], [`fit`]: what a database must be before it is used; [`examine`]: a report about it
 
 mod commit;
 mod connections;
+pub mod examine;
 mod fit;
 mod migrate;
 mod partition;
@@ -157,7 +158,12 @@ impl Store for PostgresStore {
             Err(error) if is_lost(&error) => self.read_once(statement, &rows).await,
             other => other,
         };
-        read.map_err(failed(statement.name))
+        read.map_err(|error| match error {
+            sqlx::Error::Database(error) if error.code().is_some_and(|code| code.starts_with("22")) => {
+                StoreError::Refused { statement: statement.name.to_owned(), reason: error.to_string() }
+            }
+            other => failed(statement.name)(other),
+        })
     }
 
     async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {

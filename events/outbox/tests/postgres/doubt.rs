@@ -1,6 +1,6 @@
 //! Owners that freeze, sockets that are cut, and values that a database cannot hold.
 
-use crate::conformance::{PUT, SHARD, names, put, step};
+use crate::conformance::{GET, PUT, SHARD, names, put, step};
 use crate::database::Database;
 use endstate_outbox::*;
 use sqlx::Executor as _;
@@ -144,6 +144,8 @@ async fn z10_a_text_that_the_database_cannot_hold_is_the_batchs_fault() {
     let owner = store.assign(SHARD).await.unwrap();
     let nul = store.commit(Commit { fences: vec![step(owner)], ..put("a", "zero \0 byte") }).await;
     assert!(matches!(nul, Err(CommitError::Data(_))), "{nul:?}");
+    let asked = store.read(&GET, Rows::one(["zero \0 byte".into()])).await;
+    assert!(matches!(asked, Err(StoreError::Refused { .. })), "no such row, and no trouble of the store's: {asked:?}");
     let odd = Write::any(&PUT, Rows::one([7.into(), "x".into()]));
     let odd = store.commit(Commit { writes: vec![odd], ..Commit::default() }).await;
     assert!(matches!(odd, Err(CommitError::Data(_))), "{odd:?}");

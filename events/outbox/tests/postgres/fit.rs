@@ -3,6 +3,7 @@
 use crate::database::Database;
 use endstate_events::Environment;
 use endstate_outbox::postgres::Settings;
+use endstate_outbox::postgres::examine::{Grade, examine};
 use endstate_outbox::{PostgresStore, SqliteStore, StoreError};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use std::collections::BTreeSet;
@@ -64,6 +65,31 @@ async fn a_newer_schema_is_lived_with_and_a_changed_one_is_not() {
     session.execute("update migration set sha256 = 'x' where name = '0002_saga'").await.unwrap();
     assert!(refused(&database.settings()).await.contains("0002_saga was applied with another text"));
     assert!(matches!(PostgresStore::migrate(&database.url()).await, Err(StoreError::Unfit { .. })));
+}
+
+#[tokio::test]
+async fn an_examination_says_what_is_and_changes_nothing() {
+    let graded = async |settings: &Settings| -> Vec<(&str, Grade)> {
+        examine(settings, &PostgresStore::statements())
+            .await
+            .iter()
+            .map(|finding| (finding.check, finding.grade))
+            .collect()
+    };
+    let database = Database::empty().await;
+    let settings = database.settings();
+    let empty = graded(&settings).await;
+    assert_eq!(empty.last(), Some(&("migrations", Grade::Bad)), "{empty:?}");
+    assert!(empty.contains(&("standby", Grade::Mind)), "there is one server: {empty:?}");
+    PostgresStore::migrate(&settings.url).await.unwrap();
+    assert!(graded(&settings).await.contains(&("days", Grade::Mind)));
+    database.store().await;
+    let good = graded(&settings).await;
+    assert!(good.iter().all(|(check, grade)| *grade == Grade::Good || *check == "standby"), "{good:?}");
+    let other = Settings { environment: Environment::new("staging").unwrap(), ..settings.clone() };
+    assert!(graded(&other).await.contains(&("belongs", Grade::Bad)));
+    let nobody = Settings { url: "postgres://nobody@127.0.0.1:9/none".into(), ..settings };
+    assert_eq!(graded(&nobody).await, [("reach", Grade::Bad)]);
 }
 
 /// A statement runs over both, so what it names must be in both. The outbox differs by design, and with it what the

@@ -1,0 +1,182 @@
+//! What an operator wants to know about a database before trusting it: one finding per question.
+
+use super::connections::{self, in_time};
+use super::fit::Server;
+use super::{Settings, commit, migrate};
+use crate::statement::Statement;
+use crate::store::StoreError;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far clocks may differ: an owner that is further off fires no timers.
+const SKEW_MS: i64 = 5_000;
+
+/// How good an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grade {
+    /// As it should be.
+    Good,
+    /// It works, and something is not promised; the finding says what.
+    Mind,
+    /// Nothing may run on it.
+    Bad,
+}
+
+impl Grade {
+    /// As reports name it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Mind => "mind",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// One question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was asked.
+    pub check: &'static str,
+    /// How good the answer is.
+    pub grade: Grade,
+    /// The answer, and what to do where it is not good.
+    pub text: String,
+}
+
+fn finding(check: &'static str, grade: Grade, text: impl Into<String>) -> Finding {
+    Finding { check, grade, text: text.into() }
+}
+
+/// Asks everything, also whether the database takes these statements; what cannot be asked because something before it
+/// is bad is left out.
+pub async fn examine(settings: &Settings, statements: &[&'static Statement]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(error) = ask_all(settings, statements, &mut findings).await {
+        findings.push(finding("reach", Grade::Bad, error.to_string()));
+    }
+    findings
+}
+
+async fn ask_all(
+    settings: &Settings,
+    statements: &[&'static Statement],
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    let options = connections::options(&settings.url, "doctor")?;
+    let mut connection = connections::connect(&options).await.map_err(super::failed("doctor"))?;
+    let address = format!("{}:{}", options.get_host(), options.get_port());
+    findings.push(finding("reach", Grade::Good, format!("{address} answers")));
+    let server = Server::ask(&mut connection).await?;
+    let version = format!("{}.{}", server.version / 10_000, server.version % 10_000);
+    match server.unfit() {
+        Some(reason) => findings.push(finding("settings", Grade::Bad, reason)),
+        None => {
+            let text =
+                format!("PostgreSQL {version}: fsync, full_page_writes, synchronous_commit, isolation, encoding");
+            findings.push(finding("settings", Grade::Good, text));
+        }
+    }
+    findings.push(standby(&mut connection, &server.synchronous_commit).await?);
+    findings.push(clock(&mut connection).await?);
+    findings.push(sessions(&mut connection, settings).await?);
+    match migrate::check(&mut connection).await {
+        Ok(()) => findings.push(finding("migrations", Grade::Good, "all are applied")),
+        Err(error) => {
+            findings.push(finding("migrations", Grade::Bad, error.to_string()));
+            return Ok(());
+        }
+    }
+    findings.push(days(&mut connection).await?);
+    findings.push(match super::fit::belongs(&mut connection, settings).await {
+        Ok(()) => finding("belongs", Grade::Good, format!("environment `{}`", settings.environment.as_str())),
+        Err(error) => finding("belongs", Grade::Bad, error.to_string()),
+    });
+    findings.push(prepared(&mut connection, statements).await);
+    Ok(())
+}
+
+async fn prepared(connection: &mut PgConnection, statements: &[&'static Statement]) -> Finding {
+    for statement in statements {
+        let text = AssertSqlSafe(commit::alone(statement)).into_sql_str();
+        if let Err(error) = connection.prepare(text).await {
+            return finding("statements", Grade::Bad, format!("{} is not taken: {error}", statement.name));
+        }
+    }
+    finding("statements", Grade::Good, format!("all {} are taken", statements.len()))
+}
+
+/// Without a synchronous standby, a failover can forget what was answered.
+async fn standby(connection: &mut PgConnection, synchronous_commit: &str) -> Result<Finding, StoreError> {
+    let row = sqlx::query(
+        "select current_setting('synchronous_standby_names'), \
+         (select count(*) from pg_stat_replication where sync_state in ('sync', 'quorum')), \
+         (select count(*) from pg_stat_replication)",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(super::failed("doctor.standby"))?;
+    let (names, synchronous, all): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    let waits = matches!(synchronous_commit, "on" | "remote_write" | "remote_apply");
+    Ok(if names.is_empty() || !waits {
+        let text = format!("no synchronous standby ({all} standbys): a failover may lose the last commits");
+        finding("standby", Grade::Mind, text)
+    } else if synchronous == 0 {
+        finding(
+            "standby",
+            Grade::Mind,
+            "a synchronous standby is configured and none is connected: commits wait for it",
+        )
+    } else {
+        finding("standby", Grade::Good, format!("{synchronous} synchronous of {all} standbys"))
+    })
+}
+
+async fn clock(connection: &mut PgConnection) -> Result<Finding, StoreError> {
+    let now_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    let before = now_ms();
+    let ask = sqlx::query_scalar("select (extract(epoch from clock_timestamp()) * 1000)::int8").fetch_one(connection);
+    let theirs: i64 = in_time(Duration::from_secs(5), ask).await.map_err(super::failed("doctor.clock"))?;
+    let after = now_ms();
+    // Somewhere between the two the database looked at its clock.
+    let skew = if theirs < before { theirs - before } else { (theirs - after).max(0) };
+    Ok(if skew.abs() >= SKEW_MS {
+        finding("clock", Grade::Bad, format!("the database's clock differs by {skew} ms from this machine's; set both"))
+    } else {
+        finding("clock", Grade::Good, format!("differs by {skew} ms"))
+    })
+}
+
+async fn sessions(connection: &mut PgConnection, settings: &Settings) -> Result<Finding, StoreError> {
+    let row = sqlx::query("select current_setting('max_connections')::int8, (select count(*) from pg_stat_activity)")
+        .fetch_one(connection)
+        .await
+        .map_err(super::failed("doctor.sessions"))?;
+    let (most, now): (i64, i64) = (row.get(0), row.get(1));
+    // Batches, reads, takeovers and the watch over them.
+    let wanted = i64::try_from(settings.connections).unwrap_or(i64::MAX / 4) * 2 + super::TAKERS as i64 + 2;
+    let text = format!("{now} of {most} sessions are open; one process takes up to {wanted}");
+    let grade = if now + wanted > most { Grade::Mind } else { Grade::Good };
+    Ok(finding("sessions", grade, text))
+}
+
+async fn days(connection: &mut PgConnection) -> Result<Finding, StoreError> {
+    let row = sqlx::query(
+        "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         where i.inhparent in ('event'::regclass, 'outbox'::regclass) \
+         and right(c.relname, 8) between to_char(now() at time zone 'UTC', 'YYYYMMDD') \
+         and to_char((now() + interval '2 days') at time zone 'UTC', 'YYYYMMDD')",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(super::failed("doctor.days"))?;
+    let made: i64 = row.get(0);
+    Ok(if made >= 6 {
+        finding("days", Grade::Good, "partitions of the coming days are there")
+    } else {
+        let text = "partitions of the coming days are not there yet: whoever commits first makes them";
+        finding("days", Grade::Mind, text)
+    })
+}

@@ -1,0 +1,29 @@
+//! The orchestrator's side over PostgreSQL and a bus that is not its store: the tests of tests/it, and nothing else.
+//!
+//! `scripts/services run --only postgres -- cargo test --workspace --test postgres` brings the server along.
+
+#[path = "../it/alerts.rs"]
+mod alerts;
+#[path = "../it/archive.rs"]
+mod archive;
+#[path = "../../../events/outbox/tests/support/memory.rs"]
+mod bus;
+#[path = "../it/hazards.rs"]
+mod hazards;
+#[path = "../it/jobs.rs"]
+mod jobs;
+#[path = "../it/linked.rs"]
+mod linked;
+#[path = "../it/newer.rs"]
+mod newer;
+mod place;
+#[path = "../it/poison.rs"]
+mod poison;
+#[path = "../../../events/outbox/tests/support/real.rs"]
+mod real;
+#[path = "../it/rush.rs"]
+mod rush;
+#[path = "../it/size.rs"]
+mod size;
+#[path = "../it/system.rs"]
+mod system;

@@ -1,0 +1,16 @@
+//! The participants' side over PostgreSQL and a bus that is not its store: those of tests/it that keep anything.
+//!
+//! `scripts/services run --only postgres -- cargo test --workspace --test postgres` brings the server along.
+
+#[path = "../../../events/outbox/tests/support/memory.rs"]
+mod bus;
+#[path = "../it/operations.rs"]
+mod operations;
+#[path = "../it/outside.rs"]
+mod outside;
+#[path = "../../../events/outbox/tests/support/real.rs"]
+mod place;
+#[path = "../it/store.rs"]
+mod store;
+#[path = "../it/world.rs"]
+mod world;
