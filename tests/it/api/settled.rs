@@ -1,6 +1,7 @@
 //! What operators settle: requests that are sent again under their key, and discrepancies that are closed.
 
 use super::*;
+use endstate_orchestrator::discrepancy;
 use endstate_outbox::{Commit, Kind, Rows, Statement, Write};
 
 static DIFFER: Statement = Statement {
@@ -46,6 +47,7 @@ async fn a_discrepancy_is_closed_once_by_an_operator_with_a_reason() {
     }
     assert_eq!(close(&olga, "17", fixed.clone()).await.code(), "E2209");
     assert_eq!(list("?state=open").await.len(), 1, "nothing was closed yet");
+    assert_eq!(discrepancy::open(&*server.store).await.unwrap(), (1, Some(1)), "what the metrics show");
 
     let closed = close(&olga, "1", fixed.clone()).await;
     assert_eq!(
@@ -58,6 +60,7 @@ async fn a_discrepancy_is_closed_once_by_an_operator_with_a_reason() {
     let other = close(&otto, "1", json!({ "state": "explained", "reason": "it was me" })).await;
     assert_eq!((other.status, other.code()), (StatusCode::CONFLICT, "E2320"));
     assert_eq!((list("?state=open").await.len(), list("?state=fixed").await), (0, vec![closed.body]));
+    assert_eq!(discrepancy::open(&*server.store).await.unwrap(), (0, None));
 }
 
 #[tokio::test]
