@@ -105,6 +105,8 @@ pub struct Open {
     look_ms: Option<i64>,
     /// Whether an earlier attempt met a conflict.
     again: bool,
+    /// Whether the batch is one record, which no halving makes smaller.
+    alone: bool,
 }
 
 impl Rounds for SagaHandler {
@@ -115,17 +117,17 @@ impl Rounds for SagaHandler {
         let hearing = self.silence.hearing(if batch.timers { TIMERS } else { 0 });
         let woken = self.silence.woken(&hearing).cloned().collect();
         let working = Working::new(self.definitions.clone(), batch, self.store.partitions(), hearing);
-        let (poisoned, again) = (batch.poisoned.clone(), batch.attempt > 0);
+        let (poisoned, again, alone) = (batch.poisoned.clone(), batch.attempt > 0, batch.messages.len() <= 1);
         self.decided_ms = batch.now_ms;
-        Ok(Open { working, due, woken, poisoned, look_ms, again })
+        Ok(Open { working, due, woken, poisoned, look_ms, again, alone })
     }
 
     async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
-        let Open { working, again, .. } = open;
+        let Open { working, again, alone, .. } = open;
         working.take_over(consume::load(&*self.store, &self.cache, working, (messages, &[]), *again).await?);
         for (topic, envelope) in messages {
-            if working.is_full() {
-                // The shard halves it: one record alone always fits.
+            if working.is_full() && !*alone {
+                // The shard halves it.
                 return Err(DecideError::Data("E3006: the batch sends too much at once".to_owned()));
             }
             match &envelope.message {
@@ -139,7 +141,7 @@ impl Rounds for SagaHandler {
     }
 
     async fn timers(&mut self, open: &mut Open) -> Result<Vec<Outgoing>, DecideError> {
-        let Open { working, due, woken, poisoned, look_ms, again } = open;
+        let Open { working, due, woken, poisoned, look_ms, again, .. } = open;
         let ids = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).chain(poisoned.iter().filter_map(saga_of));
         let ids: Vec<SagaId> = ids.collect();
         working.take_over(consume::load(&*self.store, &self.cache, working, (&[], &ids), *again).await?);
