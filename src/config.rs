@@ -22,12 +22,17 @@ pub(crate) const DEFAULT: &str = include_str!("config.default.toml");
 /// Variables that belong to the command line, not to the server's settings.
 const COMMAND_LINE_VARIABLES: [&str; 2] = ["ENDSTATE_SERVER", "ENDSTATE_TOKEN_FILE"];
 
+/// Begins the names of variables that tell tests where services are.
+const TESTS: &str = "ENDSTATE_TEST_";
+
 /// All settings. `config.default.toml` documents each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) environment: Environment,
     pub(crate) data: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) kafka: Kafka,
     pub(crate) log: Log,
     pub(crate) http: Http,
     pub(crate) engine: Engine,
@@ -38,6 +43,24 @@ pub(crate) struct Config {
     pub(crate) archive: Archive,
     pub(crate) alert: Alert,
     pub(crate) tls: Tls,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) url: Secret,
+    pub(crate) connections: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kafka {
+    pub(crate) brokers: String,
+    pub(crate) client_file: PathBuf,
+    pub(crate) replication: u16,
+    pub(crate) min_insync: u16,
+    pub(crate) retention_days: u16,
+    pub(crate) session_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -225,7 +248,7 @@ impl Config {
         }
         let settings = settings();
         for (name, value) in variables.into_iter().filter(|(name, _)| name.starts_with("ENDSTATE_")) {
-            if COMMAND_LINE_VARIABLES.contains(&name.as_str()) {
+            if COMMAND_LINE_VARIABLES.contains(&name.as_str()) || name.starts_with(TESTS) {
                 continue;
             }
             let Some(setting) = settings.iter().find(|setting| variable(setting) == name) else {

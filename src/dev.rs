@@ -1,24 +1,29 @@
-//! `endstate dev`: everything in one process on one file: both sides' shards, the API, the projector, the sweep, the
-//! caller of outside parties, and, unless another is configured, the simulated payment provider.
+//! `endstate dev` and `endstate serve`: one process, with all roles or some: both sides' shards, the API, the projector,
+//! the sweep, the caller of outside parties, and on the embedded store, unless another is configured, the simulated
+//! payment provider.
 
-use crate::cli::args::DevArgs;
+use crate::cli::args::{DevArgs, Role};
 use crate::cli::failure::Failure;
 use crate::config::{self, Config, LogFormat};
+use crate::ground::Ground;
 use crate::node::Node;
 use crate::outside::Outdoors;
 use anyhow::Context;
 use async_trait::async_trait;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use endstate_events::SagaId;
-use endstate_http::Tokens;
 use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
+use endstate_http::{Code, Problem, Tokens};
 use endstate_orchestrator::alert::{Channel, Teller};
 use endstate_orchestrator::archive::{Archive, Holders};
 use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Entry};
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
-use endstate_outbox::{Bus, SqliteStore, StoreError};
+use endstate_outbox::{Store, StoreError};
 use endstate_participants::caller::Caller;
 use endstate_participants::http::{self as participants_http, Provider};
 use endstate_participants::simulated::{self, Simulated};
@@ -29,13 +34,24 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// How often tokens are read again where other processes may make or revoke some.
+const TOKENS: Duration = Duration::from_secs(5);
+
 /// Runs until it is asked to stop; then lets calls finish, and the batches that have begun.
-pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<(), Failure> {
     let config = configured(&args)?;
     start_logging(&config)?;
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
-    let node = Node::open(&config.data, &config.store(), config.engine.mode).await?;
+    let ground = Ground::configured(&config).await?;
+    let embedded = ground.sqlite().is_some();
+    if !serve && !embedded {
+        return Err(Failure::usage("store.url is set: `endstate serve` runs on it, `endstate dev` on a file"));
+    }
+    if embedded && Role::ALL.iter().any(|role| !roles.contains(role)) {
+        return Err(Failure::usage("without store.url and kafka.brokers one process has all roles: leave --roles out"));
+    }
+    let node = Node::on(ground, roles, config.engine.mode).await?;
     load_definitions(&node, &config).await?;
     let listener = TcpListener::bind(config.http.listen)
         .await
@@ -43,12 +59,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let address = listener.local_addr()?;
     let drain = Drain::default();
     let (router, provider) = assemble(&node, &config, address, &drain).await?;
-    eprintln!("endstate at http://{address}, data in {}", config.data.display());
+    let ground =
+        if embedded { format!("data in {}", config.data.display()) } else { "on PostgreSQL and Kafka".to_owned() };
+    eprintln!("endstate at http://{address}, {ground}");
     eprintln!("payment provider at {provider}; API description at http://{address}/openapi.json");
     if let Some(file) = &args.address_file {
         std::fs::write(file, format!("http://{address}\n"))?;
     }
-    serve(listener, router, &drain, &config.http).await?;
+    answer(listener, router, &drain, &config.http).await?;
     node.stop().await;
     Ok(())
 }
@@ -106,7 +124,7 @@ async fn assemble(
         node.store.clone(),
         node.clock.clone(),
     )?;
-    let bus: Arc<dyn Bus> = node.store.bus();
+    let bus = node.bus.clone();
     let calls = node.take_calls().context("the node was assembled before")?;
     let caller = Caller::new(Arc::new(outdoors), bus.clone(), node.clock.clone(), calls);
     let caller = caller.within(config.participants.limits());
@@ -115,6 +133,9 @@ async fn assemble(
 
     node.start(config.engine.in_motion, config.participants.settings());
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
+    if node.embedded().is_none() {
+        node.tasks.spawn(node.stop_token().run_until_cancelled_owned(follow_tokens(tokens.clone())));
+    }
     anyhow::ensure!(
         address.ip().is_loopback() || !tokens.is_empty(),
         "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
@@ -132,7 +153,30 @@ async fn assemble(
     };
     let routes = sagas.merge(participants_http::routes(participants));
     let identity = Identity { tokens, clock: node.clock.clone() };
-    Ok((http::serve(routes, identity, Limits::default()), provider_url))
+    let router = http::serve(routes, identity, Limits::default());
+    match node.has(Role::Gateway) {
+        true => Ok((router, provider_url)),
+        false => Ok((router.layer(axum::middleware::from_fn(only_watched)), provider_url)),
+    }
+}
+
+/// Tokens that other processes make and revoke.
+async fn follow_tokens(tokens: Arc<Tokens>) {
+    loop {
+        tokio::time::sleep(TOKENS).await;
+        if let Err(error) = tokens.reload().await {
+            tracing::warn!(%error, "tokens were not read again");
+        }
+    }
+}
+
+/// A process that is no gateway answers only those who watch it.
+async fn only_watched(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if ["/livez", "/readyz", "/startupz", "/metrics"].contains(&path) || path.starts_with("/errors") {
+        return next.run(request).await;
+    }
+    Problem::new(Code::UnknownRoute, "this process takes no calls: ask one with the role `gateway`").into_response()
 }
 
 /// Records metrics for `/metrics`. Without buckets they would be summaries, which cannot be added up over servers; without
@@ -156,6 +200,10 @@ async fn provider(node: &Node, config: &Config, address: SocketAddr) -> anyhow::
         anyhow::ensure!(!secret.is_empty(), "payment.url is set but no secret: set ENDSTATE_PAYMENT_SECRET");
         return Ok((config.payment.url.clone(), secret.as_bytes().to_vec()));
     }
+    anyhow::ensure!(
+        node.embedded().is_some() || !(node.has(Role::Participants) || node.has(Role::Gateway)),
+        "payment.url is not set: processes share one payment provider; `endstate provider` runs a simulated one"
+    );
     // Both sides of this secret live in this process, so it may as well be a new one every time.
     let secret = if secret.is_empty() { uuid::Uuid::new_v4().to_string() } else { secret.to_owned() };
     let callback_url = format!("http://{address}/v1/callbacks/{}", config.payment.provider);
@@ -174,7 +222,7 @@ async fn provider(node: &Node, config: &Config, address: SocketAddr) -> anyhow::
 }
 
 /// What participants of this node still hold, for the archive.
-struct Holding(Arc<SqliteStore>);
+struct Holding(Arc<dyn Store>);
 
 #[async_trait]
 impl Holders for Holding {
@@ -193,10 +241,6 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     let (file, trust) = (config.in_data(&config.alert.file), config.tls.trust()?);
     let channel = Channel { webhook_url, file, public_url, trust };
     let teller = Teller::new(node.store.clone(), channel, node.clock.clone())?;
-    let (delivery, stop) = (teller.run(), node.stop_token());
-    node.tasks.spawn(async move {
-        stop.run_until_cancelled(delivery).await;
-    });
     let overdue_ms = i64::try_from(config.sweep.overdue_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let sweep = Sweep::new(node.gateway.clone(), overdue_ms, config.sweep.limit);
     let orphans = Orphans::new(node.gateway.clone());
@@ -208,7 +252,16 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
         let archive = Archive::new(node.store.clone(), holders, keep_ms, config.archive.limit as usize);
         timetable.push(Entry { schedule: config.archive.schedule.clone(), job: Arc::new(archive) });
     }
-    let mut clock = job::schedule(node.give_jobs(timetable)).await?;
+    let jobs = node.give_jobs(timetable);
+    // People are told, and jobs run, where the sweeper is.
+    if !node.has(Role::Sweeper) {
+        return Ok(());
+    }
+    let (delivery, stop) = (teller.run(), node.stop_token());
+    node.tasks.spawn(async move {
+        stop.run_until_cancelled(delivery).await;
+    });
+    let mut clock = job::schedule(jobs).await?;
     let stop = node.stop_token();
     node.tasks.spawn(async move {
         stop.cancelled().await;
@@ -221,7 +274,7 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
 
 /// Answers calls until somebody asks to stop. Then it is not ready for a while but takes calls, so that load balancers
 /// look elsewhere; then it takes none, and gives those under way their time.
-async fn serve(listener: TcpListener, router: axum::Router, drain: &Drain, http: &config::Http) -> anyhow::Result<()> {
+async fn answer(listener: TcpListener, router: axum::Router, drain: &Drain, http: &config::Http) -> anyhow::Result<()> {
     let closing = CancellationToken::new();
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());

@@ -1,35 +1,42 @@
-//! One running system in one process: both sides' shards over one store and bus, and the ways in and out.
+//! One process of a running system: the shards it owns of both sides, over one store and bus, and the ways in and out.
 
+use crate::cli::args::Role;
 use crate::config::Mode;
-use anyhow::Context as _;
+use crate::ground::Ground;
+use anyhow::{Context as _, ensure};
 use endstate_events::Side;
 use endstate_orchestrator::definitions::{Definitions, DefinitionsError};
 use endstate_orchestrator::gateway::Gateway;
 use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::job::{Entry, Jobs};
+use endstate_orchestrator::others::Others;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::fused::{Fused, ROUNDS};
 use endstate_outbox::sqlite::Made;
-use endstate_outbox::{Bus, Census, Clock, Shard, ShardId, SqliteStore, Store, SystemClock};
+use endstate_outbox::{Bus, Census, Clock, Handler, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::handler::{HANDED_OVER, HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often read rows of the local bus are deleted.
-const PURGE_EVERY: Duration = Duration::from_secs(2);
+/// How often definitions are read again where other processes may load some.
+const REFRESH: Duration = Duration::from_secs(2);
 
-/// Domain events kept per partition for those who follow them.
-const EVENTS_KEPT: i64 = 100_000;
-
-/// A running embedded system.
+/// One process.
 pub(crate) struct Node {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bus: Arc<dyn Bus>,
+    ground: Ground,
     mode: Mode,
-    pub(crate) store: Arc<SqliteStore>,
+    roles: Vec<Role>,
+    /// The orchestrator's shards of this process; none: all.
+    owned: Option<watch::Receiver<BTreeSet<u16>>>,
     pub(crate) gateway: Gateway,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -46,9 +53,19 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens the store and loads the shipped definitions; nothing runs yet.
+    /// A system on the embedded store in `data`; nothing runs yet.
     pub(crate) async fn open(data: &Path, made: &Made, mode: Mode) -> anyhow::Result<Self> {
-        let store = SqliteStore::open_as(data, made).await?;
+        Self::on(Ground::embedded(data, made).await?, &Role::ALL, mode).await
+    }
+
+    /// A process on this ground, with the shipped definitions; nothing runs yet.
+    pub(crate) async fn on(ground: Ground, roles: &[Role], mode: Mode) -> anyhow::Result<Self> {
+        ensure!(
+            mode == Mode::HopByHop || (roles.contains(&Role::Orchestrator) && roles.contains(&Role::Participants)),
+            "engine.mode = \"fused\" joins both sides: a process that has one of the roles orchestrator and participants \
+             has the other"
+        );
+        let (store, bus) = (ground.store(), ground.bus());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let definitions = Definitions::open(store.clone()).await.context("cannot read the stored definitions")?;
         for source in shipped() {
@@ -56,46 +73,110 @@ impl Node {
         }
         let waiters = Arc::new(Waiters::default());
         let (caller, calls) = mpsc::channel(HANDED_OVER);
-        let bus: Arc<dyn Bus> = store.bus();
-        let gateway = Gateway::new(store.clone(), bus, clock.clone(), definitions.clone(), waiters.clone());
+        let gateway = Gateway::new(store.clone(), bus.clone(), clock.clone(), definitions.clone(), waiters.clone());
+        let owned = match ground.sqlite() {
+            Some(_) => None,
+            None if roles.contains(&Role::Orchestrator) => bus.owned(Side::Orchestrator),
+            None => Some(watch::channel(BTreeSet::new()).1),
+        };
+        let gateway = match &owned {
+            Some(owned) => gateway.among_others(owned.clone()),
+            None => gateway,
+        };
         let listeners = Listeners { waiters };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let calls = Mutex::new(Some(calls));
-        let owners = if mode == Mode::Fused { 1 } else { 2 };
-        let shards = Census::of(owners * usize::from(store.partitions()));
-        let jobs = OnceLock::new();
-        Ok(Self { mode, store, gateway, definitions, clock, shards, jobs, calls, listeners, caller, tasks, stop })
+        let (shards, jobs) = (Census::of(0), OnceLock::new());
+        Ok(Self {
+            store,
+            bus,
+            ground,
+            mode,
+            roles: roles.to_vec(),
+            owned,
+            gateway,
+            definitions,
+            clock,
+            shards,
+            jobs,
+            calls,
+            listeners,
+            caller,
+            tasks,
+            stop,
+        })
     }
 
-    /// Starts the shards of both sides.
+    /// The embedded store, where it is the ground.
+    pub(crate) fn embedded(&self) -> Option<&Arc<SqliteStore>> {
+        self.ground.sqlite()
+    }
+
+    /// Starts the shards of its roles: those it owns, as the bus says.
     pub(crate) fn start(&self, in_motion_most: usize, settings: Settings) {
-        for index in 0..self.store.partitions() {
-            let (store, definitions) = (self.store.clone(), self.definitions.clone());
-            let sagas = SagaHandler::new(store, definitions, self.listeners.clone(), in_motion_most);
-            let participants = Participants::new(self.store.clone(), self.caller.clone(), settings);
-            match self.mode {
-                Mode::HopByHop => {
-                    self.shard(Side::Orchestrator, index, sagas);
-                    self.shard(Side::Participants, index, participants);
+        let (store, definitions) = (self.store.clone(), self.definitions.clone());
+        let listeners = self.listeners.clone();
+        let sagas = move || SagaHandler::new(store.clone(), definitions.clone(), listeners.clone(), in_motion_most);
+        let (store, caller) = (self.store.clone(), self.caller.clone());
+        let participants = move || Participants::new(store.clone(), caller.clone(), settings);
+        match self.mode {
+            // The sagas' group decides who owns a partition, on both sides.
+            Mode::Fused => self.follow(Side::Orchestrator, move || Fused::new(sagas(), participants(), ROUNDS)),
+            Mode::HopByHop => {
+                if self.has(Role::Orchestrator) {
+                    self.follow(Side::Orchestrator, sagas);
                 }
-                Mode::Fused => self.shard(Side::Orchestrator, index, Fused::new(sagas, participants, ROUNDS)),
+                if self.has(Role::Participants) {
+                    self.follow(Side::Participants, participants);
+                }
             }
         }
-        let (bus, stop) = (self.store.bus(), self.stop.clone());
-        self.tasks.spawn(async move {
-            while stop.run_until_cancelled(tokio::time::sleep(PURGE_EVERY)).await.is_some() {
-                if let Err(error) = bus.purge(EVENTS_KEPT).await {
-                    tracing::warn!(%error, "read messages were not deleted; tried again later");
+        if self.embedded().is_none() {
+            let (definitions, stop) = (self.definitions.clone(), self.stop.clone());
+            self.tasks.spawn(async move {
+                while stop.run_until_cancelled(tokio::time::sleep(REFRESH)).await.is_some() {
+                    if let Err(error) = definitions.refresh().await {
+                        tracing::warn!(%error, "definitions were not read again");
+                    }
                 }
-            }
-        });
+            });
+            let (others, stop) = (Others::new(self.gateway.clone()), self.stop.clone());
+            self.tasks.spawn(async move {
+                stop.run_until_cancelled(others.follow()).await;
+            });
+        }
+        self.ground.keep(&self.tasks, &self.stop);
     }
 
-    fn shard<H: endstate_outbox::Handler>(&self, side: Side, index: u16, handler: H) {
-        let id = ShardId { side, index };
-        let store: Arc<dyn Store> = self.store.clone();
-        let shard = Shard::new(id, store, self.store.bus(), self.clock.clone(), handler).counted(&self.shards);
-        self.tasks.spawn(shard.run(self.stop.clone()));
+    /// Whether it has a role.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// The orchestrator's shards of this process, as that changes; none: all.
+    pub(crate) fn owned(&self) -> Option<watch::Receiver<BTreeSet<u16>>> {
+        self.owned.clone()
+    }
+
+    /// Runs a side's shards as they come and go.
+    fn follow<H: Handler>(&self, side: Side, handler: impl Fn() -> H + Send + 'static) {
+        let shared = self.bus.owned(side);
+        // Where a group decides, one place is kept free until it has: nobody is ready before it knows what it owns.
+        let undecided = shared.is_some();
+        let owned = shared.unwrap_or_else(|| watch::channel((0..self.store.partitions()).collect()).1);
+        let (store, bus, clock) = (self.store.clone(), self.bus.clone(), self.clock.clone());
+        let census = self.shards.clone();
+        let mut running = Running { shards: BTreeMap::new(), census: census.clone(), undecided };
+        if undecided {
+            census.expect(true);
+        }
+        let run = move |index: u16, stop: CancellationToken| {
+            let id = ShardId { side, index };
+            let shard = Shard::new(id, store.clone(), bus.clone(), clock.clone(), handler()).counted(&census);
+            tokio::spawn(shard.run(stop))
+        };
+        running.begin(&owned.borrow(), &run);
+        self.tasks.spawn(running.follow(owned, run, self.stop.clone()));
     }
 
     /// What participants want called outside; taken once, by the caller.
@@ -125,11 +206,71 @@ impl Node {
         self.stop.clone()
     }
 
-    /// Finishes batches that have begun, then returns.
+    /// Finishes batches that have begun, then leaves the bus, so that others take over at once.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.ground.leave().await;
+    }
+}
+
+/// The shards of one side that run in this process.
+struct Running {
+    shards: BTreeMap<u16, (CancellationToken, JoinHandle<()>)>,
+    census: Census,
+    /// Set until it is known what this process owns.
+    undecided: bool,
+}
+
+impl Running {
+    async fn follow(
+        mut self,
+        mut owned: watch::Receiver<BTreeSet<u16>>,
+        run: impl Fn(u16, CancellationToken) -> JoinHandle<()>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                changed = owned.changed() => match changed {
+                    Ok(()) => {}
+                    Err(_) => stop.cancelled().await,
+                },
+                () = stop.cancelled() => {}
+            }
+            let wanted = if stop.is_cancelled() { BTreeSet::new() } else { owned.borrow_and_update().clone() };
+            let gone: Vec<u16> = self.shards.keys().filter(|index| !wanted.contains(index)).copied().collect();
+            self.end(&gone).await;
+            if stop.is_cancelled() {
+                return;
+            }
+            self.begin(&wanted, &run);
+            if std::mem::take(&mut self.undecided) {
+                self.census.expect(false);
+            }
+        }
+    }
+
+    fn begin(&mut self, wanted: &BTreeSet<u16>, run: &impl Fn(u16, CancellationToken) -> JoinHandle<()>) {
+        for index in wanted {
+            self.shards.entry(*index).or_insert_with(|| {
+                self.census.expect(true);
+                let stop = CancellationToken::new();
+                (stop.clone(), run(*index, stop))
+            });
+        }
+    }
+
+    /// Ends shards, once their batches are finished: all at a time, because each may wait for its database.
+    async fn end(&mut self, indices: &[u16]) {
+        let ending: Vec<_> = indices.iter().filter_map(|index| self.shards.remove(index)).collect();
+        ending.iter().for_each(|(stop, _)| stop.cancel());
+        for (_, task) in ending {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a shard ended badly");
+            }
+            self.census.expect(false);
+        }
     }
 }
 

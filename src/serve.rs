@@ -1,5 +1,6 @@
 //! The API's saga side over a node, shared by `dev` and `bench`: the projector and the routes.
 
+use crate::cli::args::Role;
 use crate::node::Node;
 use endstate_http::Tokens;
 use endstate_http::guard::Drain;
@@ -17,7 +18,14 @@ pub(crate) async fn sagas(
 ) -> anyhow::Result<OpenApiRouter> {
     let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
     let view_lag_ms = projector.lag_ms();
-    node.tasks.spawn(projector.run(node.stop_token()));
+    // The view of a saga is kept where the saga is decided.
+    if node.has(Role::Orchestrator) {
+        let projector = match node.owned() {
+            Some(owned) => projector.among_others(owned),
+            None => projector,
+        };
+        node.tasks.spawn(projector.run(node.stop_token()));
+    }
     Ok(http::routes(http::Parts {
         gateway: node.gateway.clone(),
         tokens: tokens.clone(),

@@ -39,7 +39,7 @@ pub struct Definitions {
     known: RwLock<Known>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Known {
     definitions: FxHashMap<(Arc<str>, u32), Arc<Definition>>,
     active: FxHashMap<Arc<str>, Active>,
@@ -106,23 +106,57 @@ impl Definitions {
     /// Reads all definitions of a store. One that this program cannot read any more is left out and said so (E3003): its
     /// sagas wait and alert, and all others go on.
     pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, DefinitionsError> {
-        let rows = store.read(&ALL, Rows::one([0i64.into()])).await?;
-        let mut known = Known::default();
-        for Stored { name, version, sha256, definition, active } in
+        let definitions = Self { store, known: RwLock::default() };
+        definitions.refresh().await?;
+        Ok(Arc::new(definitions))
+    }
+
+    /// Reads what other processes have loaded and activated meanwhile.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let rows = self.store.read(&ALL, Rows::one([0i64.into()])).await?;
+        let mut known = self.read(Known::clone);
+        for Stored { name, version, sha256, source, active } in
             rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?
         {
             if let Some(active) = active {
                 known.active.insert(Arc::clone(&name), active);
             }
-            match definition {
-                Ok(definition) => drop(known.definitions.insert((name, version), Arc::new(definition))),
+            let key = (name, version);
+            // A version never changes.
+            if known.definitions.contains_key(&key) || known.unreadable.contains_key(&key) {
+                continue;
+            }
+            let hash = Arc::clone(&sha256);
+            let compiled = tokio::task::spawn_blocking(move || reload(&source, &hash)).await;
+            match compiled.unwrap_or_else(|error| Err(error.to_string())) {
+                Ok(definition) => drop(known.definitions.insert(key, Arc::new(definition))),
                 Err(reason) => {
+                    let (name, version) = &key;
                     tracing::error!(definition = %name, version, %reason, "E3003: a stored definition cannot be read");
-                    known.unreadable.insert((name, version), sha256);
+                    known.unreadable.insert(key, sha256);
                 }
             }
         }
-        Ok(Arc::new(Self { store, known: RwLock::new(known) }))
+        self.write(|current| {
+            // What this process has loaded since the rows were read stays.
+            for (key, definition) in std::mem::take(&mut current.definitions) {
+                known.definitions.entry(key).or_insert(definition);
+            }
+            for (name, active) in std::mem::take(&mut current.active) {
+                known.active.entry(name).or_insert(active);
+            }
+            *current = known;
+        });
+        Ok(())
+    }
+
+    /// Makes sure that these versions are known, if the store has them: another process may have loaded one a moment ago.
+    pub async fn ensure(&self, mut wanted: impl Iterator<Item = (&str, u32)> + Send) -> Result<(), StoreError> {
+        let missing = |(name, version): (&str, u32)| {
+            let key = (Arc::from(name), version);
+            self.read(|known| !known.definitions.contains_key(&key) && !known.unreadable.contains_key(&key))
+        };
+        if wanted.any(missing) { self.refresh().await } else { Ok(()) }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {
@@ -192,7 +226,15 @@ impl Definitions {
         if first {
             writes.push(activation(&name, version, now_ms));
         }
-        self.store.commit(Commit { writes, ..Commit::default() }).await?;
+        if let Err(error) = self.store.commit(Commit { writes, ..Commit::default() }).await {
+            // Another process may have been faster.
+            self.refresh().await?;
+            return match self.get(&name, version) {
+                Some(known) if known.sha256() == definition.sha256() => Ok(known),
+                Some(_) => Err(DefinitionsError::Changed { name, version }),
+                None => Err(error.into()),
+            };
+        }
         self.write(|known| {
             let name: Arc<str> = name.into();
             if first {
@@ -240,8 +282,7 @@ struct Stored {
     name: Arc<str>,
     version: u32,
     sha256: Arc<str>,
-    /// Or why this program cannot read it.
-    definition: Result<Definition, String>,
+    source: Arc<str>,
     active: Option<Active>,
 }
 
@@ -257,7 +298,7 @@ fn stored(row: &Row) -> Result<Stored, StoreError> {
         name: Arc::from(&**name),
         version: u32::try_from(*version).unwrap_or_default(),
         sha256: Arc::from(&**sha256),
-        definition: reload(source, sha256),
+        source: Arc::clone(source),
         active: number(active).map(|version| Active { version, previous: number(previous) }),
     })
 }

@@ -11,12 +11,18 @@ use endstate_outbox::{Kind, Rows, Statement, Store, StoreError, Value};
 static LOAD: Statement = Statement {
     name: "feed.read_events",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
-    // The row that holds `from_offset` may begin before it.
-    sql: "with r(topic, partition, from_offset, page) as ({rows}) select o.first_offset, o.messages, o.body \
+    // The row that holds `from_offset` may begin before it. Last column: what is kept begins there. Where the store is the
+    // bus, a topic's offsets have no gaps; otherwise a shard's messages of all topics are numbered together.
+    sql: "with r(topic, partition, from_offset, page) as ({rows}) \
+          {select o.first_offset, o.messages, o.body, o.first_offset \
           from r cross join outbox o where o.topic = r.topic and o.partition = r.partition \
           and o.first_offset >= coalesce((select max(b.first_offset) from outbox b where b.topic = r.topic \
-          and b.partition = r.partition and b.first_offset <= r.from_offset), 0) \
-          order by o.first_offset limit (select page from r)",
+          and b.partition = r.partition and b.first_offset <= r.from_offset), 0) order by o.first_offset|\
+          select o.seq, o.messages, o.body, (select min(b.seq) from outbox b where b.side = 'orchestrator' \
+          and b.shard = r.partition) from r cross join outbox o where o.side = 'orchestrator' and o.shard = r.partition \
+          and o.seq >= coalesce((select max(b.seq) from outbox b where b.side = 'orchestrator' \
+          and b.shard = r.partition and b.seq <= r.from_offset), 0) and o.topic = r.topic \
+          and o.seq + o.messages > r.from_offset order by o.seq} limit (select page from r)",
 };
 
 /// Rows of the outbox per partition and look.
@@ -25,9 +31,11 @@ const PAGE: i64 = 32;
 static OLDEST: Statement = Statement {
     name: "feed.oldest",
     columns: &[Kind::Text, Kind::Int],
-    sql: "with r(topic, partition) as ({rows}) select coalesce((select min(o.first_offset) from outbox o \
+    sql: "with r(topic, partition) as ({rows}) select coalesce({(select min(o.first_offset) from outbox o \
           where o.topic = r.topic and o.partition = r.partition), (select e.next_offset from outbox_end e \
-          where e.topic = r.topic and e.partition = r.partition), 0) from r order by r.partition",
+          where e.topic = r.topic and e.partition = r.partition)|(select min(o.seq) from outbox o \
+          where o.side = 'orchestrator' and o.shard = r.partition), (select s.next_outbox_seq from shard s \
+          where s.side = 'orchestrator' and s.shard = r.partition)}, 0) from r order by r.partition",
 };
 
 /// All of them, see [`endstate_outbox::statement`].
@@ -124,11 +132,14 @@ async fn share_of(store: &dyn Store, partition: usize, from: i64, most: usize) -
     }
     let row = [Topic::Events.label().into(), (partition as i64).into(), from.into(), PAGE.into()];
     for row in store.read(&LOAD, Rows::one(row)).await? {
-        let [Value::Int(first), Value::Int(messages), Value::Text(body)] = row.as_slice() else { continue };
-        // Offsets have no gaps: what is missing was deleted.
-        if *first > share.next {
-            return Err(FeedError::Gone { partition, wanted: share.next, oldest: *first });
+        let [Value::Int(first), Value::Int(messages), Value::Text(body), Value::Int(kept)] = row.as_slice() else {
+            continue;
+        };
+        if *kept > share.next {
+            return Err(FeedError::Gone { partition, wanted: share.next, oldest: *kept });
         }
+        // Numbers in between are those of other topics.
+        share.next = share.next.max(*first);
         let read = envelopes(body, *messages);
         let ahead = usize::try_from(share.next - first).unwrap_or(0);
         for (offset, envelope) in (*first..).zip(read).skip(ahead) {

@@ -2,7 +2,7 @@
 
 use crate::definitions::Definitions;
 use crate::persist::{self, Stored};
-use crate::waiters::{Answer, Claim, Notice, Waiters, Waiting};
+use crate::waiters::{Answer, Claim, Notice, Waiters, Waiting, Wanted};
 use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
 };
@@ -12,8 +12,10 @@ use endstate_saga::definition::{Identity, Misfit, OrderReference, body_hash};
 use endstate_saga::event::Event;
 use endstate_saga::plan::EvalError;
 use endstate_saga::saga::Saga;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long an input waits for its shard's decision before it is answered as queued.
 const DECISION: Duration = Duration::from_secs(5);
@@ -27,6 +29,8 @@ pub struct Gateway {
     definitions: Arc<Definitions>,
     waiters: Arc<Waiters>,
     decision: Duration,
+    /// The shards that this process decides for; none: all.
+    owned: Option<watch::Receiver<BTreeSet<u16>>>,
 }
 
 /// Beside the input, what a start may carry.
@@ -132,13 +136,31 @@ impl Gateway {
         definitions: Arc<Definitions>,
         waiters: Arc<Waiters>,
     ) -> Self {
-        Self { store, bus, clock, definitions, waiters, decision: DECISION }
+        Self { store, bus, clock, definitions, waiters, decision: DECISION, owned: None }
     }
 
     /// Waits that long for a shard's decision, instead of five seconds.
     #[must_use]
     pub fn deciding_within(self, decision: Duration) -> Self {
         Self { decision, ..self }
+    }
+
+    /// One of several processes: sagas of shards that are not in `owned` are decided elsewhere.
+    #[must_use]
+    pub fn among_others(self, owned: watch::Receiver<BTreeSet<u16>>) -> Self {
+        Self { owned: Some(owned), ..self }
+    }
+
+    /// Whether this process decides a saga, so that its waiters are told.
+    #[must_use]
+    pub fn decides(&self, saga: SagaId) -> bool {
+        let shard = saga.slot().partition(self.store.partitions());
+        self.owned.as_ref().is_none_or(|owned| owned.borrow().contains(&shard))
+    }
+
+    /// Who waits.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
 
     /// How long an input waits for its shard's decision, unless its caller says otherwise.
@@ -173,11 +195,14 @@ impl Gateway {
 
     /// Queues a start, durably, and waits for its shard's decision (and longer, if asked to).
     pub async fn start(&self, definition: &str, input: Json, options: StartOptions) -> Result<Started, GatewayError> {
-        let definition = match options.version {
+        let known = || match options.version {
             Some(version) => self.definitions.get(definition, version),
             None => self.definitions.active(definition),
+        };
+        if known().is_none() && self.owned.is_some() {
+            self.definitions.refresh().await?;
         }
-        .ok_or_else(|| GatewayError::UnknownDefinition(definition.to_owned()))?;
+        let definition = known().ok_or_else(|| GatewayError::UnknownDefinition(definition.to_owned()))?;
         let misfits = definition.misfits(&input);
         if !misfits.is_empty() {
             return Err(GatewayError::Invalid { definition: definition.name().to_string(), misfits });
@@ -196,6 +221,8 @@ impl Gateway {
         let now_ms = self.clock.now_ms();
         let saga = SagaId::mint(now_ms, Slot::of(&key), rand::random());
         let body_hash = body_hash(&input, &key);
+        let wanted =
+            Wanted { definition: definition.name().to_string(), number: number.clone(), body_hash: body_hash.clone() };
         let start = Start {
             definition: definition.name().to_string(),
             version: definition.version(),
@@ -207,6 +234,7 @@ impl Gateway {
             link,
         };
         let mut waiting = self.waiters.sagas.wait(saga);
+        let _starting = self.waiters.starts.begin(saga, wanted);
         let body = InputBody::Start(Box::new(start));
         self.queue(Topic::Start, saga, number.clone(), key, options.lane, body).await?;
         tokio::time::timeout(self.decision, waiting.until(|notice| notice.claim.is_some())).await.ok();
@@ -270,8 +298,11 @@ impl Gateway {
         };
         self.bus.produce(sagas.iter().map(message).collect()).await?;
         let until = tokio::time::Instant::now() + patience;
-        for waiting in &mut waiting {
-            tokio::time::timeout_at(until, waiting.until(Option::is_some)).await.ok();
+        for ((saga, _), waiting) in sagas.iter().zip(&mut waiting) {
+            // What another process answers is told to nobody here: its caller looks at the saga.
+            if self.decides(*saga) {
+                tokio::time::timeout_at(until, waiting.until(Option::is_some)).await.ok();
+            }
         }
         Ok(waiting.iter().map(Waiting::latest).collect())
     }
@@ -337,7 +368,7 @@ impl Gateway {
     }
 
     /// The news that a saga's row holds.
-    fn notice(&self, saga: &Saga) -> Notice {
+    pub(crate) fn notice(&self, saga: &Saga) -> Notice {
         Notice {
             claim: None,
             phase: self.phase(saga),

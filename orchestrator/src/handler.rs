@@ -6,7 +6,7 @@ use crate::definitions::Definitions;
 use crate::persist::{self, Stored};
 use crate::silence::{Hearing, Silence};
 use crate::waiters::{Claim, Waiters};
-use endstate_events::{Message, SagaId, Topic};
+use endstate_events::{Input, InputBody, Message, SagaId, Topic};
 use endstate_outbox::fused::{Message as Heard, Rounds, hop};
 use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Poisoned, Store, StoreError};
 use std::sync::Arc;
@@ -124,6 +124,11 @@ impl Rounds for SagaHandler {
 
     async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
         let Open { working, again, alone, .. } = open;
+        let starts = messages.iter().filter_map(|(_, envelope)| match &envelope.message {
+            Message::Input(Input { body: InputBody::Start(start), .. }) => Some((&*start.definition, start.version)),
+            _ => None,
+        });
+        self.definitions.ensure(starts).await?;
         working.take_over(consume::load(&*self.store, &self.cache, working, (messages, &[]), *again).await?);
         for (topic, envelope) in messages {
             if working.is_full() && !*alone {

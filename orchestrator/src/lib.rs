@@ -8,7 +8,7 @@
 //! - [`persist`]: all SQL of sagas
 //! - [`handler`]: the orchestrator's side of a shard: consume, decide, persist; timers
 //! - [`silence`]: what sagas know together of a participant that does not answer
-//! - [`waiters`]: who is told after the commit
+//! - [`waiters`]: who is told after the commit; [`others`]: of sagas that other processes decide
 //! - [`view`]: what lists are read from; [`feed`]: status changes for other teams
 //! - [`http`]: the routes of sagas
 //! - [`job`]: scheduled jobs: lease, record, clock; [`sweep`]: the one that pushes stuck sagas
@@ -23,6 +23,7 @@ pub mod persist;
 pub mod handler;
 pub mod silence;
 pub mod waiters;
+pub mod others;
 pub mod view;
 pub mod feed;
 pub mod http;

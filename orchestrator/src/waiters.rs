@@ -56,6 +56,55 @@ pub struct Waiters {
     pub sagas: Arc<Board<SagaId, Notice>>,
     /// Answers to inputs, by saga and the input's id.
     pub inputs: Arc<Board<(SagaId, String), Answer>>,
+    /// Starts that are not decided yet.
+    pub starts: Arc<Starts>,
+}
+
+/// What a start wants, for whoever looks for its claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The definition.
+    pub definition: String,
+    /// The number it claims.
+    pub number: String,
+    /// With this body.
+    pub body_hash: String,
+}
+
+/// Starts that are not decided yet, by the saga they would make.
+#[derive(Debug, Default)]
+pub struct Starts(Mutex<FxHashMap<SagaId, Wanted>>);
+
+/// A start that is not decided; forgotten when dropped.
+#[derive(Debug)]
+pub struct Starting {
+    starts: Arc<Starts>,
+    saga: SagaId,
+}
+
+impl Starts {
+    /// Remembers a start.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>, saga: SagaId, wanted: Wanted) -> Starting {
+        self.lock().insert(saga, wanted);
+        Starting { starts: Arc::clone(self), saga }
+    }
+
+    /// What the start that would make `saga` wants.
+    #[must_use]
+    pub fn wanted(&self, saga: &SagaId) -> Option<Wanted> {
+        self.lock().get(saga).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<SagaId, Wanted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.starts.lock().remove(&self.saga);
+    }
 }
 
 /// Those who wait for news under a key.
@@ -84,6 +133,12 @@ impl<K: Hash + Eq + Clone, N: Default + Clone> Board<K, N> {
         if let Some(sender) = self.lock().get(key) {
             sender.send_modify(tell);
         }
+    }
+
+    /// What is waited for.
+    #[must_use]
+    pub fn keys(&self) -> Vec<K> {
+        self.lock().keys().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, FxHashMap<K, watch::Sender<N>>> {

@@ -18,7 +18,7 @@ use endstate_http::auth::Identity;
 use endstate_http::guard::{Drain, Limits};
 use endstate_orchestrator::http;
 use endstate_outbox::sqlite::Made;
-use endstate_outbox::{Kind, Rows, Statement, Store as _, Value};
+use endstate_outbox::{Kind, Rows, Statement, Value};
 use load::{Clients, Plan, Seen};
 use meter::Reading;
 use serde::Serialize;
@@ -124,7 +124,8 @@ pub(crate) async fn saga(options: &SagaBench) -> anyhow::Result<Report> {
     let made = Made { partitions: options.partitions, ..Made::default() };
     let mode = if options.fused { Mode::Fused } else { Mode::HopByHop };
     let node = Node::open(&data.join("store"), &made, mode).await?;
-    let synchronous = node.store.synchronous().await?;
+    let store = node.embedded().context("the benchmark runs on the embedded store")?;
+    let synchronous = store.synchronous().await?;
     ensure!(synchronous == 2, "the store runs with synchronous={synchronous}, not FULL (2)");
     node.start(4096, endstate_participants::handler::Settings::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -229,16 +230,21 @@ impl Bench<'_> {
         let answered = || clients.answered.load(Ordering::Relaxed);
         clients.measuring.store(true, Ordering::Relaxed);
         let (first, begin, cost) = (answered(), Instant::now(), Reading::now(data));
-        let (rows, commits) = node.store.written();
+        let (rows, commits) = written(node);
         work.await;
         measured.sagas += answered() - first;
         measured.time += begin.elapsed();
         measured.cost = measured.cost.plus(Reading::now(data).since(cost));
-        let (rows_after, commits_after) = node.store.written();
+        let (rows_after, commits_after) = written(node);
         measured.rows += rows_after - rows;
         measured.commits += commits_after - commits;
         clients.measuring.store(false, Ordering::Relaxed);
     }
+}
+
+/// Rows and commits of the embedded store.
+fn written(node: &Node) -> (u64, u64) {
+    node.embedded().map(|store| store.written()).unwrap_or_default()
 }
 
 /// Waits until `goal` sagas are stored, says on stderr how far it is, and returns what they cost.

@@ -61,6 +61,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  endstate dev\n  endstate dev --listen 127.0.0.1:0 --data /tmp/shop\n  endstate dev --config shop.toml"
     )]
     Dev(DevArgs),
+    /// Run roles of a system of many processes, on PostgreSQL and Kafka
+    #[command(
+        after_help = "Examples:\n  endstate serve --config shop.toml\n  endstate serve --roles gateway --listen 0.0.0.0:7600\n  endstate serve --roles orchestrator,participants,sweeper\n\nWithout store.url and kafka.brokers it is one process on the embedded store, as endstate dev."
+    )]
+    Serve(ServeArgs),
     /// Run a whole sale over HTTP against a worker that is killed again and again, and compare the books
     #[command(
         after_help = "Examples:\n  endstate demo\n  endstate demo --kills 10 --seed 7\n  endstate demo --sale my-sale.ndjson --keep /tmp/sale -o json\n  endstate demo --generate 12 > my-sale.ndjson"
@@ -135,6 +140,33 @@ pub(crate) struct DevArgs {
     /// File to write the API's address to, once it answers.
     #[arg(long, value_name = "FILE")]
     pub(crate) address_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) place: DevArgs,
+    /// What this process does; everything without it. Each role may run in any number of processes.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLES")]
+    pub(crate) roles: Vec<Role>,
+}
+
+/// What a process of the system does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Takes calls and callbacks.
+    Gateway,
+    /// Decides sagas, and keeps their view.
+    Orchestrator,
+    /// The built-in participants, and calls to outside parties.
+    Participants,
+    /// Scheduled jobs.
+    Sweeper,
+}
+
+impl Role {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Gateway, Self::Orchestrator, Self::Participants, Self::Sweeper];
 }
 
 #[derive(Debug, Args)]

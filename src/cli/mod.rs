@@ -28,7 +28,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(cli.global.output);
     let client = || Client::new(&cli.global);
     match cli.command {
-        Command::Dev(args) => crate::dev::run(args).await,
+        Command::Dev(args) => crate::dev::run(args, &args::Role::ALL, false).await,
+        Command::Serve(args) if args.roles.is_empty() => crate::dev::run(args.place, &args::Role::ALL, true).await,
+        Command::Serve(args) => crate::dev::run(args.place, &args.roles, true).await,
         Command::Demo(args) => crate::demo::run(args, output).await,
         Command::Provider(args) => crate::provider::run(args).await,
         Command::Saga(command) => saga::run(command, output, client).await,

@@ -1,3 +1,5 @@
 //! What needs real services: `scripts/services run -- cargo test --test services` brings them along.
 
+mod roles;
 mod statements;
+mod town;

@@ -9,7 +9,7 @@ pub struct Census(Arc<Count>);
 
 #[derive(Debug)]
 struct Count {
-    expected: usize,
+    expected: AtomicUsize,
     assigned: AtomicUsize,
     complete_once: AtomicBool,
 }
@@ -18,13 +18,23 @@ impl Census {
     /// A census of so many shards.
     #[must_use]
     pub fn of(expected: usize) -> Self {
-        Self(Arc::new(Count { expected, assigned: AtomicUsize::new(0), complete_once: AtomicBool::new(false) }))
+        let (expected, assigned) = (AtomicUsize::new(expected), AtomicUsize::new(0));
+        Self(Arc::new(Count { expected, assigned, complete_once: AtomicBool::new(false) }))
+    }
+
+    /// One more shard belongs to this process, or one fewer.
+    pub fn expect(&self, one_more: bool) {
+        if one_more {
+            self.0.expected.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.0.expected.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// How many shards are assigned now, and how many there should be.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
-        (self.0.assigned.load(Ordering::Acquire), self.0.expected)
+        (self.0.assigned.load(Ordering::Acquire), self.0.expected.load(Ordering::Acquire))
     }
 
     /// Whether all of them are assigned now.
@@ -70,7 +80,7 @@ impl Seat {
         let Count { expected, assigned: count, complete_once } = &*self.census.0;
         if !assigned {
             count.fetch_sub(1, Ordering::AcqRel);
-        } else if count.fetch_add(1, Ordering::AcqRel) + 1 == *expected {
+        } else if count.fetch_add(1, Ordering::AcqRel) + 1 == expected.load(Ordering::Acquire) {
             complete_once.store(true, Ordering::Release);
         }
     }

@@ -5,9 +5,11 @@ use super::{ViewRow, search_text, sql};
 use endstate_events::SagaId;
 use endstate_outbox::{Clock, Commit, CommitError, Rows, Store, StoreError, Write};
 use rustc_hash::FxHashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -29,6 +31,8 @@ pub struct Projector {
     render: Arc<dyn Render>,
     clock: Arc<dyn Clock>,
     positions: Vec<i64>,
+    /// The shards that this process follows; none: all.
+    owned: Option<watch::Receiver<BTreeSet<u16>>>,
     lag_ms: Arc<AtomicI64>,
 }
 
@@ -56,15 +60,30 @@ impl Projector {
         render: Arc<dyn Render>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
+        let positions = Vec::new();
+        let mut projector = Self { store, render, clock, positions, owned: None, lag_ms: Arc::default() };
+        projector.go_on().await?;
+        Ok(projector)
+    }
+
+    /// One of several: follows only the shards that its process owns. Two that follow the same shard for a moment write
+    /// the same rows, and never an older one.
+    #[must_use]
+    pub fn among_others(self, owned: watch::Receiver<BTreeSet<u16>>) -> Self {
+        Self { owned: Some(owned), ..self }
+    }
+
+    /// Begins where the last projector of each shard stopped.
+    async fn go_on(&mut self) -> Result<(), StoreError> {
         let mut shards = Rows::new();
-        (0..store.partitions()).for_each(|shard| shards.push([i64::from(shard).into()]));
-        let mut positions = vec![0; usize::from(store.partitions())];
-        for row in store.read(&sql::POSITIONS, shards).await? {
+        (0..self.store.partitions()).for_each(|shard| shards.push([i64::from(shard).into()]));
+        self.positions = vec![0; usize::from(self.store.partitions())];
+        for row in self.store.read(&sql::POSITIONS, shards).await? {
             if let [Some(shard), Some(seq)] = [row[0].int(), row[1].int()] {
-                positions[shard as usize] = seq;
+                self.positions[shard as usize] = seq;
             }
         }
-        Ok(Self { store, render, clock, positions, lag_ms: Arc::default() })
+        Ok(())
     }
 
     /// How far the view is behind the sagas, in milliseconds; shared with whoever shows it.
@@ -95,11 +114,23 @@ impl Projector {
 
     /// One look at all shards; true when there may be more to do at once.
     pub async fn look(&mut self) -> Result<bool, ProjectError> {
+        let owned = match &mut self.owned {
+            None => None,
+            Some(owned) => {
+                let changed = owned.has_changed().unwrap_or(false);
+                let now = owned.borrow_and_update().clone();
+                if changed {
+                    self.go_on().await?;
+                }
+                Some(now)
+            }
+        };
+        let follows = |shard: usize| owned.as_ref().is_none_or(|owned| owned.contains(&(shard as u16)));
         let mut given = Rows::new();
-        for (shard, seq) in self.positions.iter().enumerate() {
+        for (shard, seq) in self.positions.iter().enumerate().filter(|(shard, _)| follows(*shard)) {
             given.push([(shard as i64).into(), (*seq).into(), PAGE.into()]);
         }
-        let rows = self.store.read(&sql::CHANGED, given).await?;
+        let rows = if given.is_empty() { Vec::new() } else { self.store.read(&sql::CHANGED, given).await? };
         let Some(last) = rows.last().and_then(|row| row[3].int()) else {
             self.show_lag(0);
             return Ok(false);

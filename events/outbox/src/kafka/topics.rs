@@ -78,10 +78,26 @@ async fn partitions<C: ClientContext>(
         tokio::time::sleep(SETTLE).await;
     }
     if found == usize::from(settings.partitions) {
-        return Ok(());
+        return led(admin, settings, name).await;
     }
     let reason = format!("it has {found} partitions, and the store has {} shards", settings.partitions);
     Err(OpenError::Topic { topic: name.to_owned(), reason })
+}
+
+/// Waits until every partition of a topic has a leader that knows of it: one that was just made has not at once.
+async fn led<C: ClientContext>(admin: &AdminClient<C>, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
+    let mut looks = 0;
+    for partition in 0..settings.partitions {
+        while let Err(error) = admin.inner().fetch_watermarks(name, i32::from(partition), ANSWER) {
+            looks += 1;
+            if looks > LOOKS {
+                let reason = format!("partition {partition} cannot be read: {error}");
+                return Err(OpenError::Topic { topic: name.to_owned(), reason });
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+    Ok(())
 }
 
 /// What a topic that is there must fulfil.

@@ -83,6 +83,7 @@ pub(crate) fn send_sized(item: &str, bytes: usize) -> Outgoing {
         action: "hold".into(),
         number: "n".into(),
         definition: "d".into(),
+        definition_version: 1,
         key: "k".into(),
         with: Json::from("x".repeat(bytes)),
         of: None,

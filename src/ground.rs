@@ -1,0 +1,168 @@
+//! What a process stands on: the embedded store, which is its own bus, or PostgreSQL and Kafka, which it shares.
+
+use crate::config::Config;
+use anyhow::{Context as _, ensure};
+use endstate_outbox::postgres::{PostgresStore, Settings};
+use endstate_outbox::sqlite::Made;
+use endstate_outbox::{Bus, KafkaBus, KafkaSettings, SqliteStore, Store};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often read rows of the local bus are deleted.
+const PURGE_EVERY: Duration = Duration::from_secs(2);
+
+/// Domain events kept per partition for those who follow them.
+const EVENTS_KEPT: i64 = 100_000;
+
+/// Partitions of a shared system, unless told otherwise: enough to spread over some processes.
+const PARTITIONS: u16 = 16;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// Store and bus.
+pub(crate) enum Ground {
+    /// One process, one file.
+    Embedded(Arc<SqliteStore>),
+    /// Many processes.
+    Shared {
+        /// Theirs.
+        store: Arc<PostgresStore>,
+        /// Theirs.
+        bus: Arc<KafkaBus>,
+    },
+}
+
+impl Ground {
+    /// The embedded store in a folder.
+    pub(crate) async fn embedded(data: &Path, made: &Made) -> anyhow::Result<Self> {
+        Ok(Self::Embedded(SqliteStore::open_as(data, made).await?))
+    }
+
+    /// What the configuration names; the embedded store when it names nothing.
+    pub(crate) async fn configured(config: &Config) -> anyhow::Result<Self> {
+        let (url, brokers) = (config.store.url.reveal(), &config.kafka.brokers);
+        if url.is_empty() && brokers.is_empty() {
+            return Self::embedded(&config.data, &config.store()).await;
+        }
+        ensure!(!url.is_empty(), "kafka.brokers is set, and no store.url: set both, or neither");
+        ensure!(!brokers.is_empty(), "store.url is set, and no kafka.brokers: set both, or neither");
+        PostgresStore::migrate(url).await?;
+        let settings = Settings {
+            url: url.to_owned(),
+            environment: config.environment.clone(),
+            partitions: if config.engine.partitions == 0 { PARTITIONS } else { config.engine.partitions },
+            connections: config.store.connections,
+        };
+        let store = PostgresStore::open(&settings).await?;
+        let bus = KafkaBus::open(kafka(config, store.partitions())?).await?;
+        Ok(Self::Shared { store, bus })
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => store.clone(),
+            Self::Shared { store, .. } => store.clone(),
+        }
+    }
+
+    pub(crate) fn bus(&self) -> Arc<dyn Bus> {
+        match self {
+            Self::Embedded(store) => store.bus(),
+            Self::Shared { bus, .. } => bus.clone(),
+        }
+    }
+
+    pub(crate) fn sqlite(&self) -> Option<&Arc<SqliteStore>> {
+        match self {
+            Self::Embedded(store) => Some(store),
+            Self::Shared { .. } => None,
+        }
+    }
+
+    /// Starts what keeps it small.
+    pub(crate) fn keep(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let Self::Embedded(store) = self else { return };
+        let (bus, stop) = (store.bus(), stop.clone());
+        tasks.spawn(async move {
+            while stop.run_until_cancelled(tokio::time::sleep(PURGE_EVERY)).await.is_some() {
+                if let Err(error) = bus.purge(EVENTS_KEPT).await {
+                    tracing::warn!(%error, "read messages were not deleted; tried again later");
+                }
+            }
+        });
+    }
+
+    /// Leaves the bus, once nothing runs on it any more.
+    pub(crate) async fn leave(self) {
+        if let Self::Shared { bus, .. } = self {
+            bus.close().await;
+        }
+    }
+}
+
+fn kafka(config: &Config, partitions: u16) -> anyhow::Result<KafkaSettings> {
+    let kafka = &config.kafka;
+    let client = match kafka.client_file.as_os_str().is_empty() {
+        true => BTreeMap::new(),
+        false => properties(&kafka.client_file)?,
+    };
+    Ok(KafkaSettings {
+        brokers: kafka.brokers.clone(),
+        environment: config.environment.clone(),
+        partitions,
+        replication: kafka.replication,
+        min_insync: kafka.min_insync,
+        retention: DAY * u32::from(kafka.retention_days),
+        session: Duration::from_millis(kafka.session_ms),
+        client,
+    })
+}
+
+/// Reads `name = value` lines; empty lines and those that begin with # say nothing.
+fn properties(file: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read kafka.client_file {}", file.display()))?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let mut found = BTreeMap::new();
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let pair = line.split_once('=');
+        let (name, value) =
+            pair.with_context(|| format!("{}:{}: expected `name = value`", file.display(), number + 1))?;
+        found.insert(name.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn settings_of_the_client_are_read_from_their_file() {
+        let file = written("# ours\nsecurity.protocol = SASL_SSL\n\nsasl.password=a=b \n");
+        let found = properties(file.path()).unwrap();
+        assert_eq!(found["security.protocol"], "SASL_SSL");
+        assert_eq!((found["sasl.password"].as_str(), found.len()), ("a=b", 2));
+        let error = properties(written("fine = 1\nsasl.password").path()).unwrap_err().to_string();
+        assert!(error.ends_with(":2: expected `name = value`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn store_and_bus_go_together() {
+        for (variable, missing) in [("ENDSTATE_STORE_URL", "kafka.brokers"), ("ENDSTATE_KAFKA_BROKERS", "store.url")] {
+            let config = Config::load(None, [(variable.to_owned(), "x".to_owned())]).unwrap();
+            let Err(error) = Ground::configured(&config).await else { panic!("half a ground") };
+            assert!(error.to_string().contains(&format!("no {missing}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A small town: processes of the program on a database and an environment of its own, and a payment provider beside them.
+
+use serde_json::Value;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Nothing passes or fails by it but a hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
+const SECRET: &str = "provider-secret";
+
+fn service(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} names no server; bring one along: scripts/services run -- cargo test --test services")
+    })
+}
+
+/// A port that nobody has now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A process that is killed when it is dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) url: String,
+}
+
+impl Process {
+    fn start(arguments: &[String], variables: &[(&str, String)], url: String, log: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_endstate"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ENDSTATE_")) {
+            command.env_remove(name);
+        }
+        let log = std::fs::File::create(log).unwrap();
+        command.args(arguments).envs(variables.iter().cloned()).stdout(Stdio::null()).stderr(log);
+        Self { child: command.spawn().unwrap(), url }
+    }
+
+    /// SIGKILL, which no process sees coming.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; whether it ended well.
+    pub(crate) fn terminate(mut self) -> bool {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.child.wait().unwrap().success()
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Where the processes live.
+pub(crate) struct Town {
+    folder: tempfile::TempDir,
+    provider: Process,
+    variables: Vec<(&'static str, String)>,
+    /// Of the process that takes the provider's callbacks.
+    survivor_port: u16,
+    pub(crate) http: reqwest::Client,
+}
+
+impl Town {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let (server, _) =
+            service("ENDSTATE_TEST_POSTGRES").rsplit_once('/').map(|(s, d)| (s.to_owned(), d.len())).unwrap();
+        let (provider_port, survivor_port) = (free_port(), free_port());
+        let arguments = [
+            "provider".to_owned(),
+            format!("--listen=127.0.0.1:{provider_port}"),
+            format!("--callback-url=http://127.0.0.1:{survivor_port}/v1/callbacks/simpay"),
+            format!("--file={}", folder.path().join("provider.ndjson").display()),
+            "--deliveries=3".to_owned(),
+        ];
+        let secret = ("ENDSTATE_PAYMENT_SECRET", SECRET.to_owned());
+        let url = format!("http://127.0.0.1:{provider_port}");
+        let provider =
+            Process::start(&arguments, std::slice::from_ref(&secret), url.clone(), &folder.path().join("provider.log"));
+        let variables = vec![
+            secret,
+            ("ENDSTATE_PAYMENT_URL", url),
+            ("ENDSTATE_PAYMENT_KIND", "simulated".to_owned()),
+            ("ENDSTATE_ENVIRONMENT", name.clone()),
+            ("ENDSTATE_STORE_URL", format!("{server}/test_{name}")),
+            ("ENDSTATE_ENGINE_PARTITIONS", "8".to_owned()),
+            ("ENDSTATE_STORE_CONNECTIONS", "6".to_owned()),
+            ("ENDSTATE_KAFKA_BROKERS", service("ENDSTATE_TEST_KAFKA")),
+            ("ENDSTATE_KAFKA_SESSION_MS", "6000".to_owned()),
+        ];
+        let http = endstate_http::Trust::system().builder().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { folder, provider, variables, survivor_port, http }
+    }
+
+    /// Starts a process with these roles, and waits until it is ready. `survivor`: the one that takes callbacks.
+    pub(crate) async fn serve(&self, name: &str, roles: &str, survivor: bool) -> Process {
+        let port = if survivor { self.survivor_port } else { free_port() };
+        let arguments = [
+            "serve".to_owned(),
+            format!("--roles={roles}"),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--data={}", self.folder.path().join(name).display()),
+        ];
+        let log = self.folder.path().join(format!("{name}.log"));
+        let mut process = Process::start(&arguments, &self.variables, format!("http://127.0.0.1:{port}"), &log);
+        let ready = async {
+            loop {
+                let answer = self.http.get(format!("{}/readyz", process.url)).send().await;
+                if answer.is_ok_and(|answer| answer.status() == 200) {
+                    return;
+                }
+                assert!(process.is_alive(), "{}", std::fs::read_to_string(&log).unwrap());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ready).await.expect("the process is ready");
+        process
+    }
+
+    /// Posts to the first server that answers well; a start or a payment may come twice for that.
+    pub(crate) async fn post(&self, servers: &[String], path: &str, body: &Value) -> Value {
+        for server in servers.iter().cycle() {
+            let call = self.http.post(format!("{server}{path}")).header("prefer", "wait=10").json(body);
+            match call.send().await {
+                Ok(answer) if answer.status().is_success() => return answer.json().await.unwrap_or_default(),
+                Ok(answer) if answer.status().is_client_error() => {
+                    panic!("{path}: {} {}", answer.status(), answer.text().await.unwrap())
+                }
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+        unreachable!("servers are asked for ever")
+    }
+
+    /// Reads until it is `good`.
+    pub(crate) async fn until(&self, url: &str, good: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let reading = async {
+            loop {
+                if let Ok(answer) = self.http.get(url).send().await {
+                    last = answer.json().await.unwrap_or_default();
+                    if good(&last) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        assert!(read.is_ok(), "{url}: {last:#}");
+        last
+    }
+
+    pub(crate) fn pay_url(&self, view: &Value) -> Option<String> {
+        let url = view["view"]["pay_url"].as_str()?;
+        assert!(url.starts_with(&self.provider.url), "{url}");
+        Some(url.to_owned())
+    }
+
+    /// What the processes said, for a test that failed.
+    pub(crate) fn logs(&self) -> String {
+        let read = |name: &str| {
+            let log = std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).ok()?;
+            Some(format!("--- {name}\n{log}\n"))
+        };
+        ["a", "b", "gateway", "engine"].into_iter().filter_map(read).collect()
+    }
+}
