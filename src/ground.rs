@@ -51,12 +51,7 @@ impl Ground {
         ensure!(!url.is_empty(), "kafka.brokers is set, and no store.url: set both, or neither");
         ensure!(!brokers.is_empty(), "store.url is set, and no kafka.brokers: set both, or neither");
         PostgresStore::migrate(url).await?;
-        let settings = Settings {
-            url: url.to_owned(),
-            environment: config.environment.clone(),
-            partitions: if config.engine.partitions == 0 { PARTITIONS } else { config.engine.partitions },
-            connections: config.store.connections,
-        };
+        let settings = postgres(config);
         let store = PostgresStore::open(&settings).await?;
         let bus = KafkaBus::open(kafka(config, store.partitions())?).await?;
         Ok(Self::Shared { store, bus })
@@ -101,6 +96,16 @@ impl Ground {
         if let Self::Shared { bus, .. } = self {
             bus.close().await;
         }
+    }
+}
+
+/// Which database the configuration names, and what its store is made for.
+pub(crate) fn postgres(config: &Config) -> Settings {
+    Settings {
+        url: config.store.url.reveal().to_owned(),
+        environment: config.environment.clone(),
+        partitions: if config.engine.partitions == 0 { PARTITIONS } else { config.engine.partitions },
+        connections: config.store.connections,
     }
 }
 

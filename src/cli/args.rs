@@ -112,6 +112,22 @@ pub(crate) enum Command {
     /// Settings in force, or the commented default file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Apply the migrations that the PostgreSQL of `store.url` lacks; makes the database when it is not there
+    #[command(after_help = "Example:\n  ENDSTATE_STORE_URL=postgres://shop:secret@db:5432/shop endstate migrate")]
+    Migrate {
+        /// Configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Say whether PostgreSQL and Kafka are fit to be trusted: settings, migrations, clocks, standbys; changes nothing
+    #[command(
+        after_help = "Examples:\n  endstate doctor --config shop.toml\n  endstate doctor -o json\n\nGrades: good; mind (it works, and something is not promised); bad. Exit code 0 without a bad one, 1 with one, 3 when the database cannot be reached."
+    )]
+    Doctor {
+        /// Configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Completions for a shell
     #[command(after_help = "Example:\n  endstate completions bash > /etc/bash_completion.d/endstate")]
     Completions {

@@ -5,6 +5,7 @@
 //! - [`saga`]: single sagas and orders on a server
 //! - [`bulk`]: stock, points and coupons from a file
 //! - [`admin`]: dead letters, discrepancies, jobs, tokens, books
+//! - [`store`]: the database of a system of many processes
 //! - [`client`], [`output`], [`failure`]: calls, printing, exit codes
 
 pub(crate) mod args;
@@ -15,6 +16,7 @@ mod admin;
 mod bulk;
 mod definition;
 mod saga;
+mod store;
 
 use crate::config::Config;
 use args::{BenchCommand, Cli, Command, ConfigCommand, CouponsCommand, PointsCommand, StockCommand};
@@ -50,6 +52,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
             let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;
             output.print(&value, |_| format!("{report}\n"))
         }
+        Command::Migrate { config } => store::migrate(config.as_deref(), output).await,
+        Command::Doctor { config } => store::doctor(config.as_deref(), output).await,
         Command::Config(command) => config(command, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
