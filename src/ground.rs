@@ -1,6 +1,6 @@
 //! What a process stands on: the embedded store, which is its own bus, or PostgreSQL and Kafka, which it shares.
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use anyhow::{Context as _, ensure};
 use endstate_outbox::postgres::{PostgresStore, Settings};
 use endstate_outbox::sqlite::Made;
@@ -50,6 +50,11 @@ impl Ground {
         }
         ensure!(!url.is_empty(), "kafka.brokers is set, and no store.url: set both, or neither");
         ensure!(!brokers.is_empty(), "store.url is set, and no kafka.brokers: set both, or neither");
+        // What the second side left unpublished would need a relay of its own.
+        ensure!(
+            config.engine.mode == Mode::HopByHop,
+            "engine.mode = \"fused\" is for the embedded store: set \"hop_by_hop\", or leave store.url and kafka.brokers empty"
+        );
         PostgresStore::migrate(url).await?;
         let settings = postgres(config);
         let store = PostgresStore::open(&settings).await?;
@@ -169,5 +174,14 @@ mod tests {
             let Err(error) = Ground::configured(&config).await else { panic!("half a ground") };
             assert!(error.to_string().contains(&format!("no {missing}")), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_fused_mode_is_the_embedded_stores() {
+        let settings = [("STORE_URL", "postgres://h/d"), ("KAFKA_BROKERS", "h:1"), ("ENGINE_MODE", "fused")];
+        let variables = settings.map(|(name, value)| (format!("ENDSTATE_{name}"), value.to_owned()));
+        let config = Config::load(None, variables).unwrap();
+        let Err(error) = Ground::configured(&config).await else { panic!("a fused mode of many processes") };
+        assert!(error.to_string().contains("for the embedded store"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::cli::args::Role;
 use crate::config::Mode;
 use crate::ground::Ground;
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use endstate_events::Side;
 use endstate_orchestrator::definitions::{Definitions, DefinitionsError};
 use endstate_orchestrator::gateway::Gateway;
@@ -60,11 +60,6 @@ impl Node {
 
     /// A process on this ground, with the shipped definitions; nothing runs yet.
     pub(crate) async fn on(ground: Ground, roles: &[Role], mode: Mode) -> anyhow::Result<Self> {
-        ensure!(
-            mode == Mode::HopByHop || (roles.contains(&Role::Orchestrator) && roles.contains(&Role::Participants)),
-            "engine.mode = \"fused\" joins both sides: a process that has one of the roles orchestrator and participants \
-             has the other"
-        );
         let (store, bus) = (ground.store(), ground.bus());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let definitions = Definitions::open(store.clone()).await.context("cannot read the stored definitions")?;
@@ -120,7 +115,6 @@ impl Node {
         let (store, caller) = (self.store.clone(), self.caller.clone());
         let participants = move || Participants::new(store.clone(), caller.clone(), settings);
         match self.mode {
-            // The sagas' group decides who owns a partition, on both sides.
             Mode::Fused => self.follow(Side::Orchestrator, move || Fused::new(sagas(), participants(), ROUNDS)),
             Mode::HopByHop => {
                 if self.has(Role::Orchestrator) {

@@ -27,6 +27,7 @@ use crate::cli::args::DemoArgs;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use anyhow::Context;
+use books::Books;
 use feed::Feed;
 use journal::Told;
 use journey::Buyer;
@@ -36,6 +37,7 @@ use progress::Progress;
 use random::Random;
 use sale::Sale;
 use shop::Shop;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +55,7 @@ pub(crate) const SHIPPED_SEED: u64 = 11;
 const CALLBACKS: &str = "/v1/callbacks/simpay";
 
 /// How long refunds and other linked sagas may take after the last order is final.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// What all parts of a run share.
 #[derive(Debug)]
@@ -93,10 +95,9 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
     let run = Arc::new(Run { sale, seed: args.seed, shop, office, feed, progress, opened: Instant::now() });
     let (told, kills) = act(&run, &mut stage.worker, args.kills).await?;
     let seconds = run.opened.elapsed().as_secs_f64();
-    let open = settle(&run).await?;
+    let (open, books) = settle(&run, &told, &stage.provider_file).await?;
     run.progress.finish();
     std::fs::write(folder.join("journal.ndjson"), report::journal(&told))?;
-    let books = books::compare(&run, &told, &stage.provider_file).await?;
     let report = report::Report { run: &run, told: &told, kills: &kills, seconds, open: &open, books: &books };
     output.print(&report.json(), |_| report.text(output))?;
     report.verdict()
@@ -204,13 +205,18 @@ async fn act(run: &Arc<Run>, worker: &mut Process, kills: u32) -> anyhow::Result
     }
 }
 
-/// Waits until nothing is open any more: refunds of late payments end after their orders. What is left is told.
-async fn settle(run: &Run) -> anyhow::Result<std::collections::BTreeMap<String, u64>> {
+/// Waits until nothing is open any more and the books agree: a payment can be on its way to an order that has ended, and
+/// open nothing before it is told. What is still open or apart after a while is shown as it is.
+async fn settle(run: &Run, told: &[Told], provider_file: &Path) -> anyhow::Result<(BTreeMap<String, u64>, Books)> {
     let started = Instant::now();
     loop {
         let open = killer::open_sagas(run).await?;
-        if open.is_empty() || started.elapsed() > SETTLE {
-            return Ok(open);
+        let late = started.elapsed() > SETTLE;
+        if open.is_empty() || late {
+            let books = books::compare(run, told, provider_file).await?;
+            if books.balanced() || late {
+                return Ok((open, books));
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
