@@ -153,7 +153,9 @@ impl Worker {
             }
             let since = due.unwrap_or_else(Instant::now);
             let fails = n % 100 < self.plan.fail_percent;
-            let outcome = self.saga(&mut sender, n, fails).await?;
+            let outcome = self.saga(&mut sender, n, fails).await;
+            // Whoever pauses does not wait for a client that has given up.
+            let outcome = outcome.inspect_err(|_| _ = self.busy.fetch_sub(1, Ordering::AcqRel))?;
             if self.measuring.load(Ordering::Relaxed) {
                 seen.micros.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
             }

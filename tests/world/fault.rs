@@ -244,6 +244,10 @@ impl Consumer for FaultyConsumer {
         if failed { Err(broken("take")) } else { self.inner.take(limit).await }
     }
 
+    fn at_end(&self) -> bool {
+        self.inner.at_end()
+    }
+
     async fn ready(&mut self) {
         self.inner.ready().await;
     }

@@ -34,12 +34,6 @@ pub struct Delivered {
 /// Bytes with which a take is full: it ends with the message that reaches them, however many were asked for.
 pub const TAKE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Whether a take of at most `limit` messages left nothing behind.
-#[must_use]
-pub fn is_all(taken: &[Delivered], limit: usize) -> bool {
-    taken.len() < limit && taken.iter().map(|delivered| delivered.bytes).sum::<usize>() < TAKE_BYTES
-}
-
 /// A record that is no message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undecodable {
@@ -129,6 +123,9 @@ pub trait Consumer: Send {
     /// Takes at most `limit` messages that are ready, and no more once they have [`TAKE_BYTES`]; an empty answer means
     /// there is none now.
     async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError>;
+
+    /// Whether the last take left nothing behind: no timer may overtake what is queued. False as long as nobody knows.
+    fn at_end(&self) -> bool;
 
     /// Resolves when there may be something to take. Cancel-safe.
     async fn ready(&mut self);

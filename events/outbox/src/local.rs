@@ -198,7 +198,7 @@ impl Bus for LocalBus {
             state.head = state.next;
         }
         drop(state);
-        Box::new(LocalConsumer { bus, store, topic, partition, position, page: VecDeque::new() })
+        Box::new(LocalConsumer { bus, store, topic, partition, position, page: VecDeque::new(), at_end: false })
     }
 }
 
@@ -209,6 +209,10 @@ struct Closed;
 impl Consumer for Closed {
     async fn take(&mut self, _limit: usize) -> Result<Vec<Delivered>, StoreError> {
         Ok(Vec::new())
+    }
+
+    fn at_end(&self) -> bool {
+        false
     }
 
     async fn ready(&mut self) {
@@ -224,12 +228,15 @@ struct LocalConsumer {
     position: i64,
     /// Messages read from the table, from `position` on.
     page: VecDeque<(Result<Arc<Envelope>, Undecodable>, usize)>,
+    /// Whether the last take went up to the end that the partition had then.
+    at_end: bool,
 }
 
 impl LocalConsumer {
     fn take_from_window(&mut self, limit: usize) -> Option<Vec<Delivered>> {
         let mut state = self.bus.partition(self.topic, self.partition).lock();
-        if self.position >= state.next {
+        self.at_end = self.position >= state.next;
+        if self.at_end {
             return Some(Vec::new());
         }
         // What the window holds below our position was read from the table.
@@ -246,6 +253,7 @@ impl LocalConsumer {
         let taken: Vec<_> = state.window.drain(..count).collect();
         state.head += count as i64;
         state.bytes -= bytes;
+        self.at_end = state.head >= state.next;
         drop(state);
         Some(taken.into_iter().map(|(envelope, bytes)| self.deliver(Ok(envelope), bytes)).collect())
     }
@@ -310,10 +318,18 @@ impl Consumer for LocalConsumer {
                 None => self.load_page().await?,
             }
         }
-        self.bus.partition(self.topic, self.partition).lock().position = self.position;
         let (count, _) = fill(self.page.iter().map(|(_, bytes)| *bytes), limit);
+        {
+            let mut state = self.bus.partition(self.topic, self.partition).lock();
+            state.position = self.position;
+            self.at_end = self.position + count as i64 >= state.next;
+        }
         let page: Vec<_> = self.page.drain(..count).collect();
         Ok(page.into_iter().map(|(envelope, bytes)| self.deliver(envelope, bytes)).collect())
+    }
+
+    fn at_end(&self) -> bool {
+        self.at_end
     }
 
     async fn ready(&mut self) {
@@ -334,14 +350,14 @@ mod tests {
     use super::*;
     use endstate_events::{DomainEvent, Lane, Message, SCHEMA_VERSION, SagaId, Slot};
 
-    /// A message of about a mebibyte.
-    fn large(n: u64) -> Outgoing {
+    /// A message of at least so many bytes.
+    fn sized(n: u64, bytes: usize) -> Outgoing {
         let event = DomainEvent {
             saga: SagaId::mint(1, Slot::of("k"), n),
             definition: "d".into(),
             number: n.to_string(),
             version: n,
-            status: "x".repeat(1024 * 1024),
+            status: "x".repeat(bytes),
             before: String::new(),
             outcome: None,
             reason: None,
@@ -349,6 +365,28 @@ mod tests {
         let (id, key, message) = (n.to_string(), "k".to_owned(), Message::Domain(event));
         let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: 1, key, lane: Lane::Live, message };
         Outgoing { topic: Topic::Events, partition: 1, envelope: envelope.into() }
+    }
+
+    /// After a restart the queue is read in pages; only the last of them ends it.
+    #[tokio::test]
+    async fn z07_the_end_of_a_page_is_not_the_end() {
+        const MESSAGES: u64 = PAGE as u64 + 100;
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let store = SqliteStore::open(folder.path()).await.unwrap();
+            let messages = (0..MESSAGES).map(|n| sized(n, 1)).collect::<Vec<_>>();
+            for some in messages.chunks(10) {
+                store.bus().produce(some.to_vec()).await.unwrap();
+            }
+        }
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let mut consumer = store.bus().consumer(Topic::Events, 1, 0);
+        let mut read = 0;
+        while read < MESSAGES as usize {
+            read += consumer.take(512).await.unwrap().len();
+            assert_eq!(consumer.at_end(), read == MESSAGES as usize, "after {read}");
+        }
+        assert!(consumer.take(512).await.unwrap().is_empty() && consumer.at_end());
     }
 
     /// What a slow consumer is kept in memory is bounded by its bytes, too; the rest is read from the table, in order.
@@ -360,7 +398,7 @@ mod tests {
         let bus = store.bus();
         let mut consumer = bus.consumer(Topic::Events, 1, 0);
         for n in 0..MESSAGES {
-            bus.produce(vec![large(n)]).await.unwrap();
+            bus.produce(vec![sized(n, 1024 * 1024)]).await.unwrap();
         }
         let window = |bus: &LocalBus| {
             let state = bus.partition(Topic::Events, 1).lock();
@@ -379,7 +417,7 @@ mod tests {
         }
         assert_eq!(read, (0..MESSAGES).map(|n| n.to_string()).collect::<Vec<_>>());
         assert_eq!(window(&bus), (0, 0), "what was taken is not counted any more");
-        bus.produce(vec![large(MESSAGES)]).await.unwrap();
+        bus.produce(vec![sized(MESSAGES, 1024 * 1024)]).await.unwrap();
         assert_eq!(window(&bus).0, 1, "and what comes now is kept in memory again");
     }
 }

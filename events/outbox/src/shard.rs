@@ -4,7 +4,7 @@
 //! A handler that reads topics of both sides owns the partition on both, under two fences ([`crate::fused`]).
 //! Whatever goes wrong has one cure: forget everything and run assignment again.
 
-use crate::bus::{self, Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
+use crate::bus::{Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
 use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
@@ -33,6 +33,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
 /// How often a paused shard looks whether it has been upgraded meanwhile.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How often a shard with a due timer looks for what is still on its way from the broker.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// A record that nobody could handle, on its way to the dead letters.
 #[derive(Clone, Debug)]
@@ -263,7 +265,11 @@ impl<H: Handler> Shard<H> {
             {
                 way.save_when_idle(&*self.store, first, self.clock.now_ms()).await?;
             }
-            return Ok(if newer { Turn::Wait(PAUSE) } else { Turn::Idle });
+            return Ok(match (newer, due) {
+                (true, _) => Turn::Wait(PAUSE),
+                (false, true) => Turn::Wait(BEHIND),
+                (false, false) => Turn::Idle,
+            });
         }
         let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers: drained }]);
         while let Some(part) = parts.pop_front() {
@@ -327,7 +333,7 @@ impl<H: Handler> Shard<H> {
             let stop = taken.iter().position(is_newer);
             newer |= stop.is_some();
             // What waits behind a newer record may be what a timer must not overtake.
-            drained &= may_wait || (bus::is_all(&taken, room) && stop.is_none());
+            drained &= may_wait || (consumer.at_end() && stop.is_none());
             let known = stop.unwrap_or(taken.len());
             records.extend(taken.into_iter().take(known));
         }
@@ -470,6 +476,10 @@ fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(
         let rest = part.records.split_off(half);
         parts.push_front(Part { records: rest, poison: None, attempt: 1, timers });
         parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers: false });
+    } else if part.timers && !part.records.is_empty() {
+        // A timer may be at fault: the record must not go for it.
+        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers: true });
+        parts.push_front(Part { timers: false, ..part });
     } else if part.poison.is_none() && !part.records.is_empty() {
         tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
         parts.push_front(Part { poison: Some(reason), timers: false, attempt: 0, ..part });

@@ -31,6 +31,8 @@ struct State {
     position: i64,
     /// The offset behind what was taken last.
     taken: i64,
+    /// The end of the log as it was told last; none while nobody knows it, or while the partition is paused.
+    end: Option<i64>,
     failed: Option<StoreError>,
 }
 
@@ -39,11 +41,25 @@ pub(super) struct Taken {
     pub(super) records: Vec<Delivered>,
     /// The partition may go on.
     pub(super) resume: bool,
+    /// Nothing is left behind, here or at the broker.
+    pub(super) at_end: bool,
 }
 
 impl HandOver {
     pub(super) fn from(position: i64) -> Self {
         Self { state: Mutex::new(State { position, taken: position, ..State::default() }), arrived: Notify::new() }
+    }
+
+    /// The end of the log, as the broker told it.
+    pub(super) fn ends(&self, end: i64) {
+        let mut state = self.lock();
+        state.end = state.end.max(Some(end));
+    }
+
+    /// The same, when only what was known is to be raised.
+    pub(super) fn grows(&self, end: i64) {
+        let mut state = self.lock();
+        state.end = state.end.map(|known| known.max(end));
     }
 
     /// Puts a record in; true when the partition must pause.
@@ -52,11 +68,13 @@ impl HandOver {
         state.queue.push_back((record, size));
         state.bytes += size;
         let full = state.queue.len() >= MANY || state.bytes >= LARGE;
-        let pause = full && !state.paused;
-        state.paused |= full;
+        if full {
+            // What lies behind comes only after a while.
+            (state.paused, state.end) = (true, None);
+        }
         drop(state);
         self.arrived.notify_one();
-        pause
+        full
     }
 
     /// Nothing comes any more, for this reason.
@@ -88,7 +106,8 @@ impl HandOver {
         }
         let resume = state.paused && state.queue.len() <= FEW && state.bytes <= SMALL;
         state.paused &= !resume;
-        Ok(Taken { records, resume })
+        let at_end = state.queue.is_empty() && state.end.is_some_and(|end| state.taken >= end);
+        Ok(Taken { records, resume, at_end })
     }
 
     /// Resolves when there is something to take, a failure included.
@@ -130,8 +149,9 @@ mod tests {
     #[test]
     fn z20_a_partition_pauses_when_full_and_goes_on_when_it_is_nearly_empty() {
         let queue = HandOver::from(0);
-        let pauses: Vec<i64> = (0..MANY as i64 + 10).filter(|offset| queue.put(record(*offset), 1)).collect();
-        assert_eq!(pauses, [MANY as i64 - 1], "told once");
+        let pauses: Vec<i64> = (0..MANY as i64 + 2).filter(|offset| queue.put(record(*offset), 1)).collect();
+        let full = MANY as i64 - 1;
+        assert_eq!(pauses, [full, full + 1, full + 2], "told as long as it is full: somebody may have resumed it");
         assert!(!queue.take(100).unwrap().resume, "not with the first batch");
         let mut taken = 100;
         while !queue.take(500).unwrap().resume {
@@ -152,6 +172,23 @@ mod tests {
         queue.take(9).unwrap();
         queue.take(9).unwrap();
         assert_eq!(queue.place(), (9, 0), "an idle shard has committed all");
+    }
+
+    #[test]
+    fn z07_the_end_is_reached_when_the_broker_has_nothing_more() {
+        let queue = HandOver::from(5);
+        assert!(!queue.take(9).unwrap().at_end, "an empty queue says nothing before the partition is assigned");
+        queue.grows(7);
+        assert!(!queue.take(9).unwrap().at_end);
+        queue.ends(7);
+        assert!(!queue.take(9).unwrap().at_end, "two are on their way");
+        (5..7).for_each(|offset| _ = queue.put(record(offset), 1));
+        assert!(!queue.take(1).unwrap().at_end);
+        assert!(queue.take(1).unwrap().at_end);
+        queue.grows(8);
+        assert!(!queue.take(9).unwrap().at_end);
+        queue.put(record(7), LARGE);
+        assert!(!queue.take(9).unwrap().at_end, "it was paused: more may lie behind");
     }
 
     #[tokio::test]

@@ -82,7 +82,7 @@ impl Reader {
         if self.wishes.send(wish).is_err() {
             queue.fail(failed("the bus is closed"));
         }
-        Box::new(Assigned { queue, place, generation, wishes: self.wishes.clone() })
+        Box::new(Assigned { queue, place, generation, wishes: self.wishes.clone(), at_end: false })
     }
 
     /// Ends the thread.
@@ -107,16 +107,22 @@ struct Assigned {
     place: Place,
     generation: u64,
     wishes: mpsc::Sender<Wish>,
+    at_end: bool,
 }
 
 #[async_trait]
 impl Consumer for Assigned {
     async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
         let taken = self.queue.take(limit)?;
+        self.at_end = taken.at_end;
         if taken.resume {
             self.wishes.send(Wish::Resume { place: self.place, generation: self.generation }).ok();
         }
         Ok(taken.records)
+    }
+
+    fn at_end(&self) -> bool {
+        self.at_end
     }
 
     async fn ready(&mut self) {
@@ -205,7 +211,10 @@ impl Reading {
         match wish {
             Wish::Assign { place, position, generation, queue } => {
                 self.release(place);
-                let assigned = self.check(place, position).and_then(|()| self.assign(place, position));
+                let assigned = self.check(place, position).and_then(|end| {
+                    queue.ends(end);
+                    self.assign(place, position)
+                });
                 if let Err(error) = assigned {
                     return queue.fail(error);
                 }
@@ -213,17 +222,26 @@ impl Reading {
                 self.slots.insert(place, Slot { generation, queue, next: position, doubted: None });
             }
             Wish::Release { place, generation } if current(&self.slots, place, generation) => self.release(place),
-            Wish::Resume { place, generation } if current(&self.slots, place, generation) => {
-                if let Err(error) = self.consumer.resume(&self.list(place, None)) {
-                    self.fail(place, failed(&error.to_string()));
-                }
-            }
+            Wish::Resume { place, generation } if current(&self.slots, place, generation) => self.resume(place),
             Wish::Release { .. } | Wish::Resume { .. } | Wish::Stop => {}
         }
     }
 
-    /// The log must hold our position, or end there.
-    fn check(&self, place: Place, position: i64) -> Result<(), StoreError> {
+    fn resume(&mut self, place: Place) {
+        let Some(next) = self.slots.get(&place).map(|slot| slot.next) else { return };
+        let resumed = self.check(place, next).and_then(|end| {
+            let resumed = self.consumer.resume(&self.list(place, None));
+            resumed.map(|()| end).map_err(|error| failed(&error.to_string()))
+        });
+        match (resumed, self.slots.get(&place)) {
+            (Ok(end), Some(slot)) => slot.queue.ends(end),
+            (Err(error), _) => self.fail(place, error),
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// The log must hold our position, or end there. Returns its end.
+    fn check(&self, place: Place, position: i64) -> Result<i64, StoreError> {
         let (topic, partition) = (self.name(place), place.1);
         let ends = self.consumer.fetch_watermarks(topic, i32::from(partition), ANSWER);
         let (low, high) = ends.map_err(|error| failed(&format!("{topic}/{partition}: {error}")))?;
@@ -232,7 +250,7 @@ impl Reading {
         } else if position > high {
             format!("it ends at {high}: it was made anew, or has lost records that were read")
         } else {
-            return Ok(());
+            return Ok(high);
         };
         metrics::counter!(Metric::LostPositions.name(), "topic" => place.0.label()).increment(1);
         let lost = StoreError::Lost { topic: topic.to_owned(), partition, position, reason };
@@ -319,7 +337,7 @@ impl Reading {
             match checked {
                 Err(error) => self.fail(place, error),
                 // The error stopped its fetching, or another's: begin anew where it was.
-                Ok(()) => {
+                Ok(_) => {
                     self.unassign(place);
                     if let Err(error) = self.assign(place, next) {
                         self.fail(place, error);
@@ -335,6 +353,7 @@ impl Reading {
         for (place, slot) in &self.slots {
             let (position, waiting) = slot.queue.place();
             let end = ends.get(&(self.name(*place).to_owned(), i32::from(place.1)));
+            end.iter().for_each(|end| slot.queue.grows(**end));
             let lag = end.map_or(0, |end| (end - position).max(0));
             gauges(*place, lag as f64, waiting as f64);
         }

@@ -58,6 +58,7 @@ impl KafkaSettings {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            .set("message.max.bytes", super::wire::LARGEST.to_string())
             .set("delivery.timeout.ms", DELIVERY.as_millis().to_string())
             // What is ready together travels together; a longer wait only adds to the latency of each step.
             .set("linger.ms", "1")

@@ -1,8 +1,8 @@
 //! Topics are made with the right settings, or checked: a wrong partition count would give an account two owners (Z17),
 //! a short retention would delete what a saga still needs.
 
-use super::OpenError;
 use super::settings::{ANSWER, KafkaSettings};
+use super::{OpenError, wire};
 use endstate_events::Topic;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
@@ -27,9 +27,12 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
     let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
     let names = Topic::ALL.map(|topic| topic.name(&settings.environment));
     let retention_ms = settings.retention.as_millis().to_string();
-    let min_insync = settings.min_insync.to_string();
-    let wanted: Vec<NewTopic<'_>> =
-        names.iter().map(|name| new_topic(settings, name, &retention_ms, &min_insync)).collect();
+    let (min_insync, batch) = (settings.min_insync.to_string(), wire::BATCH.to_string());
+    let wanted = names.iter().map(|name| {
+        let topic = new_topic(settings, name, &retention_ms, &min_insync);
+        topic.set("max.message.bytes", &batch)
+    });
+    let wanted: Vec<NewTopic<'_>> = wanted.collect();
     for made in admin.create_topics(&wanted, &options).await.map_err(|error| unreachable(&error))? {
         match made {
             Ok(name) => tracing::info!(topic = name, "made"),
@@ -110,6 +113,13 @@ fn configuration(settings: &KafkaSettings, resource: &ConfigResource) -> Result<
     }
     if value("cleanup.policy") != "delete" {
         return Err(format!("cleanup.policy is `{}`: compaction would take messages away", value("cleanup.policy")));
+    }
+    let largest = number("max.message.bytes");
+    if largest < wire::BATCH {
+        return Err(format!(
+            "max.message.bytes is {largest}, less than {}: a message could never be sent",
+            wire::BATCH
+        ));
     }
     let min_insync = number("min.insync.replicas");
     if min_insync < i64::from(settings.min_insync) {

@@ -25,7 +25,10 @@ const HEADERS: [&str; 9] = [
 const CONTENT_TYPE: &str = "content-type";
 
 /// The largest record, headers and key included: what brokers take unless told otherwise, less some for framing.
-const LARGEST: usize = 1_000_000;
+pub(super) const LARGEST: usize = 1_000_000;
+
+/// The batch a record travels in: what a topic must take, and brokers take unless told otherwise.
+pub(super) const BATCH: i64 = 1_048_588;
 
 /// Room that the headers' names and lengths take in a record, at most.
 const HEAD: usize = 512;

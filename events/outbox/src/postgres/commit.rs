@@ -5,7 +5,7 @@
 //! All expressions of a statement see the table as it was before, so that a write which must see another one begins a
 //! statement of its own; then they stand between `begin` and `commit`.
 
-use super::connections::in_time;
+use super::connections::{DEADLINE, in_time};
 use super::render;
 use crate::bus::Outgoing;
 use crate::dead_letter;
@@ -17,10 +17,6 @@ use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, Row as _};
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
-
-/// Nothing a batch does takes so long; longer, and the connection is dead.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A fence of a batch. Must hit one row.
 pub(super) static FENCE: Statement = Statement {
@@ -166,8 +162,8 @@ impl Prepared {
             "23514" if database.constraint().is_none() && database.message().starts_with("no partition") => {
                 return Failure::NoPartition { time_ms: key_of(database.detail()), said };
             }
-            // Integrity constraints, values the types cannot hold, rows or fields that are too large.
-            code if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => CommitError::Data(said),
+            // Cardinalities, integrity constraints, values the types cannot hold, rows or fields that are too large.
+            code if ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class)) => CommitError::Data(said),
             code => CommitError::Doubt(format!("{code}: {said}")),
         })
     }

@@ -57,7 +57,10 @@ pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, 
     in_time(ACQUIRE, options.connect()).await
 }
 
-/// Gives up after a while.
+/// Nothing a shard asks for takes so long; longer, and the connection is dead.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Gives up after a while: a server that is gone without a word would be waited for for ever.
 pub(super) async fn in_time<T>(
     time: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,

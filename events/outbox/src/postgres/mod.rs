@@ -17,7 +17,7 @@ mod render;
 mod takeover;
 
 use self::commit::{Failure, Prepared};
-use self::connections::{Connections, is_lost};
+use self::connections::{Connections, DEADLINE, in_time, is_lost};
 use crate::bus::Outgoing;
 use crate::statement::{Kind, Row, Rows, Statement, Value};
 use crate::store::{Assignment, Commit, CommitError, ShardId, Store, StoreError};
@@ -128,7 +128,7 @@ impl PostgresStore {
         render::bind(&mut arguments, statement, rows).map_err(sqlx::Error::Encode)?;
         let mut lent = self.readers.take().await?;
         let query = sqlx::query_with(AssertSqlSafe(render::text(statement, 1)), arguments);
-        let found = query.fetch_all(lent.connection()).await;
+        let found = in_time(DEADLINE, query.fetch_all(lent.connection())).await;
         match &found {
             Err(error) if is_lost(error) => self.readers.forget_idle(),
             Ok(_) | Err(_) => lent.give_back(),

@@ -1,6 +1,6 @@
 //! Days: `event` and `outbox` lie in one partition per day, made a week ahead by whoever commits, and dropped whole.
 
-use super::connections::Connections;
+use super::connections::{Connections, DEADLINE, in_time};
 use super::failed;
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::StoreError;
@@ -44,7 +44,8 @@ pub(super) async fn make(connections: &Connections, first: i64, last: i64) -> Re
         "select endstate_partition(parent, day) from unnest(array['event', 'outbox']) parent, \
          generate_series($1::int8, $2::int8) day",
     );
-    lent.connection().execute(query.bind(first).bind(last)).await.map_err(failed("partition.make"))?;
+    let making = lent.connection().execute(query.bind(first).bind(last));
+    in_time(DEADLINE, making).await.map_err(failed("partition.make"))?;
     lent.give_back();
     Ok(())
 }

@@ -53,6 +53,8 @@ struct Scribe {
     seen: Arc<Mutex<Vec<String>>>,
     /// Whether timers might fire, batch by batch.
     timers: Arc<Mutex<Vec<bool>>>,
+    /// Refuses every batch in which timers might fire.
+    bad_timer: bool,
     pending: Vec<String>,
     assigned: Arc<Mutex<u32>>,
 }
@@ -77,6 +79,9 @@ impl Handler for Scribe {
     }
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
         self.timers.lock().unwrap().push(batch.timers);
+        if batch.timers && self.bad_timer {
+            return Err(DecideError::Data("a timer cannot be decided".into()));
+        }
         let mut rows = Rows::new();
         for (_, envelope) in &batch.messages {
             assert!(item(envelope) != "panic", "asked to");
@@ -183,6 +188,19 @@ async fn timers_wait_for_what_lies_behind_a_newer_record() {
     store.bus().produce(vec![send("b"), newer]).await.unwrap();
     shard.turn().await;
     assert_eq!(*timers.lock().unwrap(), [true, false], "nobody knows what the newer record is");
+}
+
+#[tokio::test]
+async fn z10_a_timer_that_cannot_be_decided_takes_no_record_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let scribe = Scribe { bad_timer: true, ..Scribe::default() };
+    let seen = Arc::clone(&scribe.seen);
+    let mut shard = shard(&store, scribe);
+    store.bus().produce(vec![send("a"), send("b"), send("c")]).await.unwrap();
+    assert!(matches!(shard.turn().await, Turn::Wait(_)), "the timer is a doubt");
+    assert_eq!(*seen.lock().unwrap(), ["a", "b", "c"]);
+    assert!(dead_letter::list(&*store, 0, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

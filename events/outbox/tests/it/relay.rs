@@ -140,6 +140,10 @@ impl Consumer for Inbox {
         Ok(taken)
     }
 
+    fn at_end(&self) -> bool {
+        self.position >= self.world.world().inbox.len()
+    }
+
     async fn ready(&mut self) {}
 }
 

@@ -89,6 +89,10 @@ impl Consumer for Reader {
         Ok((first..).zip(waiting).map(delivered).collect())
     }
 
+    fn at_end(&self) -> bool {
+        self.bus.from(self.topic, self.partition, self.position, 1).is_empty()
+    }
+
     async fn ready(&mut self) {
         let inner = Arc::clone(&self.bus.0);
         loop {
