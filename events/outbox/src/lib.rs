@@ -5,7 +5,7 @@
 //! - [`store`]: the Store port: read, commit one batch under its fence
 //! - [`bus`]: the Bus port: messages in and out of partitions
 //! - [`relay`]: how committed messages leave where the store is not the bus
-//! - [`shard`]: the loop of one shard: consume, decide, persist, relay
+//! - [`shard`]: the loop of one shard: consume, decide, persist, relay; `part`: what it tries to commit at once
 //! - [`fused`]: both sides of a shard in one transaction
 //! - [`census`]: which shards are assigned; `trouble`: what people are told of one that does not get on
 //! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
@@ -22,6 +22,7 @@ pub(crate) mod relay;
 pub mod shard;
 pub mod fused;
 pub mod census;
+mod part;
 mod trouble;
 pub mod dead_letter;
 pub mod alert;

@@ -8,6 +8,7 @@ use crate::bus::{Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
 use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
+use crate::part::{Part, sort, split};
 use crate::relay::{self, Way};
 use crate::statement::Write;
 use crate::store::{Assignment, Commit, CommitError, Fence, ShardId, Store, StoreError};
@@ -139,15 +140,6 @@ struct Owned {
     assignments: Vec<Assignment>,
     consumers: Vec<(Topic, Box<dyn Consumer>)>,
     way: Way,
-}
-
-/// Part of a batch that is tried on its own.
-struct Part {
-    records: Vec<Delivered>,
-    /// Set when the part is one record that cannot be handled.
-    poison: Option<String>,
-    attempt: u32,
-    timers: bool,
 }
 
 /// Why a part was not committed.
@@ -426,65 +418,4 @@ fn is_newer(record: &Delivered) -> bool {
             serde_json::from_str::<Version>(bytes).is_ok_and(|version| version.schema > SCHEMA_VERSION)
         }
     }
-}
-
-/// Sorts a part's records into messages to decide and records to put aside.
-fn sort(part: &Part, assignment: Assignment, now_ms: i64) -> (Batch, Vec<DeadLetter>) {
-    let mut batch = Batch {
-        messages: Vec::with_capacity(part.records.len()),
-        poisoned: Vec::new(),
-        now_ms,
-        timers: part.timers,
-        assignment,
-        attempt: part.attempt,
-    };
-    let mut dead_letters = Vec::new();
-    for record in &part.records {
-        let (unread, bytes, reason) = match (&record.envelope, &part.poison) {
-            (Ok(envelope), None) => {
-                batch.messages.push((record.topic, Arc::clone(envelope)));
-                continue;
-            }
-            (Ok(envelope), Some(reason)) => {
-                let bytes = serde_json::to_string(envelope).unwrap_or_default();
-                (Ok(Arc::clone(envelope)), bytes, reason.clone())
-            }
-            (Err(Undecodable { bytes, reason }), _) => (Err(bytes.clone()), bytes.clone(), reason.clone()),
-        };
-        let partition = assignment.shard.index;
-        // A NUL can be refused by a database's text type; the letter must always fit.
-        let bytes = bytes.replace('\0', "\\u0000");
-        let topic = record.topic;
-        dead_letters.push(DeadLetter {
-            topic,
-            partition,
-            offset: record.offset,
-            bytes,
-            reason: reason.clone(),
-            time_ms: now_ms,
-        });
-        batch.poisoned.push(Poisoned { record: unread, reason });
-    }
-    (batch, dead_letters)
-}
-
-/// Halves a part whose data is refused; a single record becomes poison.
-fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(), String> {
-    let timers = part.timers;
-    let half = part.records.len() / 2;
-    if half > 0 {
-        let rest = part.records.split_off(half);
-        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers });
-        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers: false });
-    } else if part.timers && !part.records.is_empty() {
-        // A timer may be at fault: the record must not go for it.
-        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers: true });
-        parts.push_front(Part { timers: false, ..part });
-    } else if part.poison.is_none() && !part.records.is_empty() {
-        tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
-        parts.push_front(Part { poison: Some(reason), timers: false, attempt: 0, ..part });
-    } else {
-        return Err(format!("the store refuses what no record explains: {reason}"));
-    }
-    Ok(())
 }

@@ -5,10 +5,11 @@
 //! - [`topics`]: made with the right settings, or checked
 //! - [`wire`]: a message as a record
 //! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
-//! - [`reader`], [`hand_over`]: the one data consumer, and the queue to each shard
+//! - [`reader`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it
 //! - [`member`]: which shards this process owns
 //! - [`metric`]: what the clients tell of themselves
 
+mod assigned;
 mod hand_over;
 mod member;
 mod metric;

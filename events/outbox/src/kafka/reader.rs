@@ -3,6 +3,7 @@
 //!
 //! Never `split_partition_queue`: a partition read through it can stall for ever (rust-rdkafka pull request 840).
 
+use super::assigned::Assigned;
 use super::hand_over::HandOver;
 use super::metric::{self, Metric};
 use super::settings::{ANSWER, KafkaSettings};
@@ -10,7 +11,6 @@ use super::window::Place;
 use super::wire;
 use crate::bus::{Consumer, Delivered};
 use crate::store::StoreError;
-use async_trait::async_trait;
 use endstate_events::{Environment, Topic};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
@@ -50,7 +50,7 @@ pub(super) struct Reader {
 }
 
 /// What shards want of the thread. A wish of an older generation is forgotten.
-enum Wish {
+pub(super) enum Wish {
     Assign { place: Place, position: i64, generation: u64, queue: Arc<HandOver> },
     Release { place: Place, generation: u64 },
     Resume { place: Place, generation: u64 },
@@ -98,41 +98,6 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// A shard's end of one assignment; the partition is released with it.
-struct Assigned {
-    queue: Arc<HandOver>,
-    place: Place,
-    generation: u64,
-    wishes: mpsc::Sender<Wish>,
-    at_end: bool,
-}
-
-#[async_trait]
-impl Consumer for Assigned {
-    async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
-        let taken = self.queue.take(limit)?;
-        self.at_end = taken.at_end;
-        if taken.resume {
-            self.wishes.send(Wish::Resume { place: self.place, generation: self.generation }).ok();
-        }
-        Ok(taken.records)
-    }
-
-    fn at_end(&self) -> bool {
-        self.at_end
-    }
-
-    async fn ready(&mut self) {
-        self.queue.ready().await;
-    }
-}
-
-impl Drop for Assigned {
-    fn drop(&mut self) {
-        self.wishes.send(Wish::Release { place: self.place, generation: self.generation }).ok();
     }
 }
 

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How far clocks may differ: an owner that is further off fires no timers.
+/// How far clocks may differ: an owner whose clock is ahead fires deadlines early.
 const SKEW_MS: i64 = 5_000;
 
 /// How good an answer is.

@@ -1,0 +1,79 @@
+//! What a shard tries to commit at once: a batch, or, when its data is refused, the halves of it, down to the one record
+//! that becomes a dead letter.
+
+use crate::bus::{Delivered, Undecodable};
+use crate::dead_letter::DeadLetter;
+use crate::shard::{Batch, Poisoned};
+use crate::store::Assignment;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Part of a batch that is tried on its own.
+pub(crate) struct Part {
+    pub(crate) records: Vec<Delivered>,
+    /// Set when the part is one record that cannot be handled.
+    pub(crate) poison: Option<String>,
+    pub(crate) attempt: u32,
+    pub(crate) timers: bool,
+}
+
+/// Sorts a part's records into messages to decide and records to put aside.
+pub(crate) fn sort(part: &Part, assignment: Assignment, now_ms: i64) -> (Batch, Vec<DeadLetter>) {
+    let mut batch = Batch {
+        messages: Vec::with_capacity(part.records.len()),
+        poisoned: Vec::new(),
+        now_ms,
+        timers: part.timers,
+        assignment,
+        attempt: part.attempt,
+    };
+    let mut dead_letters = Vec::new();
+    for record in &part.records {
+        let (unread, bytes, reason) = match (&record.envelope, &part.poison) {
+            (Ok(envelope), None) => {
+                batch.messages.push((record.topic, Arc::clone(envelope)));
+                continue;
+            }
+            (Ok(envelope), Some(reason)) => {
+                let bytes = serde_json::to_string(envelope).unwrap_or_default();
+                (Ok(Arc::clone(envelope)), bytes, reason.clone())
+            }
+            (Err(Undecodable { bytes, reason }), _) => (Err(bytes.clone()), bytes.clone(), reason.clone()),
+        };
+        let partition = assignment.shard.index;
+        // A NUL can be refused by a database's text type; the letter must always fit.
+        let bytes = bytes.replace('\0', "\\u0000");
+        let topic = record.topic;
+        dead_letters.push(DeadLetter {
+            topic,
+            partition,
+            offset: record.offset,
+            bytes,
+            reason: reason.clone(),
+            time_ms: now_ms,
+        });
+        batch.poisoned.push(Poisoned { record: unread, reason });
+    }
+    (batch, dead_letters)
+}
+
+/// Halves a part whose data is refused; a single record becomes poison.
+pub(crate) fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(), String> {
+    let timers = part.timers;
+    let half = part.records.len() / 2;
+    if half > 0 {
+        let rest = part.records.split_off(half);
+        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers });
+        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers: false });
+    } else if part.timers && !part.records.is_empty() {
+        // A timer may be at fault: the record must not go for it.
+        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers: true });
+        parts.push_front(Part { timers: false, ..part });
+    } else if part.poison.is_none() && !part.records.is_empty() {
+        tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
+        parts.push_front(Part { poison: Some(reason), timers: false, attempt: 0, ..part });
+    } else {
+        return Err(format!("the store refuses what no record explains: {reason}"));
+    }
+    Ok(())
+}
