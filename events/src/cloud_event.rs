@@ -36,7 +36,7 @@ pub fn attributes<'a>(envelope: &'a Envelope, environment: &'a Environment) -> [
     [
         ("specversion", "1.0".into()),
         ("id", envelope.id.as_str().into()),
-        ("type", type_of(&envelope.message).into()),
+        ("type", format!("{TYPES}{}", envelope.message.label()).into()),
         ("source", format!("/endstate/{environment}").into()),
         ("time", at.into()),
         ("partitionkey", envelope.key.as_str().into()),
@@ -44,16 +44,6 @@ pub fn attributes<'a>(envelope: &'a Envelope, environment: &'a Environment) -> [
         ("lane", envelope.lane.label().into()),
         ("environment", environment.as_str().into()),
     ]
-}
-
-fn type_of(message: &Message) -> &'static str {
-    match message {
-        Message::Input(_) => "endstate.input",
-        Message::Command(_) => "endstate.command",
-        Message::Answer(_) => "endstate.answer",
-        Message::Inquired(_) => "endstate.inquired",
-        Message::Domain(_) => "endstate.domain",
-    }
 }
 
 /// The data of a message, as JSON.
@@ -164,10 +154,7 @@ impl<'a> Record<'a> {
             None => SCHEMA_VERSION,
         };
         let lane = match self.lane {
-            Some(label) => *[Lane::Live, Lane::Test, Lane::Load]
-                .iter()
-                .find(|lane| lane.label() == label)
-                .ok_or_else(|| format!("there is no lane `{label}`"))?,
+            Some(label) => Lane::labelled(label).ok_or_else(|| format!("there is no lane `{label}`"))?,
             None => Lane::default(),
         };
         let key = self.key.or(self.record_key).ok_or("it has no key")?;

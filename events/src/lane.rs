@@ -17,6 +17,15 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Live, Self::Test, Self::Load];
+
+    /// The lane with this [`label`](Self::label).
+    #[must_use]
+    pub fn labelled(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|lane| lane.label() == label)
+    }
+
     /// The spelling used in ids, columns and labels.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -59,8 +59,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 /// Kind of traffic, from the header `Endstate-Lane`.
 pub fn lane(headers: &HeaderMap) -> Result<Lane, Problem> {
     let Some(value) = headers.get("endstate-lane") else { return Ok(Lane::default()) };
-    let lanes = [Lane::Live, Lane::Test, Lane::Load];
-    let found = lanes.into_iter().find(|lane| value.as_bytes() == lane.label().as_bytes());
+    let found = value.to_str().ok().and_then(Lane::labelled);
     found.ok_or_else(|| Problem::new(Code::InvalidHeader, "Endstate-Lane: expected live, test or load"))
 }
 

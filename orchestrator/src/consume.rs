@@ -86,7 +86,7 @@ pub async fn load(
             }
         }
     }
-    wanted.retain(|id| !working.knows(*id));
+    wanted.retain(|id| !working.exists(*id));
     numbers.sort_unstable();
     numbers.dedup();
     let claims = persist::load_numbers(store, &numbers).await?.into_iter().collect();

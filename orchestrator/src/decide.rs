@@ -153,7 +153,9 @@ impl Working {
         true
     }
 
-    fn exists(&self, id: SagaId) -> bool {
+    /// Whether it was read for this batch, or made in it: then nothing in the store is newer.
+    #[must_use]
+    pub fn exists(&self, id: SagaId) -> bool {
         self.copies.contains_key(&id) || self.stored.contains_key(&id) || self.unreadable.contains_key(&id)
     }
 

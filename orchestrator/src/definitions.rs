@@ -152,11 +152,13 @@ impl Definitions {
 
     /// Makes sure that these versions are known, if the store has them: another process may have loaded one a moment ago.
     pub async fn ensure(&self, mut wanted: impl Iterator<Item = (&str, u32)> + Send) -> Result<(), StoreError> {
-        let missing = |(name, version): (&str, u32)| {
-            let key = (Arc::from(name), version);
-            self.read(|known| !known.definitions.contains_key(&key) && !known.unreadable.contains_key(&key))
-        };
-        if wanted.any(missing) { self.refresh().await } else { Ok(()) }
+        let missing = self.read(|known| {
+            wanted.any(|(name, version)| {
+                let key = (Arc::from(name), version);
+                !known.definitions.contains_key(&key) && !known.unreadable.contains_key(&key)
+            })
+        });
+        if missing { self.refresh().await } else { Ok(()) }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {

@@ -445,5 +445,5 @@ fn shared(value: &Value) -> Option<Arc<str>> {
 }
 
 fn lane_of(value: &Value) -> Option<Lane> {
-    [Lane::Live, Lane::Test, Lane::Load].into_iter().find(|lane| Some(lane.label()) == value.text())
+    Lane::labelled(value.text()?)
 }

@@ -10,7 +10,7 @@
 //! - [`census`]: which shards are assigned; `trouble`: what people are told of one that does not get on
 //! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
 //! - [`clock`]: time as an input
-//! - [`sqlite`]: the embedded store, one file
+//! - [`sqlite`]: the embedded store, one file; `migration`: the numbered texts of a store
 //! - [`postgres`]: the store of many processes
 //! - [`local`]: the embedded bus, over the outbox of that file
 //! - [`kafka`]: the bus of many processes
@@ -27,6 +27,7 @@ mod trouble;
 pub mod dead_letter;
 pub mod alert;
 pub mod clock;
+mod migration;
 pub mod sqlite;
 pub mod postgres;
 pub mod local;

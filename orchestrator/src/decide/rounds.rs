@@ -2,16 +2,9 @@
 
 use super::Working;
 use crate::consume::Loaded;
-use endstate_events::SagaId;
 use endstate_outbox::Outgoing;
 
 impl Working {
-    /// Whether it was read for this batch, or made in it: then nothing in the store is newer.
-    #[must_use]
-    pub fn knows(&self, id: SagaId) -> bool {
-        self.exists(id) || self.unreadable.contains_key(&id)
-    }
-
     /// Takes over what was read for its next messages.
     pub fn take_over(&mut self, loaded: Loaded) {
         self.stored.extend(loaded.sagas);

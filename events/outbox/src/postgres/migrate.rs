@@ -4,49 +4,26 @@
 //! program could not bear is a migration of its own whose name ends in `_contract`, applied when the last one is gone.
 
 use super::connections::{self, APPLICATION};
+use crate::migration::{self, Migration, migrations};
 use crate::store::StoreError;
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use std::fmt::Write as _;
 
-/// One numbered migration.
-struct Migration {
-    /// File name without its ending.
-    name: &'static str,
-    sql: &'static str,
-}
-
-macro_rules! migration {
-    ($name:literal) => {
-        Migration {
-            name: $name,
-            sql: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/postgres/", $name, ".sql")),
-        }
-    };
-}
-
 /// All migrations, in order.
-static ALL: [Migration; 7] = [
-    migration!("0001_shard"),
-    migration!("0002_saga"),
-    migration!("0003_participants"),
-    migration!("0004_api"),
-    migration!("0005_job"),
-    migration!("0006_alert"),
-    migration!("0007_discrepancy"),
-];
+static ALL: &[Migration] = migrations!("postgres":
+    "0001_shard" "0002_saga" "0003_participants" "0004_api" "0005_job" "0006_alert" "0007_discrepancy"
+);
 
 /// Any number will do, as long as nobody else in the database takes it: the letters of `endstate`.
 const LOCK: i64 = 0x65_6e_64_73_74_61_74_65;
 
-impl Migration {
-    fn sha256(&self) -> String {
-        Sha256::digest(self.sql).iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
-    }
+fn sha256(migration: &Migration) -> String {
+    Sha256::digest(migration.sql).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// Applies what is missing; returns the names of what was applied. Processes that come together wait for each other.
@@ -100,7 +77,7 @@ async fn apply(connection: &mut PgConnection, migration: &Migration) -> Result<(
     sqlx::raw_sql(migration.sql).execute(&mut *transaction).await?;
     sqlx::query("insert into migration (name, sha256) values ($1, $2)")
         .bind(migration.name)
-        .bind(migration.sha256())
+        .bind(sha256(migration))
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await
@@ -111,9 +88,9 @@ async fn missing(connection: &mut PgConnection) -> Result<Vec<&'static Migration
     let rows = sqlx::query("select name, sha256 from migration order by name").fetch_all(connection).await;
     let rows = rows.map_err(super::failed("migration.list"))?;
     let applied: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    for (name, sha256) in &applied {
+    for (name, mark) in &applied {
         match ALL.iter().find(|migration| migration.name == name) {
-            Some(migration) if migration.sha256() == *sha256 => {}
+            Some(migration) if sha256(migration) == *mark => {}
             Some(_) => return Err(unfit(format!("migration {name} was applied with another text"))),
             None if name.ends_with("_contract") => {
                 return Err(unfit(format!("migration {name} took away what this older program needs")));
@@ -121,7 +98,7 @@ async fn missing(connection: &mut PgConnection) -> Result<Vec<&'static Migration
             None => tracing::info!(name, "the database has a migration of a newer program"),
         }
     }
-    Ok(ALL.iter().filter(|m| applied.iter().all(|(name, _)| name != m.name)).collect())
+    Ok(migration::missing(ALL, &applied))
 }
 
 /// Refuses a database that lacks a migration.

@@ -1,38 +1,15 @@
 //! Migrations: numbered texts, applied once each, in order, refused when a text changed or the file is newer.
 
 use super::failed;
+use crate::migration::{self, Migration, migrations};
 use crate::store::StoreError;
 use sqlx::Row as _;
 use sqlx::sqlite::SqlitePool;
 
-/// One numbered migration.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Migration {
-    /// File name without its ending.
-    name: &'static str,
-    sql: &'static str,
-}
-
-macro_rules! migration {
-    ($name:literal) => {
-        Migration {
-            name: $name,
-            sql: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/sqlite/", $name, ".sql")),
-        }
-    };
-}
-
 /// All migrations of an embedded store, in order.
-pub(super) static ALL: [Migration; 8] = [
-    migration!("0001_shard"),
-    migration!("0002_saga"),
-    migration!("0003_participants"),
-    migration!("0004_api"),
-    migration!("0005_job"),
-    migration!("0006_operators"),
-    migration!("0007_alert"),
-    migration!("0008_discrepancy"),
-];
+pub(super) static ALL: &[Migration] = migrations!("sqlite":
+    "0001_shard" "0002_saga" "0003_participants" "0004_api" "0005_job" "0006_operators" "0007_alert" "0008_discrepancy"
+);
 
 pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(), StoreError> {
     sqlx::query("create table if not exists migration (name text primary key, sql text not null) strict")
@@ -51,7 +28,7 @@ pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(
             None => return Err(unfit(format!("migration {name} is unknown: the file was made by a newer program"))),
         }
     }
-    for migration in migrations.iter().filter(|m| applied.iter().all(|(name, _)| name != m.name)) {
+    for migration in migration::missing(migrations, &applied) {
         apply(pool, migration).await.map_err(failed(migration.name))?;
     }
     Ok(())

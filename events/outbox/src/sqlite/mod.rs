@@ -85,7 +85,7 @@ impl SqliteStore {
             SqlitePoolOptions::new().min_connections(1).max_connections(connections).test_before_acquire(false)
         };
         let migrating = pool(1).connect_with(options.clone()).await.map_err(failed("open"))?;
-        migrate::run(&migrating, &migrate::ALL).await?;
+        migrate::run(&migrating, migrate::ALL).await?;
         let environment = made.environment.as_str();
         claim(&migrating, folder, "environment", environment, Some(environment)).await?;
         let wanted = made.partitions.map(|partitions| partitions.to_string());

@@ -11,12 +11,7 @@ use endstate_outbox::*;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::Mutex;
-
-static PUT: Statement = Statement {
-    name: "test.put",
-    columns: &[Kind::Text, Kind::Text],
-    sql: "with r(name, value) as ({rows}) insert into system (name, value) select name, value from r",
-};
+use store::conformance::PUT;
 
 fn command(name: &str) -> Arc<Envelope> {
     let saga = SagaId::mint(1, Slot::of("k"), 7);

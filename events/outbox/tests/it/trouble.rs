@@ -1,7 +1,7 @@
 //! A shard whose task panics, or whose store does not let it get on: it is assigned again, and people are told.
 
-use crate::store::conformance::GET;
-use crate::{PUT, send};
+use crate::send;
+use crate::store::conformance::{GET, PUT};
 use async_trait::async_trait;
 use endstate_events::{Side, Topic};
 use endstate_outbox::alert::{self, Waiting};
