@@ -1,7 +1,7 @@
 //! Configuration: the embedded default file, then a file, then `ENDSTATE_*` variables, then flags.
 
 use anyhow::{Context, bail};
-use endstate_events::Environment;
+use endstate_events::{Environment, ForeignTopic};
 use endstate_http::Trust;
 use endstate_http::outgoing::TrustError;
 use endstate_outbox::sqlite::Made;
@@ -59,6 +59,7 @@ pub(crate) struct Kafka {
     pub(crate) client_file: PathBuf,
     pub(crate) replication: u16,
     pub(crate) min_insync: u16,
+    pub(crate) foreign_partitions: u16,
     pub(crate) retention_days: u16,
     pub(crate) session_ms: u64,
 }
@@ -144,17 +145,24 @@ pub(crate) struct Participants {
     pub(crate) calls_at_once: usize,
     pub(crate) calls_waiting: usize,
     pub(crate) addresses: String,
+    pub(crate) topics: String,
 }
 
 impl Participants {
     /// Where HTTP participants live, by name.
     pub(crate) fn addresses(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let pair = |text: &str| {
-            let (name, url) = text.split_once('=')?;
-            (!name.is_empty()).then(|| (name.to_owned(), url.to_owned()))
-        };
         let wrong = |text: &str| format!("participants.addresses: `{text}` is not NAME=ADDRESS");
         self.addresses.split_whitespace().map(|text| pair(text).with_context(|| wrong(text))).collect()
+    }
+
+    /// Topics of participants over Kafka, by name.
+    pub(crate) fn topics(&self) -> anyhow::Result<BTreeMap<String, ForeignTopic>> {
+        let read = |text: &str| {
+            let wrong = || format!("participants.topics: `{text}` is not NAME=TOPIC");
+            let (name, topic) = pair(text).with_context(wrong)?;
+            Ok((name, ForeignTopic::named(&topic).with_context(wrong)?))
+        };
+        self.topics.split_whitespace().map(read).collect()
     }
 
     /// For the participants' shards.
@@ -171,6 +179,12 @@ impl Participants {
     pub(crate) fn limits(&self) -> Limits {
         Limits { at_once: self.calls_at_once, waiting: self.calls_waiting }
     }
+}
+
+/// `NAME=VALUE`.
+fn pair(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

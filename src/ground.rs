@@ -2,6 +2,8 @@
 
 use crate::config::{Config, Mode};
 use anyhow::{Context as _, ensure};
+use endstate_events::{Environment, ForeignTopic};
+use endstate_orchestrator::definitions::Reach;
 use endstate_outbox::postgres::{PostgresStore, Settings};
 use endstate_outbox::sqlite::Made;
 use endstate_outbox::{Bus, KafkaBus, KafkaSettings, SqliteStore, Store};
@@ -33,6 +35,10 @@ pub(crate) enum Ground {
         store: Arc<PostgresStore>,
         /// Theirs.
         bus: Arc<KafkaBus>,
+        /// The system's name.
+        environment: Environment,
+        /// Where participants over Kafka take commands now.
+        moved: BTreeMap<String, ForeignTopic>,
     },
 }
 
@@ -59,7 +65,8 @@ impl Ground {
         let settings = postgres(config);
         let store = PostgresStore::open(&settings).await?;
         let bus = KafkaBus::open(kafka(config, store.partitions())?).await?;
-        Ok(Self::Shared { store, bus })
+        let (environment, moved) = (config.environment.clone(), config.participants.topics()?);
+        Ok(Self::Shared { store, bus, environment, moved })
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
@@ -73,6 +80,17 @@ impl Ground {
         match self {
             Self::Embedded(store) => store.bus(),
             Self::Shared { bus, .. } => bus.clone(),
+        }
+    }
+
+    /// How participants over Kafka are reached; none on the embedded store.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Shared { bus, environment, moved, .. } => {
+                let (environment, moved) = (environment.clone(), moved.clone());
+                Some(Reach { bus: bus.clone(), environment, moved })
+            }
         }
     }
 
@@ -126,6 +144,7 @@ fn kafka(config: &Config, partitions: u16) -> anyhow::Result<KafkaSettings> {
         partitions,
         replication: kafka.replication,
         min_insync: kafka.min_insync,
+        foreign_partitions: kafka.foreign_partitions,
         retention: DAY * u32::from(kafka.retention_days),
         session: Duration::from_millis(kafka.session_ms),
         client,

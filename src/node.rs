@@ -62,7 +62,8 @@ impl Node {
     pub(crate) async fn on(ground: Ground, roles: &[Role], mode: Mode) -> anyhow::Result<Self> {
         let (store, bus) = (ground.store(), ground.bus());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let definitions = Definitions::open(store.clone()).await.context("cannot read the stored definitions")?;
+        let definitions =
+            Definitions::reaching(store.clone(), ground.reach()).await.context("cannot read the stored definitions")?;
         for source in shipped() {
             load(&definitions, &source, clock.now_ms()).await?;
         }

@@ -1,6 +1,6 @@
 //! The catalogue: which participants exist, how they are reached, and what each action accepts.
 
-use crate::Json;
+use crate::{Environment, ForeignTopic, Json, TopicNameError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -71,6 +71,30 @@ pub enum Transport {
         #[serde(default = "default_timeout_ms")]
         timeout_ms: u64,
     },
+    /// Commands to a topic of its own; it answers in the topic and partition that each command names.
+    Kafka {
+        /// The topic; `{environment}` in it stands for the system's name.
+        topic: String,
+        /// How many partitions it must have; not looked at when none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partitions: Option<u16>,
+    },
+}
+
+impl Transport {
+    /// Stands for the system's name in a topic.
+    pub const ENVIRONMENT: &'static str = "{environment}";
+
+    /// The topic that takes commands, in a system of this name; none for other transports.
+    #[must_use]
+    pub fn topic(&self, environment: &Environment) -> Option<Result<ForeignTopic, TopicNameError>> {
+        match self {
+            Self::Kafka { topic, .. } => {
+                Some(ForeignTopic::named(&topic.replace(Self::ENVIRONMENT, environment.as_str())))
+            }
+            Self::Builtin | Self::Http { .. } => None,
+        }
+    }
 }
 
 fn default_timeout_ms() -> u64 {

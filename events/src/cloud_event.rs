@@ -4,9 +4,11 @@
 //! Spec: CloudEvents 1.0.2, Kafka protocol binding. Ours beside its attributes are `schemaversion`, `lane` and
 //! `environment`.
 
-use crate::{Envelope, Environment, Input, Json, Lane, Message, SCHEMA_VERSION, time};
+use crate::{Envelope, Environment, ForeignEvent, Input, Json, Lane, Message, SCHEMA_VERSION, time};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// Content type of a body that is only the data.
 pub const BINARY: &str = "application/json";
@@ -54,6 +56,9 @@ pub fn data(message: &Message) -> serde_json::Result<Vec<u8>> {
         Message::Answer(reply) => serde_json::to_vec(reply),
         Message::Inquired(answer) => serde_json::to_vec(answer),
         Message::Domain(event) => serde_json::to_vec(event),
+        Message::Reply(reply) => serde_json::to_vec(reply),
+        Message::Foreign(event) => Ok(event.data.clone().into_bytes()),
+        Message::Letter(letter) => serde_json::to_vec(letter),
     }
 }
 
@@ -62,6 +67,8 @@ pub fn data(message: &Message) -> serde_json::Result<Vec<u8>> {
 pub struct Record<'a> {
     id: Option<&'a str>,
     kind: Option<&'a str>,
+    source: Option<&'a str>,
+    subject: Option<&'a str>,
     at: Option<&'a str>,
     key: Option<&'a str>,
     schema: Option<&'a str>,
@@ -91,6 +98,8 @@ impl<'a> Record<'a> {
         match name {
             "id" => self.id = Some(value),
             "type" => self.kind = Some(value),
+            "source" => self.source = Some(value),
+            "subject" => self.subject = Some(value),
             "time" => self.at = Some(value),
             "partitionkey" => self.key = Some(value),
             "schemaversion" => self.schema = Some(value),
@@ -102,15 +111,47 @@ impl<'a> Record<'a> {
 
     /// The message in it, if it is one of `environment`.
     pub fn read(&self, environment: &Environment) -> Result<Envelope, Unreadable> {
-        match self.content_type.map(|kind| kind.split(';').next().unwrap_or_default().trim()) {
-            Some(STRUCTURED) => self.structured(environment),
-            Some(BATCHED) => Err(self.unreadable("a batch of events in one record is not read")),
-            _ => self.binary(environment),
-        }
+        self.opened(|record, body| record.binary(body, environment))
     }
 
-    fn binary(&self, environment: &Environment) -> Result<Envelope, Unreadable> {
-        let text = std::str::from_utf8(self.body).map_err(|_| self.unreadable("its body is no UTF-8"))?;
+    /// What a topic of another team holds: a message of ours if its type says so, else an event of theirs.
+    pub fn read_foreign(&self, environment: &Environment) -> Result<Envelope, Unreadable> {
+        self.opened(|record, body| match record.kind {
+            Some(kind) if kind.starts_with(TYPES) => record.binary(body, environment),
+            _ => record.foreign(body).map_err(|reason| record.unreadable(&reason)),
+        })
+    }
+
+    /// Finds attributes and data, in whichever mode they are written.
+    fn opened(
+        &self,
+        read: impl FnOnce(&Record<'_>, &[u8]) -> Result<Envelope, Unreadable>,
+    ) -> Result<Envelope, Unreadable> {
+        match self.content_type.map(|kind| kind.split(';').next().unwrap_or_default().trim()) {
+            Some(STRUCTURED) => {}
+            Some(BATCHED) => return Err(self.unreadable("a batch of events in one record is not read")),
+            _ => return read(self, self.body),
+        }
+        let whole: BTreeMap<String, &RawValue> =
+            serde_json::from_slice(self.body).map_err(|error| self.unreadable(&error.to_string()))?;
+        let data = whole.get("data").map(|data| data.get()).unwrap_or_default();
+        let texts: Vec<(&String, String)> = whole
+            .iter()
+            .filter_map(|(name, raw)| match serde_json::from_str(raw.get()) {
+                Ok(Json::String(text)) => Some((name, text)),
+                Ok(Json::Number(number)) => Some((name, number.to_string())),
+                Ok(Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_)) | Err(_) => None,
+            })
+            .collect();
+        let mut inner = Record::new(self.record_key, self.body, self.recorded_ms);
+        for (name, value) in &texts {
+            inner.set(name, value);
+        }
+        read(&inner, data.as_bytes())
+    }
+
+    fn binary(&self, body: &[u8], environment: &Environment) -> Result<Envelope, Unreadable> {
+        let text = std::str::from_utf8(body).map_err(|_| self.unreadable("its body is no UTF-8"))?;
         let head = self.head(environment).map_err(|reason| self.unreadable(&reason))?;
         if head.schema > SCHEMA_VERSION {
             return Err(head.kept(text, format!("its schema version {} is newer", head.schema)));
@@ -120,23 +161,28 @@ impl<'a> Record<'a> {
         Ok(Envelope { id: id.to_owned(), schema, time_ms, key: key.to_owned(), lane, message })
     }
 
-    fn structured(&self, environment: &Environment) -> Result<Envelope, Unreadable> {
-        let whole: serde_json::Map<String, Json> =
-            serde_json::from_slice(self.body).map_err(|error| self.unreadable(&error.to_string()))?;
-        let data = whole.get("data").map(Json::to_string).unwrap_or_default();
-        let texts: Vec<(&String, Cow<'_, str>)> = whole
-            .iter()
-            .filter_map(|(name, value)| match value {
-                Json::String(text) => Some((name, Cow::Borrowed(text.as_str()))),
-                Json::Number(number) => Some((name, Cow::Owned(number.to_string()))),
-                Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
-            })
-            .collect();
-        let mut inner = Record::new(self.record_key, data.as_bytes(), self.recorded_ms);
-        for (name, value) in &texts {
-            inner.set(name, value);
-        }
-        inner.binary(environment)
+    /// An event of another team. Its time is the broker's: what is made of it must be the same at every reading.
+    fn foreign(&self, body: &[u8]) -> Result<Envelope, String> {
+        let named = |name: &str, value: Option<&str>, most: usize| match value {
+            Some(value) if (1..=most).contains(&value.len()) => Ok(value.to_owned()),
+            Some(_) => Err(format!("its {name} is empty, or longer than {most} bytes")),
+            None => Err(format!("it is no CloudEvent: it has no {name}")),
+        };
+        let event = ForeignEvent {
+            source: named("source", self.source, 256)?,
+            id: named("id", self.id, 128)?,
+            kind: named("type", self.kind, 128)?,
+            subject: self.subject.map(|subject| named("subject", Some(subject), 256)).transpose()?,
+            data: std::str::from_utf8(body).map_err(|_| "its body is no UTF-8")?.to_owned(),
+        };
+        let lane = match self.lane {
+            Some(label) => Lane::labelled(label).ok_or_else(|| format!("there is no lane `{label}`"))?,
+            None => Lane::default(),
+        };
+        let id = format!("{}#{}", event.source, event.id);
+        let key = self.key.or(self.record_key).unwrap_or(&id).to_owned();
+        let message = Message::Foreign(event);
+        Ok(Envelope { id, schema: SCHEMA_VERSION, time_ms: self.recorded_ms, key, lane, message })
     }
 
     fn head(&self, environment: &Environment) -> Result<Head<'a>, String> {
@@ -199,6 +245,8 @@ fn message(kind: &str, text: &str) -> Result<Message, String> {
         "answer" => read(text, Message::Answer),
         "inquired" => read(text, Message::Inquired),
         "domain" => read(text, Message::Domain),
+        "reply" => read(text, Message::Reply),
+        "dead_letter" => read(text, Message::Letter),
         other => Err(format!("there is no message type `{other}`")),
     }
 }

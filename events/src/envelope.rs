@@ -1,6 +1,6 @@
 //! What surrounds every message on the bus: the CloudEvents attributes that routing, deduplication and upgrades need.
 
-use crate::{Command, DomainEvent, Input, InquiryAnswer, Lane, Reply};
+use crate::{Command, DomainEvent, ForeignEvent, Input, InquiryAnswer, Lane, Letter, Reply};
 use serde::{Deserialize, Serialize};
 
 /// Schema version written by this program. A newer one pauses a shard; it is not poison.
@@ -57,6 +57,13 @@ pub enum Message {
     Inquired(InquiryAnswer),
     /// To other teams.
     Domain(DomainEvent),
+    /// What a participant of another team answers, in `progress`. Its word is weighed before it is a saga's input.
+    Reply(Reply),
+    /// An event of another team, read in a topic of theirs.
+    Foreign(ForeignEvent),
+    /// A copy of a dead letter, for other teams.
+    #[serde(rename = "dead_letter")]
+    Letter(Letter),
 }
 
 impl Message {
@@ -69,6 +76,9 @@ impl Message {
             Self::Answer(_) => "answer",
             Self::Inquired(_) => "inquired",
             Self::Domain(_) => "domain",
+            Self::Reply(_) => "reply",
+            Self::Foreign(_) => "foreign",
+            Self::Letter(_) => "dead_letter",
         }
     }
 }

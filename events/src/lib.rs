@@ -9,6 +9,7 @@
 //! - [`reply`]: what a participant answers
 //! - [`input`]: everything that can happen to a saga
 //! - [`domain`]: status changes published for other teams
+//! - [`foreign`]: what other teams say, and what they are told
 //! - [`time`]: times as others read them
 //! - [`cloud_event`]: a message in a record with headers
 //! - [`topics`]: names of topics and the partition a message goes to
@@ -22,6 +23,7 @@ pub mod command;
 pub mod reply;
 pub mod input;
 pub mod domain;
+pub mod foreign;
 pub mod time;
 pub mod cloud_event;
 pub mod topics;
@@ -31,12 +33,13 @@ pub use catalogue::{Action, Catalogue, EventKind, Participant, Transport};
 pub use command::{Command, CommandKind, Forward};
 pub use domain::DomainEvent;
 pub use envelope::{Envelope, Message, SCHEMA_VERSION};
+pub use foreign::{ForeignEvent, Letter};
 pub use ids::{Direction, EffectId, IdError, SLOTS, SagaId, Slot};
 pub use input::{Actor, ForcedEnd, Input, InputBody, Link, Operation, Start};
 pub use lane::{Environment, Lane};
 pub use money::{MinorUnits, MoneyError};
 pub use reply::{InquiryAnswer, Reply, Verdict};
-pub use topics::{ReplyTo, Side, Topic};
+pub use topics::{ForeignTopic, ReplyTo, Side, Topic, TopicNameError};
 
 /// A JSON value; payloads of commands, replies, inputs and events.
 pub type Json = serde_json::Value;

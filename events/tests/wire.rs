@@ -80,6 +80,18 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("operate_wake", operate(Operation::Wake { step: "refund".into() })),
         ("inquire", input(InputBody::Inquire { effect_id: effect(Direction::Do), reply_to })),
         ("answer", Message::Answer(reply(Verdict::Done { data: serde_json::Value::Null }))),
+        ("foreign_reply", Message::Reply(reply(Verdict::Done { data: serde_json::json!({ "tag": "gift-1" }) }))),
+        (
+            "dead_letter",
+            Message::Letter(Letter {
+                topic: "progress".into(),
+                partition: 3,
+                offset: 41,
+                bytes: "{".into(),
+                cut: false,
+                reason: "EOF while parsing an object".into(),
+            }),
+        ),
         ("inquired", Message::Inquired(InquiryAnswer { effect_id: effect(Direction::Do), keep: true })),
         (
             "domain",

@@ -74,7 +74,14 @@ pub async fn load(
     let mut wanted: FxHashSet<SagaId> = others.iter().copied().collect();
     let mut numbers: Vec<(&str, &str)> = Vec::new();
     for (_, envelope) in messages {
-        let Message::Input(input) = &envelope.message else { continue };
+        let input = match &envelope.message {
+            Message::Input(input) => input,
+            Message::Reply(reply) => {
+                wanted.insert(reply.effect_id.saga);
+                continue;
+            }
+            _ => continue,
+        };
         match start_of(input) {
             Some(start) if again => {
                 numbers.push((&start.definition, &start.number));

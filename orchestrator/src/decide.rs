@@ -1,5 +1,6 @@
 //! Each input in turn, on working copies: the pure decision of the saga core, and what its effects become.
 
+mod foreign;
 mod poison;
 mod rounds;
 
@@ -335,8 +336,18 @@ impl Working {
             Effect::Send(command) => {
                 let of = command.of.as_ref().map_or(0, |of| size::of(&of.with) + size::of(&of.reply));
                 self.sent += size::of(&command.with) + of;
-                let (partition, key) = (at(&command.key), command.key.clone());
-                send(Topic::Commands, partition, command.effect_id.to_string(), key, Message::Command(*command));
+                let key = command.key.clone();
+                match self.definitions.foreign_topic(&copy.definition, &command.participant) {
+                    // Its partitions are its own: the producer chooses by the key.
+                    Some(topic) => {
+                        let id = foreign::command_id(&command);
+                        send(Topic::Foreign(topic), 0, id, key, Message::Command(*command));
+                    }
+                    None => {
+                        let (partition, id) = (at(&key), command.effect_id.to_string());
+                        send(Topic::Commands, partition, id, key, Message::Command(*command));
+                    }
+                }
             }
             Effect::Reply { to, reply } => {
                 let saga = reply.effect_id.saga;

@@ -1,8 +1,10 @@
 //! The definitions a store knows: immutable by (name, version), one active version per name, switched at run time.
 
-use endstate_outbox::{Commit, CommitError, Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
+use endstate_events::{Environment, ForeignTopic, TopicNameError, Transport};
+use endstate_outbox::{Bus, Commit, CommitError, Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
 use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 static ALL: Statement = Statement {
@@ -37,6 +39,24 @@ pub(crate) static STATEMENTS: &[&Statement] = &[&ALL, &INSERT, &ACTIVATE];
 pub struct Definitions {
     store: Arc<dyn Store>,
     known: RwLock<Known>,
+    reach: Option<Reach>,
+}
+
+/// How participants of other teams are reached over Kafka.
+pub struct Reach {
+    /// The bus that knows their topics.
+    pub bus: Arc<dyn Bus>,
+    /// The system's name, which may be part of a topic's.
+    pub environment: Environment,
+    /// Topics that take commands now, by participant, whatever a catalogue says.
+    pub moved: BTreeMap<String, ForeignTopic>,
+}
+
+impl Reach {
+    fn topic(&self, participant: &str, transport: &Transport) -> Option<Result<ForeignTopic, TopicNameError>> {
+        let topic = transport.topic(&self.environment)?;
+        Some(self.moved.get(participant).copied().map_or(topic, Ok))
+    }
 }
 
 #[derive(Clone, Default)]
@@ -72,6 +92,14 @@ pub enum DefinitionsError {
     /// It has faults.
     #[error("the definition has {} fault(s)", .0.len())]
     Faulty(Vec<Diagnostic>),
+    /// A participant of it cannot be reached.
+    #[error("E5017: participant `{participant}` cannot be reached over Kafka: {reason}")]
+    Unreachable {
+        /// The participant.
+        participant: String,
+        /// Why.
+        reason: String,
+    },
     /// Compiling it panicked.
     #[error("compiling the definition failed: {0}")]
     Crashed(String),
@@ -106,9 +134,45 @@ impl Definitions {
     /// Reads all definitions of a store. One that this program cannot read any more is left out and said so (E3003): its
     /// sagas wait and alert, and all others go on.
     pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, DefinitionsError> {
-        let definitions = Self { store, known: RwLock::default() };
+        Self::reaching(store, None).await
+    }
+
+    /// The same, with a bus that reaches participants of other teams; without one, a definition that needs such a
+    /// participant is refused.
+    pub async fn reaching(store: Arc<dyn Store>, reach: Option<Reach>) -> Result<Arc<Self>, DefinitionsError> {
+        let definitions = Self { store, known: RwLock::default(), reach };
         definitions.refresh().await?;
         Ok(Arc::new(definitions))
+    }
+
+    /// The topic that takes commands to a participant of another team; none for participants that are not on Kafka.
+    #[must_use]
+    pub fn foreign_topic(&self, definition: &Definition, participant: &str) -> Option<ForeignTopic> {
+        let transport = &definition.catalogue().participants.get(participant)?.transport;
+        match transport {
+            Transport::Builtin | Transport::Http { .. } => None,
+            Transport::Kafka { .. } => self.reach.as_ref()?.topic(participant, transport)?.ok(),
+        }
+    }
+
+    /// Looks whether everybody whom the definition calls over Kafka can be reached.
+    async fn check_reach(&self, definition: &Definition) -> Result<(), DefinitionsError> {
+        let plan = definition.plan();
+        let asks = plan.stages.iter().filter_map(|stage| stage.wait.as_ref()?.ask.as_ref());
+        let calls = plan.steps.iter().flat_map(|step| std::iter::once(&step.call).chain(&step.undo)).chain(asks);
+        let names: BTreeSet<&str> = calls.map(|call| &*call.participant).collect();
+        for name in names {
+            let Some(participant) = definition.catalogue().participants.get(name) else { continue };
+            let Transport::Kafka { partitions, .. } = participant.transport else { continue };
+            let unreachable = |reason: String| DefinitionsError::Unreachable { participant: name.to_owned(), reason };
+            let none =
+                "this process has the embedded bus; topics need `endstate serve` with store.url and kafka.brokers";
+            let reach = self.reach.as_ref().ok_or_else(|| unreachable(none.to_owned()))?;
+            let Some(topic) = reach.topic(name, &participant.transport) else { continue };
+            let topic = topic.map_err(|error| unreachable(error.to_string()))?;
+            reach.bus.reach(topic, partitions).await.map_err(|error| unreachable(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Reads what other processes have loaded and activated meanwhile.
@@ -220,6 +284,7 @@ impl Definitions {
             self.write(|known| known.definitions.insert((name.into(), version), Arc::clone(&definition)));
             return Ok(definition);
         }
+        self.check_reach(&definition).await?;
         let text = serde_json::to_string(source).unwrap_or_default();
         let row =
             [name.as_str().into(), i64::from(version).into(), definition.sha256().into(), text.into(), now_ms.into()];

@@ -139,7 +139,13 @@ impl Rounds for SagaHandler {
             }
             match &envelope.message {
                 Message::Input(input) => working.input(*topic, envelope, input),
-                Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => {
+                Message::Reply(reply) => working.told(*topic, envelope, reply),
+                Message::Command(_)
+                | Message::Answer(_)
+                | Message::Inquired(_)
+                | Message::Domain(_)
+                | Message::Foreign(_)
+                | Message::Letter(_) => {
                     working.bury(*topic, envelope, format!("a {} is no input", envelope.message.label()));
                 }
             }
@@ -195,7 +201,7 @@ impl Handler for SagaHandler {
 
     fn room(&self, topic: Topic) -> usize {
         match topic {
-            Topic::Progress | Topic::Commands | Topic::Events => usize::MAX,
+            Topic::Progress | Topic::Commands | Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => usize::MAX,
             Topic::Start => self.in_motion_most.saturating_sub(self.in_motion),
         }
     }

@@ -264,7 +264,11 @@ impl Rounds for Participants {
                     let alert = check.answered(desk, answer, &self.settings, (assignment, now_ms));
                     outcome.writes.extend(alert.and_then(|alert| alert::write(&[alert])));
                 }
-                Message::Input(_) | Message::Domain(_) => {
+                Message::Input(_)
+                | Message::Domain(_)
+                | Message::Reply(_)
+                | Message::Foreign(_)
+                | Message::Letter(_) => {
                     let reason = "E5004: no message for a participant".to_owned();
                     outcome.dead_letters.push((*topic, Arc::clone(envelope), reason));
                 }

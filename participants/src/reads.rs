@@ -46,7 +46,7 @@ impl Reads {
             Message::Inquired(answer) => {
                 self.effects.insert(answer.effect_id.to_string().into());
             }
-            Message::Input(_) | Message::Domain(_) => {}
+            Message::Input(_) | Message::Domain(_) | Message::Reply(_) | Message::Foreign(_) | Message::Letter(_) => {}
         }
     }
 

@@ -3,4 +3,5 @@
 mod roles;
 mod commands;
 mod statements;
+mod strangers;
 mod town;

@@ -166,6 +166,12 @@ impl Town {
         last
     }
 
+    /// A value of the processes' configuration.
+    pub(crate) fn variable(&self, name: &str) -> &str {
+        let found = self.variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.as_str()).expect("it is set")
+    }
+
     pub(crate) fn pay_url(&self, view: &Value) -> Option<String> {
         let url = view["view"]["pay_url"].as_str()?;
         assert!(url.starts_with(&self.provider.url), "{url}");

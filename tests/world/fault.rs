@@ -145,9 +145,9 @@ impl Faults {
 /// is queued durably once, and a bus that loses it breaks its promise.
 fn may_be_lost(message: &Message) -> bool {
     match message {
-        Message::Command(_) | Message::Inquired(_) => true,
+        Message::Command(_) | Message::Inquired(_) | Message::Reply(_) => true,
         Message::Input(Input { body, .. }) => matches!(body, InputBody::Reply(_) | InputBody::Inquire { .. }),
-        Message::Answer(_) | Message::Domain(_) => false,
+        Message::Answer(_) | Message::Domain(_) | Message::Foreign(_) | Message::Letter(_) => false,
     }
 }
 

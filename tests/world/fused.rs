@@ -83,6 +83,9 @@ async fn books(journey: &'static str, template: &Template, rounds: Option<usize>
                     all.extend(messages.iter().map(|message| format!("{partition} {:?}", message.envelope)))
                 }
                 Topic::Start | Topic::Progress | Topic::Commands => hops += messages.len(),
+                Topic::DeadLetters | Topic::Foreign(_) => {
+                    assert!(messages.is_empty(), "nothing goes to {topic:?} here")
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::store::{CommitError, ShardId, StoreError};
 use async_trait::async_trait;
-use endstate_events::{Envelope, Side, Topic};
+use endstate_events::{Envelope, ForeignTopic, Side, Topic};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -79,6 +79,15 @@ pub trait Bus: Send + Sync + 'static {
     fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
         let _ = (shard, published_seq);
         None
+    }
+
+    /// Looks whether a topic of another team can be written to: it is there, with `partitions` partitions if that is said.
+    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<(), BusError> {
+        let _ = partitions;
+        let name = topic.name();
+        Err(BusError::Refused(format!(
+            "`{name}` is on no bus here: topics of other teams need kafka.brokers and store.url"
+        )))
     }
 
     /// The shards of a side that this process owns, as that changes. None: all of them, as long as it runs.

@@ -3,7 +3,8 @@
 use crate::bus::{Bus, BusError, Outgoing};
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, CommitError, Store, StoreError};
-use endstate_events::{Envelope, Topic};
+use endstate_events::foreign::LETTER_BYTES;
+use endstate_events::{Envelope, Lane, Letter, Message, SCHEMA_VERSION, Topic};
 
 /// One record that nobody could handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,24 @@ pub(crate) fn rows(letters: Vec<DeadLetter>) -> Rows {
         ]);
     }
     rows
+}
+
+/// A copy for the tools of other teams, in the partition of the same number.
+pub(crate) fn copy(letter: &DeadLetter) -> Outgoing {
+    let DeadLetter { topic, partition, offset, bytes, reason, time_ms } = letter;
+    let kept = bytes.floor_char_boundary(LETTER_BYTES);
+    let copy = Letter {
+        topic: topic.label().to_owned(),
+        partition: *partition,
+        offset: *offset,
+        bytes: bytes[..kept].to_owned(),
+        cut: kept < bytes.len(),
+        reason: reason.clone(),
+    };
+    let id = format!("{}/{partition}/{offset}", topic.label());
+    let (key, message) = (id.clone(), Message::Letter(copy));
+    let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: *time_ms, key, lane: Lane::Live, message };
+    Outgoing { topic: Topic::DeadLetters, partition: *partition, envelope: envelope.into() }
 }
 
 static LIST: Statement = Statement {
@@ -133,7 +152,7 @@ pub async fn list(store: &dyn Store, after_id: i64, page: i64) -> Result<Vec<Sto
 fn stored(row: &[Value]) -> Option<Stored> {
     let [id, topic, partition, offset, bytes, reason, time_ms, replayed_ms, by, why] = row else { return None };
     let letter = DeadLetter {
-        topic: topic_of(topic.text()?)?,
+        topic: Topic::labelled(topic.text()?)?,
         partition: u16::try_from(partition.int()?).ok()?,
         offset: offset.int()?,
         bytes: bytes.text()?.to_owned(),
@@ -142,10 +161,6 @@ fn stored(row: &[Value]) -> Option<Stored> {
     };
     let replayed = by.text().zip(why.text()).map(|(by, why)| Replay { by: by.to_owned(), reason: why.to_owned() });
     Some(Stored { id: id.int()?, letter, replayed_ms: replayed_ms.int(), replayed })
-}
-
-fn topic_of(label: &str) -> Option<Topic> {
-    Topic::ALL.into_iter().find(|topic| topic.label() == label)
 }
 
 /// Sends a dead letter to its partition again and marks it. Sent first: a letter that is marked was sent, and one that two
@@ -165,7 +180,7 @@ pub async fn replay(
     if replayed.int().is_some() {
         return Err(ReplayError::Replayed(id));
     }
-    let topic = topic.text().and_then(topic_of).ok_or(ReplayError::Unknown(id))?;
+    let topic = topic.text().and_then(Topic::labelled).ok_or(ReplayError::Unknown(id))?;
     let partition = partition.int().and_then(|p| u16::try_from(p).ok()).ok_or(ReplayError::Unknown(id))?;
     let mut envelope: Envelope = serde_json::from_str(bytes.text().unwrap_or_default())
         .map_err(|error| ReplayError::Unreadable { id, reason: error.to_string() })?;

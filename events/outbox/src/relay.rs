@@ -47,6 +47,11 @@ impl Way {
         Ok(way)
     }
 
+    /// Whether others can read what is sent: where the store is the bus, everybody who could sees the rows.
+    pub(crate) fn leads_out(&self) -> bool {
+        self.relay.is_some()
+    }
+
     /// Encodes what a batch wants to send, and sorts it as the outbox wants it. None where commit is delivery.
     pub(crate) fn pack(&self, messages: &mut [Outgoing]) -> Result<Vec<Packed>, String> {
         let Some(relay) = &self.relay else { return Ok(Vec::new()) };

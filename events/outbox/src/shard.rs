@@ -7,7 +7,7 @@
 use crate::bus::{Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
 use crate::census::{Census, Seat};
 use crate::clock::Clock;
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{self, DeadLetter};
 use crate::part::{Part, sort, split};
 use crate::relay::{self, Way};
 use crate::statement::Write;
@@ -373,6 +373,9 @@ impl<H: Handler> Shard<H> {
             dead_letters.push(DeadLetter { topic: *topic, partition, offset, bytes, reason, time_ms: now_ms });
         }
         let mut messages = outcome.messages;
+        if owned.way.leads_out() {
+            messages.extend(dead_letters.iter().map(dead_letter::copy));
+        }
         let packed = owned.way.pack(&mut messages).map_err(|reason| {
             self.handler.rolled_back();
             Failure::Data(reason)

@@ -38,7 +38,7 @@ impl Positions {
         match topic {
             Topic::Start => self.start,
             Topic::Progress | Topic::Commands => self.progress,
-            Topic::Events => 0,
+            Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => 0,
         }
     }
 
@@ -47,7 +47,7 @@ impl Positions {
         match topic {
             Topic::Start => self.start = next,
             Topic::Progress | Topic::Commands => self.progress = next,
-            Topic::Events => {}
+            Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => {}
         }
     }
 }

@@ -34,7 +34,14 @@ fn addressee(poisoned: &Poisoned) -> Option<(SagaId, String)> {
     match &poisoned.record {
         Ok(envelope) => match &envelope.message {
             Message::Input(input) => Some((input.saga, envelope.id.clone())),
-            Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => None,
+            // What a stranger writes changes no saga; the saga asks again by itself.
+            Message::Command(_)
+            | Message::Answer(_)
+            | Message::Inquired(_)
+            | Message::Domain(_)
+            | Message::Reply(_)
+            | Message::Foreign(_)
+            | Message::Letter(_) => None,
         },
         Err(bytes) => {
             let torn: Torn = serde_json::from_str(bytes).ok()?;
@@ -77,7 +84,13 @@ impl Working {
     fn tell(&mut self, saga: SagaId, input: &str, envelope: Option<&Arc<Envelope>>, reason: &str) {
         let start = envelope.and_then(|envelope| match &envelope.message {
             Message::Input(input) => crate::consume::start_of(input),
-            Message::Command(_) | Message::Answer(_) | Message::Inquired(_) | Message::Domain(_) => None,
+            Message::Command(_)
+            | Message::Answer(_)
+            | Message::Inquired(_)
+            | Message::Domain(_)
+            | Message::Reply(_)
+            | Message::Foreign(_)
+            | Message::Letter(_) => None,
         });
         let what = if start.is_some() { "start" } else { "input" };
         // The letter has it as it came; a row that refused it must not be asked to take it again.

@@ -82,7 +82,7 @@ pub(super) fn known_event(definition: &Definition, name: &str) -> Result<(), Pro
 }
 
 /// Checks who tells an event, and that its data is what its declaration says. `place` is where the data stands in the
-/// body. An event of a built-in participant never comes this way, one of an HTTP participant from a token in its name.
+/// body. An event of a built-in participant never comes this way, one of an outside participant from a token in its name.
 pub(super) fn check_event(
     caller: &Caller,
     definition: &Definition,
@@ -93,8 +93,8 @@ pub(super) fn check_event(
     if let Some((participant, transport)) = definition.teller(name) {
         let itself = caller.subject == participant || caller.subject == LOCAL;
         match transport {
-            Transport::Http { .. } if itself => {}
-            Transport::Http { .. } => {
+            Transport::Http { .. } | Transport::Kafka { .. } if itself => {}
+            Transport::Http { .. } | Transport::Kafka { .. } => {
                 let detail = format!("`{name}` is taken from a token whose subject is `{participant}`");
                 return Err(Problem::new(Code::EventNotYours, detail));
             }

@@ -5,7 +5,7 @@ use super::{Api, refuse};
 use axum::Json as Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use endstate_events::{Envelope, Input, InputBody, Message, Side};
+use endstate_events::{Envelope, Input, InputBody, Message, Side, Topic};
 use endstate_http::guard::StrictJson;
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Code, Fields, Params, Problem, Timestamp, scope};
@@ -102,10 +102,9 @@ pub async fn dead_letters(
     let found = dead_letter::list(&**api.gateway.store(), after, limit).await.map_err(refuse::store)?;
     let next = found.last().filter(|_| found.len() as i64 == limit).map(|last| last.id.to_string());
     let side = |topic| match topic {
-        endstate_events::Topic::Commands => Side::Participants.label(),
-        endstate_events::Topic::Start | endstate_events::Topic::Progress | endstate_events::Topic::Events => {
-            Side::Orchestrator.label()
-        }
+        Topic::Commands => Side::Participants.label(),
+        Topic::Start | Topic::Progress | Topic::Events | Topic::DeadLetters => Side::Orchestrator.label(),
+        Topic::Foreign(_) => "foreign",
     };
     let item = |stored: dead_letter::Stored| DeadLetterBody {
         id: stored.id,

@@ -88,6 +88,7 @@ pub(super) fn definitions(error: DefinitionsError) -> Problem {
             let errors = faults.iter().map(|fault| FieldError { pointer: "/text".into(), detail: fault.to_string() });
             Problem::fields(Code::DefinitionRefused, errors.collect())
         }
+        DefinitionsError::Unreachable { .. } => Problem::new(Code::DefinitionRefused, error.to_string()),
         DefinitionsError::Changed { .. } => Problem::new(Code::VersionTaken, error.to_string()),
         DefinitionsError::Unknown { .. } | DefinitionsError::NoPrevious(_) => {
             Problem::new(Code::UnknownDefinition, error.to_string())

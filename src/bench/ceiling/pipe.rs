@@ -102,7 +102,7 @@ fn message(topic: Topic, partition: u16, saga: Uuid, hop: u8) -> Outgoing {
             of: None,
             reply_to: ReplyTo { topic: Topic::Progress, partition },
         }),
-        Topic::Start | Topic::Progress | Topic::Events => {
+        Topic::Start | Topic::Progress | Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => {
             let verdict = Verdict::Done { data: serde_json::json!({}) };
             Message::Input(Input { saga, body: InputBody::Reply(Reply { effect_id, verdict }) })
         }
@@ -193,7 +193,7 @@ impl Handler for Pipe {
             let (saga, hop) = place(envelope);
             match topic {
                 Topic::Commands => out.push(message(Topic::Progress, self.index, saga, hop)),
-                Topic::Start | Topic::Progress | Topic::Events => {
+                Topic::Start | Topic::Progress | Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => {
                     self.saga_hop((saga, hop), batch, &mut pages, &mut out);
                 }
             }

@@ -43,9 +43,9 @@ impl Member {
         let context = Context { side, owned: Arc::new(sender) };
         let group = format!("{}.endstate.{}", settings.environment, side.label());
         let consumer = BaseConsumer::from_config_and_context(&settings.member(&group), context)?;
-        consumer.subscribe(&[&topics(side)[0].name(&settings.environment)])?;
+        consumer.subscribe(&[&*topics(side)[0].name(&settings.environment)])?;
         let stop = CancellationToken::new();
-        let names = topics(side).iter().map(|topic| (*topic, topic.name(&settings.environment))).collect();
+        let names = topics(side).iter().map(|topic| (*topic, topic.name(&settings.environment).into_owned())).collect();
         let membership = Membership { consumer, names, places };
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()

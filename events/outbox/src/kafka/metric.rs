@@ -22,11 +22,13 @@ pub enum Metric {
     OwnedShards,
     /// Assignments that were refused because the topic is not what the position says, by topic.
     LostPositions,
+    /// Commands that did not reach a topic of another team, by topic.
+    LostCommands,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LagRecords,
         Self::HandedOverRecords,
         Self::QueuedMessages,
@@ -35,6 +37,7 @@ impl Metric {
         Self::Retries,
         Self::OwnedShards,
         Self::LostPositions,
+        Self::LostCommands,
     ];
 
     /// The name as it is scraped.
@@ -49,6 +52,7 @@ impl Metric {
             Self::Retries => "bus_retries",
             Self::OwnedShards => "bus_owned_shards",
             Self::LostPositions => "bus_lost_positions_total",
+            Self::LostCommands => "bus_lost_commands_total",
         }
     }
 }

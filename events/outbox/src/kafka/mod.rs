@@ -22,11 +22,12 @@ mod wire;
 
 pub use metric::Metric;
 pub use settings::KafkaSettings;
+pub use window::FOREIGN_WINDOW;
 
 use crate::bus::{Bus, BusError, Consumer, Outgoing, Relay};
 use crate::store::ShardId;
 use async_trait::async_trait;
-use endstate_events::{Side, Topic};
+use endstate_events::{ForeignTopic, Side, Topic};
 use member::Member;
 use reader::Reader;
 use sender::{Carrier, Sender};
@@ -79,6 +80,11 @@ impl KafkaBus {
         Ok(Arc::new(Self { settings, sender, reader, members: Mutex::default(), stop }))
     }
 
+    /// Deletes every topic of this environment, for tools that made one for themselves.
+    pub async fn wipe(&self) -> Result<(), String> {
+        topics::wipe(&self.settings).await
+    }
+
     /// Ends it once its shards have stopped: waits for acknowledgements, then leaves the groups.
     pub async fn close(self: Arc<Self>) {
         let closing = tokio::task::spawn_blocking(move || {
@@ -107,6 +113,17 @@ impl Bus for KafkaBus {
 
     fn relay(&self, _: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
         Some(Box::new(Carrier::new(Arc::clone(&self.sender), published_seq)))
+    }
+
+    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<(), BusError> {
+        let found = topics::foreign(&self.settings, topic).await.map_err(BusError::Refused)?;
+        match partitions {
+            Some(wanted) if wanted != found => {
+                let name = topic.name();
+                Err(BusError::Refused(format!("topic `{name}` has {found} partitions instead of {wanted}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {

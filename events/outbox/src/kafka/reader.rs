@@ -7,11 +7,12 @@ use super::assigned::Assigned;
 use super::hand_over::HandOver;
 use super::metric::{self, Metric};
 use super::settings::{ANSWER, KafkaSettings};
+use super::topics::Names;
 use super::window::Place;
 use super::wire;
 use crate::bus::{Consumer, Delivered};
 use crate::store::StoreError;
-use endstate_events::{Environment, Topic};
+use endstate_events::Environment;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -63,7 +64,7 @@ impl Reader {
         let consumer = BaseConsumer::from_config_and_context(&settings.reader(), Context { ends: ends.clone() })?;
         let (wishes, wished) = mpsc::channel();
         let places = Places::default();
-        let names = Topic::ALL.map(|topic| topic.name(&settings.environment));
+        let names = Names::of(&settings.environment);
         let environment = settings.environment.clone();
         let shown = places.clone();
         let reading = Reading { consumer, names, environment, slots: FxHashMap::default(), places: shown, ends };
@@ -143,7 +144,7 @@ struct Slot {
 /// The thread's own state.
 struct Reading {
     consumer: BaseConsumer<Context>,
-    names: [String; 4],
+    names: Names,
     environment: Environment,
     slots: FxHashMap<Place, Slot>,
     places: Places,
@@ -325,7 +326,7 @@ impl Reading {
     }
 
     fn name(&self, place: Place) -> &str {
-        &self.names[place.0 as usize]
+        self.names.get(place.0)
     }
 
     fn list(&self, place: Place, position: Option<i64>) -> TopicPartitionList {
@@ -348,12 +349,11 @@ enum Next {
 
 fn arrived(
     slots: &mut FxHashMap<Place, Slot>,
-    names: &[String; 4],
+    names: &Names,
     environment: &Environment,
     record: &BorrowedMessage<'_>,
 ) -> Next {
-    let topic = Topic::ALL.into_iter().find(|topic| names[*topic as usize] == record.topic());
-    let Some(place) = topic.zip(u16::try_from(record.partition()).ok()) else { return Next::More };
+    let Some(place) = names.find(record.topic()).zip(u16::try_from(record.partition()).ok()) else { return Next::More };
     let Some(slot) = slots.get_mut(&place) else { return Next::More };
     let offset = record.offset();
     if offset < slot.next {
@@ -367,7 +367,7 @@ fn arrived(
         return Next::ReadAgain(place, slot.next);
     }
     slot.next = offset + 1;
-    let (envelope, bytes) = (wire::unpack(record, environment), record.payload_len() + record.key_len());
+    let (envelope, bytes) = (wire::unpack(record, place.0, environment), record.payload_len() + record.key_len());
     let read = Delivered { topic: place.0, offset, envelope, bytes };
     if slot.queue.put(read, bytes) { Next::Pause(place) } else { Next::More }
 }

@@ -1,13 +1,15 @@
 //! The one producer of a process: idempotent, acknowledged by all copies, explicit partitions. Shards hand it what they
 //! have committed; callers wait for their messages' acknowledgements.
 
-use super::metric;
+use super::metric::{self, Metric};
 use super::settings::{ANSWER, KafkaSettings};
+use super::topics::Names;
 use super::window::{Place, Window};
 use super::wire;
 use crate::bus::{BusError, Outgoing, Packed, Relay, RelayError};
 use async_trait::async_trait;
 use endstate_events::Topic;
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -26,9 +28,10 @@ const FULL: Duration = Duration::from_millis(5);
 /// Sends records, and learns what became of them.
 pub(super) struct Sender {
     settings: KafkaSettings,
-    /// Names of the topics, in the order of [`Topic::ALL`].
-    names: [String; 4],
+    names: Names,
     producer: Mutex<Arc<ThreadedProducer<Reports>>>,
+    /// For topics of other teams, once there is something for one.
+    foreign: Mutex<Option<Arc<ThreadedProducer<Reports>>>>,
     stop: CancellationToken,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct Sender {
 pub(super) enum Ticket {
     /// A message of a shard's outbox.
     Committed { window: Arc<Window>, seq: i64, place: Place },
+    /// The same, to a topic of another team.
+    Foreign { window: Arc<Window>, seq: i64, place: Place },
     /// A message that somebody waits for.
     Call(Arc<Call>),
 }
@@ -103,6 +108,12 @@ impl ProducerContext for Reports {
                 None => window.acknowledged(seq, place),
                 Some(reason) => window.failed(reason),
             },
+            Ticket::Foreign { window, seq, place } => {
+                if let Some(reason) = failure {
+                    lost(place.0, &reason);
+                }
+                window.acknowledged(seq, place);
+            }
             Ticket::Call(call) => call.report(failure),
         }
     }
@@ -110,9 +121,9 @@ impl ProducerContext for Reports {
 
 impl Sender {
     pub(super) fn new(settings: &KafkaSettings, stop: CancellationToken) -> Result<Arc<Self>, KafkaError> {
-        let names = Topic::ALL.map(|topic| topic.name(&settings.environment));
-        let producer = Mutex::new(Arc::new(producer(settings)?));
-        Ok(Arc::new(Self { settings: settings.clone(), names, producer, stop }))
+        let names = Names::of(&settings.environment);
+        let producer = Mutex::new(Arc::new(producer(&settings.producer())?));
+        Ok(Arc::new(Self { settings: settings.clone(), names, producer, foreign: Mutex::default(), stop }))
     }
 
     /// Queues messages and waits until all copies have them.
@@ -134,16 +145,20 @@ impl Sender {
     /// Hands a record to the producer; waits while its queue is full.
     async fn send(&self, packed: &Packed, ticket: Ticket) -> Result<(), String> {
         let Packed { outgoing: Outgoing { topic, partition, envelope }, body } = packed;
-        let mut record = BaseRecord::with_opaque_to(&self.names[*topic as usize], Box::new(ticket))
-            .partition(i32::from(*partition))
+        let mut record = BaseRecord::with_opaque_to(self.names.get(*topic), Box::new(ticket))
             .key(envelope.key.as_bytes())
             .payload(body.as_slice())
-            .headers(wire::headers(envelope, &self.settings.environment));
+            .headers(wire::headers(*topic, envelope, &self.settings.environment));
+        let is_foreign = matches!(topic, Topic::Foreign(_));
+        if !is_foreign {
+            record = record.partition(i32::from(*partition));
+        }
         loop {
-            let producer = self.producer().map_err(|error| error.to_string())?;
-            match producer.send(record) {
+            let producer = if is_foreign { self.foreign() } else { self.producer() };
+            match producer.map_err(|error| error.to_string())?.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => record = back,
+                // Where nobody waits for room, none is waited for.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !is_foreign => record = back,
                 Err((error, _)) => return Err(error.to_string()),
             }
             tokio::select! {
@@ -157,9 +172,22 @@ impl Sender {
     fn producer(&self) -> Result<Arc<ThreadedProducer<Reports>>, KafkaError> {
         let mut current = self.lock();
         if current.context().dead.load(Ordering::Acquire) {
-            *current = Arc::new(producer(&self.settings)?);
+            *current = Arc::new(producer(&self.settings.producer())?);
         }
         Ok(Arc::clone(&current))
+    }
+
+    /// The producer for topics of other teams; made when it is needed first, and when the last is dead.
+    fn foreign(&self) -> Result<Arc<ThreadedProducer<Reports>>, KafkaError> {
+        let mut current = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some(known) if !known.context().dead.load(Ordering::Acquire) => Ok(Arc::clone(known)),
+            _ => {
+                let made = Arc::new(producer(&self.settings.foreign_producer())?);
+                *current = Some(Arc::clone(&made));
+                Ok(made)
+            }
+        }
     }
 
     /// Waits until everything that was handed over is acknowledged, but not for ever.
@@ -175,9 +203,9 @@ impl Sender {
     }
 }
 
-fn producer(settings: &KafkaSettings) -> Result<ThreadedProducer<Reports>, KafkaError> {
+fn producer(config: &ClientConfig) -> Result<ThreadedProducer<Reports>, KafkaError> {
     use rdkafka::config::FromClientConfigAndContext as _;
-    ThreadedProducer::from_config_and_context(&settings.producer(), Reports { dead: AtomicBool::new(false) })
+    ThreadedProducer::from_config_and_context(config, Reports { dead: AtomicBool::new(false) })
 }
 
 /// Carries the messages of one assignment.
@@ -192,6 +220,29 @@ impl Carrier {
     }
 }
 
+impl Carrier {
+    /// Hands over a message to another team. Nobody waits for their topic: what does not get there is a command that was
+    /// not answered, which its saga asks about and sends again (Z10).
+    async fn offer(&self, seq: i64, place: Place, packed: &Packed) -> Result<(), RelayError> {
+        if !self.window.enter_or_pass(seq, place)? {
+            lost(place.0, "too much is on its way there");
+            return Ok(());
+        }
+        let window = Arc::clone(&self.window);
+        if let Err(reason) = self.sender.send(packed, Ticket::Foreign { window, seq, place }).await {
+            lost(place.0, &reason);
+            self.window.acknowledged(seq, place);
+        }
+        Ok(())
+    }
+}
+
+/// A message that did not reach a topic of another team.
+fn lost(topic: Topic, reason: &str) {
+    metrics::counter!(Metric::LostCommands.name(), "topic" => topic.label()).increment(1);
+    tracing::warn!(topic = topic.label(), reason, "E4065: a command did not reach a topic of another team");
+}
+
 #[async_trait]
 impl Relay for Carrier {
     fn pack(&self, outgoing: Outgoing) -> Result<Packed, String> {
@@ -201,6 +252,10 @@ impl Relay for Carrier {
     async fn publish(&mut self, first_seq: i64, messages: Vec<Packed>) -> Result<(), RelayError> {
         for (seq, packed) in (first_seq..).zip(&messages) {
             let place = (packed.outgoing.topic, packed.outgoing.partition);
+            if let Topic::Foreign(_) = place.0 {
+                self.offer(seq, place, packed).await?;
+                continue;
+            }
             tokio::select! {
                 entered = self.window.enter(seq, place) => entered?,
                 () = self.sender.stop.cancelled() => return Err(RelayError("the bus is closing".to_owned())),

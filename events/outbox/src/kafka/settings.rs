@@ -29,6 +29,8 @@ pub struct KafkaSettings {
     /// Copies that must have a message before it is acknowledged, for topics that are made, and the least that is accepted
     /// of topics that are there; 0 leaves it to the brokers.
     pub min_insync: u16,
+    /// Partitions of a topic of another team that is needed and not there; 0: it is not made.
+    pub foreign_partitions: u16,
     /// How long a topic keeps its records: longer than the longest saga.
     pub retention: Duration,
     /// After this silence an instance is given up, and others take its shards over.
@@ -44,7 +46,9 @@ impl KafkaSettings {
         for (name, value) in &self.client {
             config.set(name, value);
         }
+        // Ours are made with their settings; a topic of another team is made by them.
         // A broker that is away is told of by whoever misses it, not by every connection.
+        config.set("allow.auto.create.topics", "false");
         config.set("log.connection.close", "false").set_log_level(RDKafkaLogLevel::Warning);
         config
     }
@@ -66,6 +70,17 @@ impl KafkaSettings {
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072")
             .set("statistics.interval.ms", STATISTICS.as_millis().to_string());
+        config
+    }
+
+    /// For topics of other teams: a queue of its own, so that one of them that takes nothing takes no room from ours; the
+    /// partition follows from the key as Java's clients compute it, however many partitions there are.
+    pub(super) fn foreign_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("partitioner", "murmur2_random")
+            .set("queue.buffering.max.messages", "20000")
+            .set("queue.buffering.max.kbytes", "32768");
         config
     }
 

@@ -3,7 +3,7 @@
 
 use super::settings::{ANSWER, KafkaSettings};
 use super::{OpenError, wire};
-use endstate_events::Topic;
+use endstate_events::{Environment, ForeignTopic, Topic};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::FromClientConfig as _;
@@ -16,6 +16,78 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// How often it is looked for.
 const LOOKS: usize = 50;
 
+/// Names of topics on the broker.
+#[derive(Clone)]
+pub(super) struct Names([String; Topic::ALL.len()]);
+
+impl Names {
+    pub(super) fn of(environment: &Environment) -> Self {
+        Self(Topic::ALL.map(|topic| topic.name(environment).into_owned()))
+    }
+
+    pub(super) fn get(&self, topic: Topic) -> &str {
+        if let Topic::Foreign(foreign) = topic {
+            return foreign.name();
+        }
+        let ours = Topic::ALL.iter().zip(&self.0).find(|(ours, _)| **ours == topic);
+        ours.map_or("", |(_, name)| name)
+    }
+
+    /// The topic of a name.
+    pub(super) fn find(&self, name: &str) -> Option<Topic> {
+        let ours = Topic::ALL.into_iter().zip(&self.0).find(|(_, ours)| *ours == name).map(|(topic, _)| topic);
+        ours.or_else(|| ForeignTopic::named(name).ok().map(Topic::Foreign))
+    }
+}
+
+/// Partitions of a topic of another team. One that is not there is made if the settings say so, else it is an error.
+pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Result<u16, String> {
+    let admin: AdminClient<DefaultClientContext> =
+        AdminClient::from_config(&settings.admin()).map_err(|error| error.to_string())?;
+    let name = topic.name();
+    let mut count = counted(&admin, name)?;
+    if count == 0 && settings.foreign_partitions > 0 {
+        let replication = if settings.replication == 0 { -1 } else { i32::from(settings.replication) };
+        let wanted = i32::from(settings.foreign_partitions);
+        let wanted = NewTopic::new(name, wanted, TopicReplication::Fixed(replication));
+        let made = admin.create_topics([&wanted], &AdminOptions::new()).await.map_err(|error| error.to_string())?;
+        match made.into_iter().next() {
+            Some(Err((_, error))) if error != RDKafkaErrorCode::TopicAlreadyExists => {
+                return Err(format!("topic `{name}` cannot be made: {error}"));
+            }
+            _ => tracing::info!(topic = name, "made"),
+        }
+        for _ in 0..LOOKS {
+            count = counted(&admin, name)?;
+            if count > 0 {
+                break;
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+    if count == 0 {
+        return Err(format!("there is no topic `{name}`, or this program may not see it"));
+    }
+    Ok(count)
+}
+
+/// Partitions of a topic; 0 when it is not there.
+fn counted<C: ClientContext>(admin: &AdminClient<C>, name: &str) -> Result<u16, String> {
+    let metadata = admin.inner().fetch_metadata(Some(name), ANSWER).map_err(|error| error.to_string())?;
+    let found = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
+    let count = found.map_or(0, |topic| topic.partitions().len());
+    u16::try_from(count).map_err(|_| format!("topic `{name}` has {count} partitions"))
+}
+
+/// Deletes all topics of an environment.
+pub(super) async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
+    let admin: AdminClient<DefaultClientContext> =
+        AdminClient::from_config(&settings.admin()).map_err(|error| error.to_string())?;
+    let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    admin.delete_topics(&names, &AdminOptions::new()).await.map(drop).map_err(|error| error.to_string())
+}
+
 /// Makes the topics that are missing, and checks all.
 pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
     let unreachable = |error: &dyn std::fmt::Display| OpenError::Unreachable {
@@ -25,7 +97,7 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
     let admin: AdminClient<DefaultClientContext> =
         AdminClient::from_config(&settings.admin()).map_err(|error| unreachable(&error))?;
     let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
-    let names = Topic::ALL.map(|topic| topic.name(&settings.environment));
+    let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
     let retention_ms = settings.retention.as_millis().to_string();
     let (min_insync, batch) = (settings.min_insync.to_string(), wire::BATCH.to_string());
     let wanted = names.iter().map(|name| {

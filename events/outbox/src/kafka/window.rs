@@ -11,6 +11,9 @@ use tokio::sync::Notify;
 /// Messages to one partition that may be unacknowledged; above, their shard waits (Z10, Z20).
 const WINDOW: usize = 4_096;
 
+/// The same for a topic of another team. Above, commands to it are as good as lost, which their sagas are made for.
+pub const FOREIGN_WINDOW: usize = 1_024;
+
 /// One partition of one topic.
 pub(super) type Place = (Topic, u16);
 
@@ -27,6 +30,15 @@ struct State {
     above: VecDeque<bool>,
     open: FxHashMap<Place, usize>,
     failed: Option<String>,
+}
+
+impl State {
+    fn advance(&mut self) {
+        while self.above.front() == Some(&true) {
+            self.above.pop_front();
+            self.mark += 1;
+        }
+    }
 }
 
 impl Window {
@@ -47,14 +59,7 @@ impl Window {
     }
 
     fn try_enter(&self, seq: i64, place: Place) -> Result<bool, RelayError> {
-        let mut state = self.lock();
-        if let Some(reason) = &state.failed {
-            return Err(RelayError(reason.clone()));
-        }
-        let next = state.mark + state.above.len() as i64;
-        if seq != next {
-            return Err(RelayError(format!("message {seq} does not follow {next}")));
-        }
+        let mut state = self.follow(seq)?;
         let open = state.open.entry(place).or_default();
         if *open >= WINDOW {
             return Ok(false);
@@ -64,6 +69,29 @@ impl Window {
         Ok(true)
     }
 
+    /// Takes room for a message that nobody waits for: without room it is passed over, and false.
+    pub(super) fn enter_or_pass(&self, seq: i64, place: Place) -> Result<bool, RelayError> {
+        let mut state = self.follow(seq)?;
+        let open = state.open.entry(place).or_default();
+        let fits = *open < FOREIGN_WINDOW;
+        *open += usize::from(fits);
+        state.above.push_back(!fits);
+        state.advance();
+        Ok(fits)
+    }
+
+    fn follow(&self, seq: i64) -> Result<MutexGuard<'_, State>, RelayError> {
+        let state = self.lock();
+        if let Some(reason) = &state.failed {
+            return Err(RelayError(reason.clone()));
+        }
+        let next = state.mark + state.above.len() as i64;
+        if seq != next {
+            return Err(RelayError(format!("message {seq} does not follow {next}")));
+        }
+        Ok(state)
+    }
+
     /// The broker has it.
     pub(super) fn acknowledged(&self, seq: i64, place: Place) {
         let mut state = self.lock();
@@ -71,10 +99,7 @@ impl Window {
         if let Some(done) = at.and_then(|at| state.above.get_mut(at)) {
             *done = true;
         }
-        while state.above.front() == Some(&true) {
-            state.above.pop_front();
-            state.mark += 1;
-        }
+        state.advance();
         if let Some(open) = state.open.get_mut(&place) {
             *open -= 1;
         }
@@ -134,6 +159,20 @@ mod tests {
         window.enter(full, OTHER).await.unwrap();
         window.acknowledged(3, PLACE);
         window.enter(full + 1, PLACE).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn z10_what_does_not_fit_to_a_foreign_destination_is_passed_over() {
+        let place = (Topic::Foreign(endstate_events::ForeignTopic::named("shop.wrap").unwrap()), 0);
+        let window = Window::from(0);
+        let full = FOREIGN_WINDOW as i64;
+        assert!((0..full).all(|seq| window.enter_or_pass(seq, place).unwrap()));
+        assert!(!window.enter_or_pass(full, place).unwrap(), "no room, and no waiting");
+        window.enter(full + 1, OTHER).await.unwrap();
+        window.acknowledged(full + 1, OTHER);
+        assert_eq!(window.mark().unwrap(), 0, "what is under way may still be lost with this process");
+        (0..full).for_each(|seq| window.acknowledged(seq, place));
+        assert_eq!(window.mark().unwrap(), full + 2);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::bus::{Outgoing, Packed, Undecodable};
 use endstate_events::cloud_event::{self, Record};
-use endstate_events::{Envelope, Environment};
+use endstate_events::{Envelope, Environment, Message as Body, Topic};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use std::sync::Arc;
 
@@ -31,7 +31,10 @@ pub(super) const LARGEST: usize = 1_000_000;
 pub(super) const BATCH: i64 = 1_048_588;
 
 /// Room that the headers' names and lengths take in a record, at most.
-const HEAD: usize = 512;
+const HEAD: usize = 4_096;
+
+/// Characters of a reason that travel in a header; the body has all of it.
+const REASON: usize = 500;
 
 /// Encodes a message; refuses one that no broker would take.
 pub(super) fn pack(outgoing: Outgoing) -> Result<Packed, String> {
@@ -46,17 +49,42 @@ pub(super) fn pack(outgoing: Outgoing) -> Result<Packed, String> {
 }
 
 /// The headers of a record.
-pub(super) fn headers(envelope: &Envelope, environment: &Environment) -> OwnedHeaders {
+pub(super) fn headers(topic: Topic, envelope: &Envelope, environment: &Environment) -> OwnedHeaders {
     let headers = OwnedHeaders::new_with_capacity(HEADERS.len() + 1);
     let content_type = Header { key: CONTENT_TYPE, value: Some(cloud_event::BINARY) };
     let attributes = cloud_event::attributes(envelope, environment);
-    HEADERS.iter().zip(&attributes).fold(headers.insert(content_type), |headers, (name, (_, value))| {
+    let headers = HEADERS.iter().zip(&attributes).fold(headers.insert(content_type), |headers, (name, (_, value))| {
         headers.insert(Header { key: name, value: Some(value.as_ref()) })
-    })
+    });
+    extensions(topic, envelope, environment)
+        .into_iter()
+        .fold(headers, |headers, (name, value)| headers.insert(Header { key: name, value: Some(value.as_bytes()) }))
+}
+
+/// What other teams need beside it, so that they need not read the body, nor hash.
+fn extensions(topic: Topic, envelope: &Envelope, environment: &Environment) -> Vec<(&'static str, String)> {
+    match (topic, &envelope.message) {
+        (Topic::Foreign(_), Body::Command(command)) => vec![
+            ("ce_replytopic", command.reply_to.topic.name(environment).into_owned()),
+            ("ce_replypartition", command.reply_to.partition.to_string()),
+            ("ce_replykey", command.saga().to_string()),
+        ],
+        (_, Body::Letter(letter)) => vec![
+            ("ce_deadtopic", letter.topic.clone()),
+            ("ce_deadpartition", letter.partition.to_string()),
+            ("ce_deadoffset", letter.offset.to_string()),
+            ("ce_reason", letter.reason.chars().take(REASON).collect()),
+        ],
+        _ => Vec::new(),
+    }
 }
 
 /// The message in a record, or what can be kept of one that is none.
-pub(super) fn unpack(record: &BorrowedMessage<'_>, environment: &Environment) -> Result<Arc<Envelope>, Undecodable> {
+pub(super) fn unpack(
+    record: &BorrowedMessage<'_>,
+    topic: Topic,
+    environment: &Environment,
+) -> Result<Arc<Envelope>, Undecodable> {
     let key = record.key().and_then(|key| std::str::from_utf8(key).ok());
     let recorded_ms = record.timestamp().to_millis().unwrap_or(0);
     let mut read = Record::new(key, record.payload().unwrap_or_default(), recorded_ms);
@@ -70,7 +98,11 @@ pub(super) fn unpack(record: &BorrowedMessage<'_>, environment: &Environment) ->
         }
     }
     let unreadable = |error: cloud_event::Unreadable| Undecodable { bytes: error.bytes, reason: error.reason };
-    read.read(environment).map(Arc::new).map_err(unreadable)
+    let read = match topic {
+        Topic::Foreign(_) => read.read_foreign(environment),
+        Topic::Start | Topic::Progress | Topic::Commands | Topic::Events | Topic::DeadLetters => read.read(environment),
+    };
+    read.map(Arc::new).map_err(unreadable)
 }
 
 #[cfg(test)]
@@ -92,7 +124,7 @@ mod tests {
         let attributes = cloud_event::attributes(&packed.outgoing.envelope, &environment);
         let names: Vec<_> = attributes.iter().map(|(name, _)| format!("{PREFIX}{name}")).collect();
         assert_eq!(names, HEADERS);
-        let headers = headers(&packed.outgoing.envelope, &environment);
+        let headers = headers(packed.outgoing.topic, &packed.outgoing.envelope, &environment);
         let lane = headers.iter().find(|header| header.key == "ce_lane").unwrap();
         assert_eq!(lane.value, Some("test".as_bytes()));
     }

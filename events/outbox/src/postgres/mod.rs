@@ -203,7 +203,7 @@ impl Store for PostgresStore {
             let [Value::Int(seq), Value::Text(topic), Value::Int(partition), Value::Text(body)] = row.as_slice() else {
                 return Err(bad(format!("an odd row: {row:?}")));
             };
-            let topic = Topic::ALL.into_iter().find(|known| known.label() == &**topic);
+            let topic = Topic::labelled(topic);
             let topic = topic.ok_or_else(|| bad(format!("message {seq} goes to an unknown topic")))?;
             let partition = u16::try_from(*partition).map_err(|error| bad(error.to_string()))?;
             let envelopes: Vec<Arc<Envelope>> = serde_json::from_str(body).map_err(|error| bad(error.to_string()))?;

@@ -2,6 +2,7 @@
 //!
 //! Needs services: `scripts/services run -- cargo test --workspace --test kafka`. Not part of a plain `cargo test`.
 
+mod foreign;
 mod hazards;
 mod members;
 mod rig;

@@ -35,6 +35,7 @@ impl Rig {
             partitions: PARTITIONS,
             replication: 1,
             min_insync: 1,
+            foreign_partitions: 0,
             retention: Duration::from_secs(7 * 24 * 3600),
             session: Duration::from_secs(6),
             client: BTreeMap::new(),
@@ -47,7 +48,7 @@ impl Rig {
     }
 
     pub(crate) fn name(&self, topic: Topic) -> String {
-        topic.name(&self.settings.environment)
+        topic.name(&self.settings.environment).into_owned()
     }
 
     pub(crate) fn config(&self) -> ClientConfig {

@@ -5,7 +5,7 @@ use super::keys::{ACTION, EVENT, PARTICIPANT};
 use super::node::Node;
 use super::reader::{Complaints, Fields, Placed};
 use super::schema::Shape;
-use endstate_events::{Action, Catalogue, EventKind, Json, Participant, Transport};
+use endstate_events::{Action, Catalogue, Environment, EventKind, Json, Participant, Transport};
 use std::sync::Arc;
 
 /// The participants that are part of the program.
@@ -83,8 +83,14 @@ fn read_transport(node: &Node, complaints: &Complaints) -> Option<Transport> {
             Some(format!("`url` begins with http:// or https://, not `{url}`"))
         }
         Ok(Transport::Http { timeout_ms: 0, .. }) => Some("`timeout_ms` is at least 1".to_owned()),
+        Ok(Transport::Kafka { partitions: Some(0), .. }) => Some("`partitions` is at least 1".to_owned()),
+        Ok(kafka @ Transport::Kafka { .. }) => {
+            kafka.topic(&Environment::default()).and_then(Result::err).map(|error| error.to_string())
+        }
         Ok(Transport::Http { .. } | Transport::Builtin) => None,
-        Err(error) => Some(format!("`transport` is `builtin` or `{{ http: {{ url, timeout_ms }} }}`: {error}")),
+        Err(error) => Some(format!(
+            "`transport` is `builtin`, `{{ http: {{ url, timeout_ms }} }}` or `{{ kafka: {{ topic, partitions }} }}`: {error}"
+        )),
     };
     if let Some(reason) = reason {
         complaints.add(Code::BadCatalogue, &node.at, reason);
@@ -183,5 +189,12 @@ mod tests {
         assert!(codes.contains(&(Code::UnknownKey, 7)), "{all:?}");
         assert!(codes.contains(&(Code::BadSchema, 7)), "{all:?}");
         assert_eq!(all.iter().filter(|d| d.code == Code::BadCatalogue).count(), 3, "{all:?}");
+        for transport in ["{ kafka: { topic: 'prod.endstate.progress' } }", "{ kafka: { topic: x, partitions: 0 } }"] {
+            let all = load_catalogue([("c.yaml", &*format!("shop:\n  transport: {transport}\n  actions: {{}}\n"))]);
+            assert_eq!(all.unwrap_err()[0].code, Code::BadCatalogue, "{transport}");
+        }
+        let fine =
+            "shop:\n  transport: { kafka: { topic: '{environment}.shop.commands', partitions: 6 } }\n  actions: {}\n";
+        assert!(load_catalogue([("c.yaml", fine)]).is_ok());
     }
 }

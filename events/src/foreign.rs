@@ -1,0 +1,40 @@
+//! What other teams say in topics of their own, and what they are told in ours.
+
+use serde::{Deserialize, Serialize};
+
+/// An event of another team (CloudEvents 1.0), as it stands in its record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignEvent {
+    /// Its `source`; with `id` it is the event's identity.
+    pub source: String,
+    /// Its `id`.
+    pub id: String,
+    /// Its `type`: the name that definitions know it by.
+    pub kind: String,
+    /// Its `subject`: `DEFINITION/NUMBER` when it is for one saga.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Its data, as the JSON text that came: whoever takes it reads it strictly.
+    pub data: String,
+}
+
+/// A copy of a dead letter. The letter itself is a row of the store, from where it is replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Label of the topic where the record was read.
+    pub topic: String,
+    /// Its partition.
+    pub partition: u16,
+    /// Its offset.
+    pub offset: i64,
+    /// Its bytes as text, at most [`LETTER_BYTES`] of them.
+    pub bytes: String,
+    /// Whether there are more of them in the store.
+    #[serde(default)]
+    pub cut: bool,
+    /// Why nobody could handle it.
+    pub reason: String,
+}
+
+/// Bytes of a record that its letter carries: escaped, they still fit into a record.
+pub const LETTER_BYTES: usize = 128 * 1024;
