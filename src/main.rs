@@ -1,6 +1,7 @@
 //! The program `endstate`: the only place that joins the orchestrator with the participants.
 
 mod bench;
+mod chaos;
 mod cli;
 mod config;
 mod demo;

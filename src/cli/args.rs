@@ -71,6 +71,8 @@ pub(crate) enum Command {
         after_help = "Examples:\n  endstate demo\n  endstate demo --kills 10 --seed 7\n  endstate demo --sale my-sale.ndjson --keep /tmp/sale -o json\n  endstate demo --generate 12 > my-sale.ndjson"
     )]
     Demo(DemoArgs),
+    /// Hurt a system of many processes on real servers under load, and look whether its books balance afterwards
+    Chaos(crate::chaos::ChaosArgs),
     /// Run the simulated payment provider as a process of its own
     #[command(
         after_help = "Example:\n  ENDSTATE_PAYMENT_SECRET=s3cret endstate provider --listen 127.0.0.1:7700 --file provider.ndjson"

@@ -34,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) if args.roles.is_empty() => crate::dev::run(args.place, &args::Role::ALL, true).await,
         Command::Serve(args) => crate::dev::run(args.place, &args.roles, true).await,
         Command::Demo(args) => crate::demo::run(args, output).await,
+        Command::Chaos(args) => crate::chaos::run(args, output).await,
         Command::Provider(args) => crate::provider::run(args).await,
         Command::Saga(command) => saga::run(command, output, client).await,
         Command::Order(command) => saga::run_order(command, output, &client()?).await,

@@ -14,17 +14,17 @@ use std::path::Path;
 
 /// One asset in one record; what the record cannot know is none.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) struct Amounts {
+pub(crate) struct Amounts {
     /// Brought in: units opened, points given, money taken.
-    pub(super) opened: Option<i64>,
+    pub(crate) opened: Option<i64>,
     /// Set aside for orders that have no end yet.
-    pub(super) held: Option<i64>,
+    pub(crate) held: Option<i64>,
     /// Units sold, coupons and points used.
-    pub(super) used: Option<i64>,
+    pub(crate) used: Option<i64>,
     /// Money given back.
-    pub(super) returned: Option<i64>,
+    pub(crate) returned: Option<i64>,
     /// What remains; for money, what the shop keeps.
-    pub(super) left: Option<i64>,
+    pub(crate) left: Option<i64>,
 }
 
 impl Amounts {
@@ -52,7 +52,7 @@ type Record = BTreeMap<String, Amounts>;
 
 /// All records.
 #[derive(Debug, Serialize)]
-pub(super) struct Books {
+pub(crate) struct Books {
     ledger: Record,
     journal: Record,
     provider: Record,
@@ -60,7 +60,7 @@ pub(super) struct Books {
 }
 
 /// Reads the three records and compares them.
-pub(super) async fn compare(run: &Run, told: &[Told], provider_file: &Path) -> anyhow::Result<Books> {
+pub(crate) async fn compare(run: &Run, told: &[Told], provider_file: &Path) -> anyhow::Result<Books> {
     let answer = run.office.must(Method::GET, "/v1/books", None, None).await?;
     let ledger = ledger(&answer);
     let journal = journal(&run.sale, told);
@@ -171,11 +171,11 @@ fn provider(file: &str) -> anyhow::Result<Record> {
 }
 
 impl Books {
-    pub(super) fn balanced(&self) -> bool {
+    pub(crate) fn balanced(&self) -> bool {
         self.differences.is_empty()
     }
 
-    pub(super) fn differences(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn differences(&self) -> impl Iterator<Item = String> {
         const SHOWN: usize = 10;
         let more = self.differences.len().saturating_sub(SHOWN);
         let rest = (more > 0).then(|| format!("and {more} more differences"));
@@ -183,7 +183,7 @@ impl Books {
     }
 
     /// The table: kinds of assets, each in every record that knows it.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut rows = Vec::new();
         for kind in ["stock", "coupon", "points", "money"] {
             for (name, record) in [("ledger", &self.ledger), ("journal", &self.journal), ("provider", &self.provider)] {

@@ -9,24 +9,24 @@ use tokio::sync::watch;
 
 /// Changes of every order of the sale.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(crate) struct Feed {
     /// How many changes each order has had.
     orders: FxHashMap<String, watch::Sender<u64>>,
 }
 
 impl Feed {
-    pub(super) fn new(sale: &Sale) -> Self {
+    pub(crate) fn new(sale: &Sale) -> Self {
         let orders = sale.journeys.iter().map(|journey| (journey.order.clone(), watch::Sender::new(0)));
         Self { orders: orders.collect() }
     }
 
     /// Wakes at every later change of an order of the sale.
-    pub(super) fn follow(&self, order: &str) -> watch::Receiver<u64> {
+    pub(crate) fn follow(&self, order: &str) -> watch::Receiver<u64> {
         self.orders[order].subscribe()
     }
 
     /// Follows until dropped. Its place survives the worker's kills: the stream is read again from there.
-    pub(super) async fn run(&self, shop: &Shop) -> anyhow::Result<()> {
+    pub(crate) async fn run(&self, shop: &Shop) -> anyhow::Result<()> {
         let mut after = String::new();
         loop {
             let path = if after.is_empty() { "/v1/events".to_owned() } else { format!("/v1/events?after={after}") };

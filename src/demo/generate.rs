@@ -46,6 +46,13 @@ const SCARCE: [(i64, i64); 6] = [(12, 15), (10, 40), (8, 10), (10, 0), (15, 0), 
 
 /// The lines of a sale, one JSON object each.
 pub(crate) fn generate(seed: u64) -> String {
+    let lines = lines(seed);
+    let text = lines.iter().map(|line| serde_json::to_string(line).expect("plain data serializes"));
+    text.fold(String::new(), |all, line| all + &line + "\n")
+}
+
+/// The same, before they are text.
+pub(crate) fn lines(seed: u64) -> Vec<Line> {
     let mut maker = Maker::new(seed);
     let journeys = maker.journeys();
     let header = Header { version: 1, name: "双十一 Singles' Day".to_owned(), currency: "CNY".to_owned() };
@@ -61,8 +68,7 @@ pub(crate) fn generate(seed: u64) -> String {
     }
     lines.extend(maker.customers.into_iter().map(Line::Customer));
     lines.extend(journeys.into_iter().map(Line::Journey));
-    let text = lines.iter().map(|line| serde_json::to_string(line).expect("plain data serializes"));
-    text.fold(String::new(), |all, line| all + &line + "\n")
+    lines
 }
 
 struct Maker {

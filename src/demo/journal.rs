@@ -6,25 +6,25 @@ use serde_json::Value;
 
 /// What the driver was told about one order.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Told {
-    pub(super) order: String,
-    pub(super) story: Story,
+pub(crate) struct Told {
+    pub(crate) order: String,
+    pub(crate) story: Story,
     /// Answers that accepted the order: the first, and one for each repeat.
-    pub(super) accepted: u32,
+    pub(crate) accepted: u32,
     /// Requests to cancel that were accepted.
-    pub(super) cancels: u32,
+    pub(crate) cancels: u32,
     /// Payments made at the provider: (its number, minor units).
-    pub(super) paid: Vec<(String, i64)>,
+    pub(crate) paid: Vec<(String, i64)>,
     /// The order's last view.
-    pub(super) last: Value,
+    pub(crate) last: Value,
     /// The last view of the refund the buyer asked for, if any.
-    pub(super) refund: Option<Value>,
+    pub(crate) refund: Option<Value>,
     /// Answers that no buyer should get.
-    pub(super) surprises: Vec<String>,
+    pub(crate) surprises: Vec<String>,
 }
 
 impl Told {
-    pub(super) fn new(journey: &Journey) -> Self {
+    pub(crate) fn new(journey: &Journey) -> Self {
         Self {
             order: journey.order.clone(),
             story: journey.story,
@@ -38,44 +38,44 @@ impl Told {
     }
 
     /// The order's last status.
-    pub(super) fn status(&self) -> &str {
+    pub(crate) fn status(&self) -> &str {
         self.last["status"].as_str().unwrap_or("unknown")
     }
 
     /// Its outcome; empty while it has none.
-    pub(super) fn outcome(&self) -> &str {
+    pub(crate) fn outcome(&self) -> &str {
         self.last["outcome"].as_str().unwrap_or_default()
     }
 
     /// Whether the order, and the refund asked for it, have ended.
-    pub(super) fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         ended(&self.last) && self.refund.as_ref().is_none_or(ended)
     }
 }
 
 /// Whether a view is of a saga that has ended.
-pub(super) fn ended(view: &Value) -> bool {
+pub(crate) fn ended(view: &Value) -> bool {
     view["phase"] == "ended"
 }
 
 /// What one order used in the end, by its last views: the journal's side of the books.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Used {
+pub(crate) struct Used {
     /// Money the shop keeps.
-    pub(super) kept_minor: i64,
+    pub(crate) kept_minor: i64,
     /// Units sold, by SKU.
-    pub(super) units: Vec<(String, i64)>,
+    pub(crate) units: Vec<(String, i64)>,
     /// The coupon, when it is used up.
-    pub(super) coupon: Option<String>,
+    pub(crate) coupon: Option<String>,
     /// Points spent.
-    pub(super) points_spent: i64,
+    pub(crate) points_spent: i64,
     /// Points earned.
-    pub(super) points_earned: i64,
+    pub(crate) points_earned: i64,
 }
 
 impl Used {
     /// An order that completed used everything; what a refund gave back is taken off again.
-    pub(super) fn of(sale: &Sale, journey: &Journey, told: &Told) -> Self {
+    pub(crate) fn of(sale: &Sale, journey: &Journey, told: &Told) -> Self {
         if told.outcome() != "completed" {
             return Self::default();
         }

@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
 /// How long a buyer waits for a change: many times the longest payment limit and a restart, on a slow machine, too.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How often a buyer looks again when nobody tells of a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ struct Payment {
 }
 
 /// One buyer on the way.
-pub(super) struct Buyer<'a> {
+pub(crate) struct Buyer<'a> {
     run: &'a Run,
     journey: &'a Journey,
     random: Random,
@@ -35,7 +35,7 @@ pub(super) struct Buyer<'a> {
 }
 
 impl<'a> Buyer<'a> {
-    pub(super) fn new(run: &'a Run, journey: &'a Journey) -> Self {
+    pub(crate) fn new(run: &'a Run, journey: &'a Journey) -> Self {
         // Each buyer has a stream of their own, so that their luck does not hang on how others were scheduled.
         let mut hasher = FxHasher::default();
         (run.seed, &journey.order).hash(&mut hasher);
@@ -43,7 +43,7 @@ impl<'a> Buyer<'a> {
     }
 
     /// The whole journey; ends when the order, and the refund it asked for, are final.
-    pub(super) async fn go(mut self) -> anyhow::Result<Told> {
+    pub(crate) async fn go(mut self) -> anyhow::Result<Told> {
         tokio::time::sleep_until(self.run.opened + Duration::from_millis(self.journey.at_ms)).await;
         let lived = match self.place().await {
             Ok(()) => self.live().await,
@@ -173,6 +173,8 @@ impl<'a> Buyer<'a> {
         if self.random.chance(50) {
             self.pay(due, 1).await?;
         }
+        // Accepted is not begun: a cancel that comes before the start is read finds no order.
+        self.until("being known", |_| true).await?;
         self.cancel("risk").await?;
         Ok(())
     }

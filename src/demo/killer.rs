@@ -16,24 +16,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One kill.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Kill {
+pub(crate) struct Kill {
     /// When, after the sale opened.
-    pub(super) at_ms: u128,
+    pub(crate) at_ms: u128,
     /// Open sagas by definition and status at that moment.
-    pub(super) open: BTreeMap<String, u64>,
+    pub(crate) open: BTreeMap<String, u64>,
     /// How long nobody answered.
-    pub(super) down_ms: u128,
+    pub(crate) down_ms: u128,
 }
 
 impl Kill {
     /// In how many stages sagas were open.
-    pub(super) fn stages(&self) -> usize {
+    pub(crate) fn stages(&self) -> usize {
         self.open.len()
     }
 }
 
 /// Kills the worker `kills` times, spread over the sale.
-pub(super) async fn run(run: &Run, worker: &mut Process, kills: u32, mut random: Random) -> anyhow::Result<Vec<Kill>> {
+pub(crate) async fn run(run: &Run, worker: &mut Process, kills: u32, mut random: Random) -> anyhow::Result<Vec<Kill>> {
     let last_ms = run.sale.journeys.last().map_or(0, |journey| journey.at_ms).max(1_000);
     let mut done = Vec::new();
     for kill in 0..u64::from(kills) {
@@ -67,7 +67,7 @@ async fn in_the_middle(run: &Run) -> anyhow::Result<BTreeMap<String, u64>> {
 }
 
 /// Open sagas by definition and status.
-pub(super) async fn open_sagas(run: &Run) -> anyhow::Result<BTreeMap<String, u64>> {
+pub(crate) async fn open_sagas(run: &Run) -> anyhow::Result<BTreeMap<String, u64>> {
     let mut open = BTreeMap::new();
     for phase in ["running", "waiting", "compensating", "reversing", "parked"] {
         let path = format!("/v1/sagas?phase={phase}&limit=200");

@@ -8,20 +8,20 @@
 //! - [`journal`]: what the answers said; [`books`] compares it with the ledger and the provider's file
 //! - [`report`]: the table at the end
 
-mod books;
+pub(crate) mod books;
 mod feed;
 pub(crate) mod generate;
-mod journal;
+pub(crate) mod journal;
 mod journey;
 mod killer;
 mod names;
-mod opening;
-mod process;
-mod progress;
-mod random;
+pub(crate) mod opening;
+pub(crate) mod process;
+pub(crate) mod progress;
+pub(crate) mod random;
 mod report;
 pub(crate) mod sale;
-mod shop;
+pub(crate) mod shop;
 
 use crate::cli::args::DemoArgs;
 use crate::cli::failure::Failure;
@@ -59,17 +59,51 @@ const SETTLE: Duration = Duration::from_secs(60);
 
 /// What all parts of a run share.
 #[derive(Debug)]
-struct Run {
-    sale: Sale,
+pub(crate) struct Run {
+    pub(crate) sale: Sale,
     seed: u64,
     /// What buyers call with.
-    shop: Shop,
+    pub(crate) shop: Shop,
     /// What the watchers call with, so that no crowd of buyers keeps them waiting.
-    office: Shop,
+    pub(crate) office: Shop,
     feed: Feed,
-    progress: Progress,
+    pub(crate) progress: Progress,
     /// When the sale opened.
     opened: Instant,
+}
+
+impl Run {
+    /// A sale that opens now, on any of these servers.
+    pub(crate) fn open(sale: Sale, seed: u64, servers: &[String], progress: Progress) -> anyhow::Result<Self> {
+        let (shop, office) = (Shop::new(servers.to_vec())?, Shop::new(servers.to_vec())?);
+        let feed = Feed::new(&sale);
+        Ok(Self { sale, seed, shop, office, feed, progress, opened: Instant::now() })
+    }
+
+    /// Lets all buyers go; what each was told, in the order of the sale.
+    pub(crate) async fn buy(self: &Arc<Self>) -> anyhow::Result<Vec<Told>> {
+        let mut buyers = JoinSet::new();
+        for place in 0..self.sale.journeys.len() {
+            let run = self.clone();
+            buyers.spawn(async move {
+                let told = Buyer::new(&run, &run.sale.journeys[place]).go().await?;
+                run.progress.ended();
+                anyhow::Ok((place, told))
+            });
+        }
+        let mut told = Vec::with_capacity(buyers.len());
+        while let Some(buyer) = buyers.join_next().await {
+            told.push(buyer??);
+        }
+        told.sort_by_key(|(place, _)| *place);
+        Ok(told.into_iter().map(|(_, told)| told).collect())
+    }
+
+    /// Wakes buyers when their orders change, until dropped. Without it buyers would crawl, so that its end is an error.
+    pub(crate) async fn follow(&self) -> anyhow::Error {
+        let ended = self.feed.run(&self.office).await;
+        ended.err().unwrap_or_else(|| anyhow::anyhow!("the stream of changes ended"))
+    }
 }
 
 /// Runs the demo; a failure when an order is not final or a book does not balance.
@@ -80,9 +114,8 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
     let sale = read_sale(args.sale.as_deref())?;
     let (folder, _temporary) = folder(args.keep)?;
     let mut stage = Stage::start(&folder, args.fused).await?;
-    let shop = Shop::new(stage.server.clone())?;
-    let office = Shop::new(stage.server.clone())?;
-    opening::open(&office, &sale).await?;
+    let servers = [stage.server.clone()];
+    opening::open(&Shop::new(servers.to_vec())?, &sale).await?;
     let progress = Progress::new(sale.journeys.len());
     progress.say(&format!(
         "{}: {} orders, {} kills; worker at {}",
@@ -91,11 +124,10 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), Failure> {
         args.kills,
         stage.server
     ));
-    let feed = Feed::new(&sale);
-    let run = Arc::new(Run { sale, seed: args.seed, shop, office, feed, progress, opened: Instant::now() });
+    let run = Arc::new(Run::open(sale, args.seed, &servers, progress)?);
     let (told, kills) = act(&run, &mut stage.worker, args.kills).await?;
     let seconds = run.opened.elapsed().as_secs_f64();
-    let (open, books) = settle(&run, &told, &stage.provider_file).await?;
+    let (open, books) = settle(&run, &told, &stage.provider_file, SETTLE).await?;
     run.progress.finish();
     std::fs::write(folder.join("journal.ndjson"), report::journal(&told))?;
     let report = report::Report { run: &run, told: &told, kills: &kills, seconds, open: &open, books: &books };
@@ -179,39 +211,26 @@ impl Stage {
 
 /// Lets all buyers go and kills the worker meanwhile.
 async fn act(run: &Arc<Run>, worker: &mut Process, kills: u32) -> anyhow::Result<(Vec<Told>, Vec<Kill>)> {
-    let mut buyers = JoinSet::new();
-    for place in 0..run.sale.journeys.len() {
-        let run = run.clone();
-        buyers.spawn(async move {
-            let told = Buyer::new(&run, &run.sale.journeys[place]).go().await?;
-            run.progress.ended();
-            anyhow::Ok((place, told))
-        });
-    }
-    let all = async {
-        let mut told = Vec::with_capacity(buyers.len());
-        while let Some(buyer) = buyers.join_next().await {
-            told.push(buyer??);
-        }
-        told.sort_by_key(|(place, _)| *place);
-        anyhow::Ok(told.into_iter().map(|(_, told)| told).collect())
-    };
     let killing = killer::run(run, worker, kills, Random::new(run.seed));
     tokio::select! {
-        done = async { tokio::try_join!(all, killing) } => done,
-        // Following the stream only ends with an error; without it buyers would crawl, so it counts.
-        error = run.feed.run(&run.office) => Err(error.err().unwrap_or_else(|| anyhow::anyhow!("the stream of changes ended"))),
+        done = async { tokio::try_join!(run.buy(), killing) } => done,
+        error = run.follow() => Err(error),
         () = run.progress.lines() => unreachable!("lines are written until dropped"),
     }
 }
 
 /// Waits until nothing is open any more and the books agree: a payment can be on its way to an order that has ended, and
 /// open nothing before it is told. What is still open or apart after a while is shown as it is.
-async fn settle(run: &Run, told: &[Told], provider_file: &Path) -> anyhow::Result<(BTreeMap<String, u64>, Books)> {
+pub(crate) async fn settle(
+    run: &Run,
+    told: &[Told],
+    provider_file: &Path,
+    limit: Duration,
+) -> anyhow::Result<(BTreeMap<String, u64>, Books)> {
     let started = Instant::now();
     loop {
         let open = killer::open_sagas(run).await?;
-        let late = started.elapsed() > SETTLE;
+        let late = started.elapsed() > limit;
         if open.is_empty() || late {
             let books = books::compare(run, told, provider_file).await?;
             if books.balanced() || late {

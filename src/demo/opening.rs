@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 const PIECE: usize = 500;
 
 /// How long the openings may take until the ledger shows all of them.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Opens everything the sale has, and waits until the ledger shows it.
-pub(super) async fn open(shop: &Shop, sale: &Sale) -> anyhow::Result<()> {
+pub(crate) async fn open(shop: &Shop, sale: &Sale) -> anyhow::Result<()> {
     for (number, lines) in lines(sale).chunks(PIECE).enumerate() {
         let operation = format!("opening-{number}");
         let body = json!({ "operation": operation, "lines": lines });

@@ -1,19 +1,20 @@
-//! The two processes of a run: the worker that is killed, and the payment provider that is not.
+//! Processes of this program, as children: started, killed, frozen, asked to stop, and never left behind.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use endstate_http::Trust;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
-/// Longest time a process may take until it answers: recovery of a whole sale takes well under a second.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// Longest time a process may take until it answers: recovery of a whole sale takes well under a second, a rebalance on a
+/// busy machine many.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A child process that answers HTTP.
 #[derive(Debug)]
-pub(super) struct Process {
-    name: &'static str,
+pub(crate) struct Process {
+    name: String,
     arguments: Vec<String>,
     variables: Vec<(&'static str, String)>,
     log: PathBuf,
@@ -24,22 +25,34 @@ pub(super) struct Process {
 
 impl Process {
     /// A process that runs this program with `arguments`, logs to `folder/NAME.log`, and is up once `ready` gives any answer but `not now`.
-    pub(super) fn new(
-        name: &'static str,
+    pub(crate) fn new(
+        name: &str,
         arguments: Vec<String>,
         variables: Vec<(&'static str, String)>,
         folder: &Path,
         ready: String,
     ) -> anyhow::Result<Self> {
         let http = Trust::system().builder().timeout(Duration::from_secs(1)).build()?;
-        Ok(Self { name, arguments, variables, log: folder.join(format!("{name}.log")), ready, http, child: None })
+        let log = folder.join(format!("{name}.log"));
+        Ok(Self { name: name.to_owned(), arguments, variables, log, ready, http, child: None })
     }
 
     /// Starts it and waits until it answers.
-    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
+        self.spawn()?;
+        self.wait_until_ready().await
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn spawn(&mut self) -> anyhow::Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
         let program = std::env::current_exe().context("cannot find this program")?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        // What somebody set for a server of their own is not meant for this one.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ENDSTATE_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .args(&self.arguments)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -49,18 +62,59 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start the {}", self.name))?;
         self.child = Some(child);
-        self.wait_until_ready().await
+        Ok(())
     }
 
     /// Ends it with SIGKILL, which no process can see coming, and waits until it is gone.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill().await.with_context(|| format!("cannot kill the {}", self.name))?;
         }
         Ok(())
     }
 
-    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+    /// Its name in logs.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it was started and has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Whether it was started, and has ended though nobody killed or stopped it.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.is_some() && !self.is_running()
+    }
+
+    /// Sends it a signal by its name: `STOP` freezes it, `CONT` wakes it.
+    pub(crate) async fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let Some(id) = self.child.as_ref().and_then(Child::id) else { bail!("the {} does not run", self.name) };
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().await;
+        ensure!(sent.context("cannot run `kill`")?.success(), "SIG{name} did not reach the {}", self.name);
+        Ok(())
+    }
+
+    /// Asks it to stop and waits; an error when it does not, or not well. It is gone either way.
+    pub(crate) async fn stop(&mut self, limit: Duration) -> anyhow::Result<()> {
+        if !self.is_running() {
+            bail!("the {} has ended by itself:\n{}", self.name, self.last_words());
+        }
+        self.signal("TERM").await?;
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        match tokio::time::timeout(limit, child.wait()).await {
+            Ok(ended) => ensure!(ended?.success(), "the {} stopped badly:\n{}", self.name, self.last_words()),
+            Err(_) => {
+                child.kill().await.with_context(|| format!("cannot kill the {}", self.name))?;
+                bail!("the {} did not stop within {limit:?}:\n{}", self.name, self.last_words());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    pub(crate) async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         while started.elapsed() < START_LIMIT {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().transpose()).transpose()? {
@@ -75,7 +129,7 @@ impl Process {
     }
 
     /// The end of its log, for error messages.
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
@@ -83,7 +137,7 @@ impl Process {
 }
 
 /// A loopback port that was free a moment ago. Fixed for the run, so that a restarted worker keeps its address.
-pub(super) fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free loopback port")?;
     Ok(listener.local_addr()?.port())
 }

@@ -11,7 +11,7 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// Progress of a run.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     plain: bool,
     placed: AtomicU64,
@@ -21,7 +21,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(orders: usize) -> Self {
+    pub(crate) fn new(orders: usize) -> Self {
         let orders = orders as u64;
         let plain = !std::io::stderr().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
@@ -32,26 +32,38 @@ impl Progress {
         Self { bar, plain, placed: AtomicU64::new(0), ended: AtomicU64::new(0), kills: AtomicU64::new(0), orders }
     }
 
+    /// One that only counts.
+    pub(crate) fn silent(orders: usize) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let (placed, ended, kills) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { bar, plain: false, placed, ended, kills, orders: orders as u64 }
+    }
+
+    /// How many orders are final, and how many there are.
+    pub(crate) fn orders(&self) -> (u64, u64) {
+        (self.ended.load(Ordering::Relaxed), self.orders)
+    }
+
     /// A line that stays.
-    pub(super) fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) {
         if self.plain { eprintln!("{line}") } else { self.bar.println(line) }
     }
 
     /// An order was accepted.
-    pub(super) fn placed(&self) {
+    pub(crate) fn placed(&self) {
         self.placed.fetch_add(1, Ordering::Relaxed);
         self.tell();
     }
 
     /// An order became final.
-    pub(super) fn ended(&self) {
+    pub(crate) fn ended(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.bar.inc(1);
         self.tell();
     }
 
     /// The worker was killed and is back.
-    pub(super) fn killed(&self, kill: &Kill) {
+    pub(crate) fn killed(&self, kill: &Kill) {
         let number = self.kills.fetch_add(1, Ordering::Relaxed) + 1;
         let open: Vec<String> = kill.open.iter().map(|(stage, count)| format!("{count} {stage}")).collect();
         let seconds = kill.at_ms as f64 / 1_000.0;
@@ -72,7 +84,7 @@ impl Progress {
     }
 
     /// Writes plain lines until dropped, where there is no terminal.
-    pub(super) async fn lines(&self) {
+    pub(crate) async fn lines(&self) {
         loop {
             tokio::time::sleep(LINE_EVERY).await;
             if self.plain {
@@ -83,7 +95,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }

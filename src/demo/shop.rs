@@ -1,77 +1,83 @@
 //! The driver's calls: as a shop's servers would make them, again and again under the same key until an answer comes.
 
 use super::sale::{Journey, Sale};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use endstate_http::Trust;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Calls in flight at a time; what a shop's connection pool would allow.
 const CONCURRENCY: usize = 96;
 
-/// How long a call is repeated before the run is given up: many times the worker's restart.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a call is repeated before the run is given up: many times the restart of a worker, and longer than that of a
+/// broker on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// An answer that is no transport failure: done, or refused for a reason.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Value,
 }
 
 /// The shop's side of the HTTP API, and of the provider's.
 #[derive(Debug)]
-pub(super) struct Shop {
+pub(crate) struct Shop {
     http: reqwest::Client,
-    server: String,
+    servers: Vec<String>,
+    /// The server that is called now; the next one after each call that was not answered.
+    current: AtomicUsize,
     in_flight: Semaphore,
     /// Calls that got an answer.
-    pub(super) answered: AtomicU64,
+    pub(crate) answered: AtomicU64,
     /// Calls repeated because no answer came, or a busy one.
-    pub(super) repeated: AtomicU64,
+    pub(crate) repeated: AtomicU64,
 }
 
 impl Shop {
-    pub(super) fn new(server: String) -> anyhow::Result<Self> {
+    /// Calls any of these servers, which are of one system.
+    pub(crate) fn new(servers: Vec<String>) -> anyhow::Result<Self> {
+        ensure!(!servers.is_empty(), "no server to call");
         let http =
             Trust::system().builder().timeout(Duration::from_secs(20)).pool_max_idle_per_host(CONCURRENCY).build()?;
         let in_flight = Semaphore::new(CONCURRENCY);
-        Ok(Self { http, server, in_flight, answered: AtomicU64::new(0), repeated: AtomicU64::new(0) })
+        let (answered, repeated) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { http, servers, current: AtomicUsize::new(0), in_flight, answered, repeated })
     }
 
     /// Places an order. Its number is its idempotency key.
-    pub(super) async fn place(&self, sale: &Sale, journey: &Journey) -> anyhow::Result<Answer> {
+    pub(crate) async fn place(&self, sale: &Sale, journey: &Journey) -> anyhow::Result<Answer> {
         let body = order(sale, journey);
         self.call(Method::POST, "/v1/sagas/flash_sale_order", Some(&journey.order), Some(&body)).await
     }
 
     /// The order's view.
-    pub(super) async fn order(&self, number: &str) -> anyhow::Result<Answer> {
+    pub(crate) async fn order(&self, number: &str) -> anyhow::Result<Answer> {
         self.call(Method::GET, &format!("/v1/sagas/flash_sale_order/{number}"), None, None).await
     }
 
     /// Asks for a cancel; `key` makes a repeat the same request.
-    pub(super) async fn cancel(&self, number: &str, reason: &str, key: &str) -> anyhow::Result<Answer> {
+    pub(crate) async fn cancel(&self, number: &str, reason: &str, key: &str) -> anyhow::Result<Answer> {
         let path = format!("/v1/sagas/flash_sale_order/{number}/cancel");
         self.call(Method::POST, &path, Some(key), Some(&json!({ "reason": reason }))).await
     }
 
     /// Asks for a refund of lines of a completed order.
-    pub(super) async fn refund(&self, body: &Value) -> anyhow::Result<Answer> {
+    pub(crate) async fn refund(&self, body: &Value) -> anyhow::Result<Answer> {
         let number = body["refund_no"].as_str();
         self.call(Method::POST, "/v1/sagas/refund_order", number, Some(body)).await
     }
 
     /// The view of a refund.
-    pub(super) async fn refund_view(&self, number: &str) -> anyhow::Result<Answer> {
+    pub(crate) async fn refund_view(&self, number: &str) -> anyhow::Result<Answer> {
         self.call(Method::GET, &format!("/v1/sagas/refund_order/{number}"), None, None).await
     }
 
     /// A call that must succeed.
-    pub(super) async fn must(
+    pub(crate) async fn must(
         &self,
         method: Method,
         path: &str,
@@ -86,17 +92,21 @@ impl Shop {
     }
 
     /// Repeats a call until it is answered by something else than `busy`, `draining` or silence.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
         key: Option<&str>,
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
-        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.server) };
+        let url = || match path.starts_with("http") {
+            true => path.to_owned(),
+            false => format!("{}{path}", self.servers[self.current.load(Ordering::Relaxed) % self.servers.len()]),
+        };
         let started = Instant::now();
         let mut pause = Duration::from_millis(20);
         loop {
+            let url = url();
             let attempt = self.attempt(method.clone(), &url, key, body).await;
             match attempt {
                 Ok(answer) if !passing(answer.status) => {
@@ -112,6 +122,7 @@ impl Shop {
                 Ok(_) | Err(_) => {}
             }
             self.repeated.fetch_add(1, Ordering::Relaxed);
+            self.current.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
         }

@@ -118,3 +118,16 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn chaos_stops_no_server_that_may_be_somebody_elses() {
+    let servers = ["--postgres", "postgres://u:p@127.0.0.1:1/any", "--kafka", "127.0.0.1:1"];
+    for case in ["database", "broker"] {
+        let refused = run(&[&["chaos", "--case", case], &servers[..]].concat());
+        assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{}", refused.err);
+        assert!(refused.err.contains("scripts/services run"), "{}", refused.err);
+    }
+    let nameless = run(&["chaos", "--postgres", "127.0.0.1", "--kafka", "127.0.0.1:1"]);
+    assert_eq!(nameless.code, 2);
+    assert!(nameless.err.contains("postgres://"), "{}", nameless.err);
+}
