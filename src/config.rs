@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) sweep: Sweep,
     pub(crate) archive: Archive,
     pub(crate) alert: Alert,
+    pub(crate) metrics: Metrics,
     pub(crate) tls: Tls,
 }
 
@@ -116,6 +117,12 @@ pub(crate) struct Payment {
     pub(crate) secret_file: PathBuf,
     pub(crate) callback_window_s: u64,
     pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Metrics {
+    pub(crate) look_every_s: u64,
 }
 
 /// What the provider at an address does with money.

@@ -8,6 +8,7 @@ use crate::config::{self, Config, LogFormat};
 use crate::ground::Ground;
 use crate::node::Node;
 use crate::outside::Outdoors;
+use crate::scrape;
 use anyhow::Context;
 use async_trait::async_trait;
 use axum::extract::Request;
@@ -21,13 +22,14 @@ use endstate_orchestrator::alert::{Channel, Teller};
 use endstate_orchestrator::archive::{Archive, Holders};
 use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Entry};
+use endstate_orchestrator::measure::Measure;
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
 use endstate_outbox::{Store, StoreError};
 use endstate_participants::caller::Caller;
 use endstate_participants::http::{self as participants_http, Provider};
 use endstate_participants::simulated::{self, Simulated};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
     start_logging(&config)?;
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
+    // First of all: who counts looks its counters up once.
+    let metrics = scrape::record(!config.store.url.reveal().is_empty())?;
     let ground = Ground::configured(&config).await?;
     let embedded = ground.sqlite().is_some();
     if !serve && !embedded {
@@ -58,7 +62,7 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
         .with_context(|| format!("cannot listen on {}; choose another address with --listen", config.http.listen))?;
     let address = listener.local_addr()?;
     let drain = Drain::default();
-    let (router, provider) = assemble(&node, &config, address, &drain).await?;
+    let (router, provider) = assemble(&node, &config, address, &drain, metrics).await?;
     let ground =
         if embedded { format!("data in {}", config.data.display()) } else { "on PostgreSQL and Kafka".to_owned() };
     eprintln!("endstate at http://{address}, {ground}");
@@ -114,6 +118,7 @@ async fn assemble(
     config: &Config,
     address: SocketAddr,
     drain: &Drain,
+    metrics: PrometheusHandle,
 ) -> anyhow::Result<(axum::Router, String)> {
     let (provider_url, secret) = provider(node, config, address).await?;
     let outdoors = Outdoors::new(
@@ -140,8 +145,7 @@ async fn assemble(
         address.ip().is_loopback() || !tokens.is_empty(),
         "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
     );
-    let metrics = record_metrics(node)?;
-    let sagas = crate::serve::sagas(node, &tokens, drain, Arc::new(move || metrics.render())).await?;
+    let sagas = crate::serve::sagas(node, &tokens, drain, scrape::serve(metrics, node, drain)).await?;
     let window_ms = i64::try_from(config.payment.callback_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let provider = Provider { secret: secret.into(), window_ms };
     let participants = participants_http::Api {
@@ -177,20 +181,6 @@ async fn only_watched(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     Problem::new(Code::UnknownRoute, "this process takes no calls: ask one with the role `gateway`").into_response()
-}
-
-/// Records metrics for `/metrics`. Without buckets they would be summaries, which cannot be added up over servers; without
-/// upkeep they would grow until somebody reads them.
-fn record_metrics(node: &Node) -> anyhow::Result<PrometheusHandle> {
-    const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-    let metrics = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
-    let (upkeep, stop) = (metrics.clone(), node.stop_token());
-    node.tasks.spawn(async move {
-        while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(5))).await.is_some() {
-            upkeep.run_upkeep();
-        }
-    });
-    Ok(metrics)
 }
 
 /// The provider's address and the secret shared with it; without a configured one, starts the simulated provider.
@@ -257,9 +247,12 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
     if !node.has(Role::Sweeper) {
         return Ok(());
     }
-    let (delivery, stop) = (teller.run(), node.stop_token());
+    let every = Duration::from_secs(config.metrics.look_every_s.max(1));
+    let measure = Measure::new(node.store.clone(), node.clock.clone(), jobs.clone(), every);
+    let stop = node.stop_token();
     node.tasks.spawn(async move {
-        stop.run_until_cancelled(delivery).await;
+        // Neither leaves anything half done that matters: the next process begins anew.
+        stop.run_until_cancelled(async { tokio::join!(teller.run(), measure.run()) }).await;
     });
     let mut clock = job::schedule(jobs).await?;
     let stop = node.stop_token();

@@ -10,6 +10,7 @@ mod ground;
 mod node;
 mod outside;
 mod provider;
+mod scrape;
 mod serve;
 mod signal;
 

@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use endstate_events::Json;
+use endstate_outbox::Metric;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -99,10 +100,8 @@ async fn measured(request: Request, next: Next) -> Response {
     let method = method_label(request.method());
     let began = Instant::now();
     let response = next.run(request).await;
-    let code = response.status().as_str().to_owned();
-    metrics::counter!("http_requests_total", "route" => route.clone(), "method" => method, "code" => code).increment(1);
-    metrics::histogram!("http_request_duration_seconds", "route" => route, "method" => method)
-        .record(began.elapsed().as_secs_f64());
+    Metric::HttpRequests.add(1, &[&route, method, response.status().as_str()]);
+    Metric::HttpDuration.time(began.elapsed(), &[&route, method]);
     response
 }
 

@@ -15,7 +15,7 @@ use endstate_events::{
     Envelope, Input, InputBody, InquiryAnswer, Lane, Link, Message, Reply, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
     Verdict,
 };
-use endstate_outbox::{Alert, Assignment, Batch, DecideError, Outcome, Outgoing};
+use endstate_outbox::{Alert, Assignment, Batch, DecideError, Metric, Outcome, Outgoing};
 use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
 use endstate_saga::definition::{Definition, body_hash};
@@ -41,6 +41,8 @@ pub struct Changed {
     pub saga: Option<Saga>,
     /// Its phase.
     pub phase: Phase,
+    /// Its phase before the batch; none for a new one.
+    pub was: Option<Phase>,
     /// The stored `due`.
     pub due_ms: Option<i64>,
     /// How long its row is.
@@ -58,6 +60,7 @@ struct Copy {
     /// Row version as read; none for a new saga.
     before: Option<u64>,
     was_in_motion: bool,
+    was: Option<Phase>,
     stored_due_ms: Option<i64>,
     /// How long its row is.
     bytes: usize,
@@ -184,6 +187,7 @@ impl Working {
         let copy = Copy {
             before: None,
             was_in_motion: false,
+            was: None,
             stored_due_ms: None,
             bytes: 0,
             saga: None,
@@ -247,6 +251,7 @@ impl Working {
         let copy = Copy {
             before: Some(saga.version),
             was_in_motion: saga.control.is_in_motion(),
+            was: Some(saga.control.phase(definition.plan())),
             stored_due_ms: due_ms,
             bytes,
             saga: Some(saga),
@@ -413,7 +418,7 @@ impl Working {
             let phase = saga.control.phase(plan);
             if let Some(broken) = invariant::broken_at_rest(plan, &saga.control) {
                 // Never expected: the saga goes on, people look at it.
-                metrics::counter!("invariants_broken_total", "invariant" => broken.id).increment(1);
+                Metric::InvariantsBroken.add(1, &[broken.id]);
                 tracing::error!(saga = %id, "E3010: {} is broken: {}", broken.id, broken.says);
             }
             if !copy.events.is_empty() {
@@ -429,6 +434,7 @@ impl Working {
                 id,
                 saga: Some(saga),
                 phase,
+                was: copy.was,
                 due_ms,
                 bytes: copy.bytes,
                 claim: copy.first.then_some(Claim::First),
@@ -438,7 +444,7 @@ impl Working {
         }
         changed.extend(self.refused.into_iter().map(|(id, claim)| {
             let (saga, phase, answers) = (None, Phase::Ended, Vec::new());
-            Changed { id, saga, phase, due_ms: None, bytes: 0, claim: Some(claim), motion: 0, answers }
+            Changed { id, saga, phase, was: None, due_ms: None, bytes: 0, claim: Some(claim), motion: 0, answers }
         }));
         let again_ms = self.now_ms + PUT_OFF_MS;
         self.put_off.iter().for_each(|id| self.pages.put_off(*id, again_ms));

@@ -5,9 +5,11 @@ use crate::decide::{Changed, PUT_OFF_MS, Working, saga_of};
 use crate::definitions::Definitions;
 use crate::persist::{self, Stored};
 use crate::silence::{Hearing, Silence};
+use crate::tally::Tally;
 use crate::waiters::{Claim, Waiters};
 use endstate_events::{Input, InputBody, Message, SagaId, Topic};
 use endstate_outbox::fused::{Message as Heard, Rounds, hop};
+use endstate_outbox::metric::{Gauge, Metric};
 use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Poisoned, Store, StoreError};
 use std::sync::Arc;
 
@@ -42,6 +44,8 @@ pub struct SagaHandler {
     hearing: Hearing,
     /// Time of that batch.
     decided_ms: i64,
+    tally: Tally,
+    motion: Option<Gauge>,
 }
 
 impl SagaHandler {
@@ -66,6 +70,8 @@ impl SagaHandler {
             silence: Silence::default(),
             hearing: Hearing::default(),
             decided_ms: 0,
+            tally: Tally::default(),
+            motion: None,
         }
     }
 
@@ -73,6 +79,12 @@ impl SagaHandler {
     #[must_use]
     pub fn in_motion(&self) -> usize {
         self.in_motion
+    }
+
+    fn show_motion(&self) {
+        if let Some(gauge) = &self.motion {
+            gauge.set(self.in_motion as f64);
+        }
     }
 
     /// The due sagas to look at in this batch, and when to look next.
@@ -92,6 +104,15 @@ impl SagaHandler {
         // Some may stand still, and are put off.
         let again_ms = (!due.is_empty()).then_some(batch.now_ms + PUT_OFF_MS);
         Ok((due, [next, again_ms].into_iter().flatten().min()))
+    }
+}
+
+impl Drop for SagaHandler {
+    /// What another process owns is not ours to tell of.
+    fn drop(&mut self) {
+        if let Some(gauge) = &self.motion {
+            gauge.set(0.0);
+        }
     }
 }
 
@@ -212,6 +233,9 @@ impl Handler for SagaHandler {
         self.silence.clear();
         let shard = assignment.shard.index;
         self.in_motion = persist::count_in_motion(&*self.store, shard).await?;
+        self.motion = Some(Metric::InMotion.gauge(&[&shard.to_string()]));
+        self.show_motion();
+        Metric::InMotionMost.set(self.in_motion_most as f64, &[]);
         self.look_ms = persist::load_due(&*self.store, shard, 1).await?.first().map(|(_, due)| *due);
         Ok(())
     }
@@ -226,6 +250,7 @@ impl Handler for SagaHandler {
         self.look_ms = if self.silence.has_woken() { Some(self.decided_ms) } else { self.look_after_ms };
         for changed in std::mem::take(&mut self.changed) {
             self.in_motion = self.in_motion.saturating_add_signed(changed.motion);
+            self.tally.take(&changed, self.decided_ms);
             let waiters = &self.listeners.waiters;
             if let Some(claim) = changed.claim {
                 waiters.sagas.notify(&changed.id, |notice| notice.claim = Some(claim));
@@ -243,6 +268,7 @@ impl Handler for SagaHandler {
                 self.cache.put(Stored { saga, due_ms: changed.due_ms, bytes: changed.bytes });
             }
         }
+        self.show_motion();
     }
 
     fn rolled_back(&mut self) {

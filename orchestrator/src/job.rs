@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use endstate_events::Json;
-use endstate_outbox::{Clock, Commit, CommitError, Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
+use endstate_outbox::{
+    Clock, Commit, CommitError, Kind, Metric, Row, Rows, Statement, Store, StoreError, Value, Write,
+};
 use rustc_hash::FxHashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_cron_scheduler::{Job as Tick, JobScheduler, JobSchedulerError};
@@ -214,6 +216,8 @@ impl Jobs {
             Ok(report) => ("done", report, None),
             Err(error) => ("failed", Report::default(), Some(error.to_string())),
         };
+        Metric::JobRuns.add(1, &[job.name(), outcome]);
+        Metric::JobDuration.record((ended_ms - started_ms).max(0) as f64 / 1_000.0, &[job.name()]);
         if let Some(error) = &error {
             tracing::error!(job = job.name(), error, "a scheduled job failed");
         }

@@ -13,7 +13,7 @@
 //! - [`http`]: the routes of sagas
 //! - [`job`]: scheduled jobs: lease, record, clock; [`sweep`]: the one that pushes stuck sagas
 //! - [`orphan`], [`archive`]: inputs that find no saga, sagas that ended long ago; [`discrepancy`]: books that differ
-//! - [`alert`]: what people are told
+//! - [`alert`]: what people are told; [`measure`]: what is counted in the store; `tally`: what is counted as it happens
 
 pub mod definitions;
 pub mod gateway;
@@ -22,6 +22,7 @@ pub mod decide;
 pub mod persist;
 pub mod handler;
 pub mod silence;
+mod tally;
 pub mod waiters;
 pub mod others;
 pub mod view;
@@ -33,6 +34,7 @@ pub mod orphan;
 pub mod archive;
 pub mod discrepancy;
 pub mod alert;
+pub mod measure;
 
 /// All SQL of this crate.
 #[must_use]
@@ -49,6 +51,7 @@ pub fn statements() -> Vec<&'static endstate_outbox::Statement> {
         orphan::STATEMENTS,
         archive::STATEMENTS,
         discrepancy::STATEMENTS,
+        measure::STATEMENTS,
     ]
     .concat()
 }

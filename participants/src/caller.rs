@@ -8,12 +8,12 @@ use crate::desk::Call;
 use crate::handler::HandOver;
 use async_trait::async_trait;
 use endstate_events::{Command, CommandKind, Envelope, Lane, Message, Reply, SCHEMA_VERSION, Topic, Verdict};
-use endstate_outbox::{Bus, Clock, Outgoing};
+use endstate_outbox::{Bus, Clock, Metric, Outgoing};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -129,12 +129,14 @@ impl Caller {
         let (bus, clock) = (Arc::clone(&self.bus), Arc::clone(&self.clock));
         async move {
             let Task { call, shard, resumed } = task;
+            let began = Instant::now();
             let verdict = match outside {
                 Some(outside) => call_outside(&*outside, &call, resumed).await,
                 None => Verdict::Unknown {
                     reason: format!("E5011: participant {} is not in the catalogue", call.command.participant),
                 },
             };
+            Metric::CallDuration.time(began.elapsed(), &[&call.command.participant, verdict.label()]);
             let answer = answer(&call, shard, verdict, clock.now_ms());
             while let Err(error) = bus.produce(vec![answer.clone()]).await {
                 tracing::warn!(call = %call.id, %error, "the answer of an outside party is not queued yet");
@@ -159,22 +161,35 @@ impl Work {
                 continue;
             }
             self.open.insert(call.id.clone());
+            let participant = call.command.participant.clone();
             queue.waiting.push_back(Task { call, shard: request.shard, resumed: request.resumed });
+            queue.show(&participant);
         }
     }
 
     fn next(&mut self) -> Option<Task> {
         let at_once = self.limits.at_once.max(1);
-        let queue = self.queues.values_mut().find(|queue| queue.running < at_once && !queue.waiting.is_empty())?;
+        let has_turn = |queue: &Queue| queue.running < at_once && !queue.waiting.is_empty();
+        let (participant, queue) = self.queues.iter_mut().find(|(_, queue)| has_turn(queue))?;
         queue.running += 1;
-        queue.waiting.pop_front()
+        let task = queue.waiting.pop_front();
+        queue.show(participant);
+        task
     }
 
     fn done(&mut self, participant: &str, id: &str) {
         self.open.remove(id);
         if let Some(queue) = self.queues.get_mut(participant) {
             queue.running -= 1;
+            queue.show(participant);
         }
+    }
+}
+
+impl Queue {
+    fn show(&self, participant: &str) {
+        Metric::CallsWaiting.set(self.waiting.len() as f64, &[participant]);
+        Metric::CallsRunning.set(self.running as f64, &[participant]);
     }
 }
 

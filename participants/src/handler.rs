@@ -6,6 +6,7 @@ use crate::desk::{Call, Desk, Job, Operation};
 use crate::offers::Offers;
 use crate::reads::Reads;
 use crate::storage;
+use crate::tally::Tally;
 use crate::{bench, operation};
 use endstate_events::{
     Command, CommandKind, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SCHEMA_VERSION, Topic,
@@ -76,6 +77,7 @@ pub struct Participants {
     offers: Offers,
     /// Calls and checks of the batch that is being committed.
     decided: Option<(Vec<Call>, SelfCheck)>,
+    tally: Tally,
 }
 
 impl Participants {
@@ -84,7 +86,8 @@ impl Participants {
     pub fn new(store: Arc<dyn Store>, caller: mpsc::Sender<HandOver>, settings: Settings) -> Self {
         let partitions = store.partitions();
         let (check, offers) = (SelfCheck::default(), Offers::default());
-        Self { store, caller, settings, shard: 0, partitions, check, offers, decided: None }
+        let tally = Tally::default();
+        Self { store, caller, settings, shard: 0, partitions, check, offers, decided: None, tally }
     }
 
     fn hand_over(&self, calls: Vec<Call>, resumed: bool) {
@@ -173,13 +176,18 @@ impl Participants {
         Job { command, id, lane, shard: self.shard, now_ms }
     }
 
-    fn command(&self, desk: &mut Desk, command: &Command, lane: Lane, now_ms: i64, out: &mut Vec<Outgoing>) {
+    fn command(&mut self, desk: &mut Desk, command: &Command, lane: Lane, now_ms: i64, out: &mut Vec<Outgoing>) {
         if command.participant == bench::NAME {
-            return out.push(reply(command, bench::decide(command), lane, now_ms));
+            let verdict = bench::decide(command);
+            self.tally.answered(command, &verdict);
+            return out.push(reply(command, verdict, lane, now_ms));
         }
         let id: Arc<str> = command.effect_id.to_string().into();
         let known = operation::is_operation(&command.effect_id).then(|| desk.effects.get(&id).is_some());
         let verdict = decide::decide(desk, &self.job(command, &id, lane, now_ms));
+        if let Some(verdict) = &verdict {
+            self.tally.answered(command, verdict);
+        }
         match (known, verdict) {
             (None, Some(verdict)) => out.push(reply(command, verdict, lane, now_ms)),
             // Logged when it was made.
@@ -194,10 +202,11 @@ impl Participants {
     }
 
     /// Books what an outside party answered. An answer without an open call was booked before.
-    fn answer(&self, desk: &mut Desk, answer: &Reply, now_ms: i64, out: &mut Vec<Outgoing>) {
+    fn answer(&mut self, desk: &mut Desk, answer: &Reply, now_ms: i64, out: &mut Vec<Outgoing>) {
         let id: Arc<str> = answer.effect_id.to_string().into();
         let answered = decide::answered(desk, &id, answer.verdict.clone());
         if let Some(Answered { call, verdict, captures }) = answered {
+            self.tally.answered(&call.command, &verdict);
             out.extend(captures.iter().map(|captured| captured.message(call.lane, self.partitions, now_ms)));
             out.push(reply(&call.command, verdict, call.lane, now_ms));
         }
@@ -314,6 +323,7 @@ impl Handler for Participants {
     }
 
     fn committed(&mut self) {
+        self.tally.committed();
         if let Some((calls, check)) = self.decided.take() {
             self.check = check;
             self.hand_over(calls, false);
@@ -321,6 +331,7 @@ impl Handler for Participants {
     }
 
     fn rolled_back(&mut self) {
+        self.tally.rolled_back();
         self.decided = None;
     }
 

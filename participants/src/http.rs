@@ -10,7 +10,7 @@ use endstate_events::{Json, Lane};
 use endstate_http::guard::{Drain, Raw};
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Code, Fields, Problem, headers, scope, strict_json};
-use endstate_outbox::{Bus, BusError, Clock, Kind, Rows, Statement, Store, StoreError};
+use endstate_outbox::{Bus, BusError, Clock, Kind, Metric, Rows, Statement, Store, StoreError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ pub async fn callback(
         Ok(callback.captured())
     });
     let label = result.as_ref().map_or_else(|problem| problem.code.label(), |_| "accepted");
-    metrics::counter!("callbacks_total", "provider" => name, "result" => label).increment(1);
+    Metric::Callbacks.add(1, &[&name, label]);
     // The lane is the saga's own; an input's lane only says where it came from.
     let message = result?.message(Lane::default(), api.store.partitions(), now_ms);
     api.bus.produce(vec![message]).await.map_err(bus)?;

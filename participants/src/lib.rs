@@ -9,7 +9,7 @@
 //! - `hold`, `stock`, `coupon`, `points`, `returns`, [`payment`], `bench`: what the commands do
 //! - [`operation`]: operators' changes
 //! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds; `offers`: calls that wait for room;
-//!   [`reads`]: what its messages name
+//!   [`reads`]: what its messages name; `tally`: what it counts
 //! - [`holding`]: which sagas somebody holds something for
 //! - `storage`: all SQL
 //! - [`caller`]: calls to outside parties; [`outside`]: participants over HTTP
@@ -37,6 +37,7 @@ pub mod reads;
 mod check;
 pub mod holding;
 mod offers;
+mod tally;
 mod storage;
 pub mod caller;
 pub mod outside;

@@ -185,6 +185,16 @@ pub(crate) enum Role {
 impl Role {
     /// All of them.
     pub(crate) const ALL: [Self; 4] = [Self::Gateway, Self::Orchestrator, Self::Participants, Self::Sweeper];
+
+    /// The spelling on the command line and in labels.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Orchestrator => "orchestrator",
+            Self::Participants => "participants",
+            Self::Sweeper => "sweeper",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

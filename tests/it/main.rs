@@ -4,5 +4,6 @@ mod api;
 mod command_line;
 mod kill;
 mod program;
+mod scrape;
 mod stopping;
 mod tutorial;

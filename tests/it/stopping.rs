@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// `endstate dev` as a process; killed when it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     url: String,
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     _folder: tempfile::TempDir,
 }
 
@@ -22,11 +22,16 @@ impl Drop for Server {
 
 impl Server {
     async fn start(unready_s: &str) -> Self {
+        Self::with(&[("ENDSTATE_HTTP_UNREADY_S", unready_s)]).await
+    }
+
+    /// With these variables, once it listens.
+    pub(crate) async fn with(variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("address");
         let arguments = ["dev", "--listen", "127.0.0.1:0", "--data", folder.path().to_str().unwrap(), "--address-file"];
         let mut command = program(&arguments);
-        command.arg(&file).env("ENDSTATE_HTTP_UNREADY_S", unready_s).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg(&file).envs(variables.iter().copied()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let http = endstate_http::Trust::system().builder().build().unwrap();
         let mut server = Self { child, url: String::new(), http, _folder: folder };
@@ -39,9 +44,23 @@ impl Server {
     }
 
     /// A moment later it still runs.
-    async fn alive(&mut self) {
+    pub(crate) async fn alive(&mut self) {
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(self.child.try_wait().unwrap().is_none(), "the program has ended");
+    }
+
+    pub(crate) async fn text(&self, path: &str) -> String {
+        self.http.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path).await).unwrap_or_default()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) {
+        let answer = self.http.post(format!("{}{path}", self.url)).json(body).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{path}: {status} {text}");
     }
 
     async fn ready(&self) -> (u16, String) {

@@ -2,6 +2,7 @@
 
 mod roles;
 mod commands;
+mod scrape;
 mod statements;
 mod strangers;
 mod town;

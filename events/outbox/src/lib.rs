@@ -1,13 +1,15 @@
 //! The reliable half of Endstate: what a shard takes in, what it commits, and how committed messages leave.
 //!
 //! Modules in reading order:
+//! - [`metric`]: every metric there is
 //! - [`statement`]: named SQL with typed rows, the language between components and a store
 //! - [`store`]: the Store port: read, commit one batch under its fence
 //! - [`bus`]: the Bus port: messages in and out of partitions
 //! - [`relay`]: how committed messages leave where the store is not the bus
 //! - [`shard`]: the loop of one shard: consume, decide, persist, relay; `part`: what it tries to commit at once
 //! - [`fused`]: both sides of a shard in one transaction
-//! - [`census`]: which shards are assigned; `trouble`: what people are told of one that does not get on
+//! - [`census`]: which shards are assigned; `pulse`: what one tells of itself; `trouble`: what people are told of one that
+//!   does not get on
 //! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
 //! - [`clock`]: time as an input
 //! - [`sqlite`]: the embedded store, one file; `migration`: the numbered texts of a store
@@ -15,6 +17,7 @@
 //! - [`local`]: the embedded bus, over the outbox of that file
 //! - [`kafka`]: the bus of many processes
 
+pub mod metric;
 pub mod statement;
 pub mod store;
 pub mod bus;
@@ -23,6 +26,7 @@ pub mod shard;
 pub mod fused;
 pub mod census;
 mod part;
+mod pulse;
 mod trouble;
 pub mod dead_letter;
 pub mod alert;
@@ -41,6 +45,7 @@ pub use dead_letter::DeadLetter;
 pub use fused::{Fused, Rounds};
 pub use kafka::{KafkaBus, KafkaSettings};
 pub use local::LocalBus;
+pub use metric::Metric;
 pub use postgres::PostgresStore;
 pub use shard::{Batch, DecideError, Handler, Outcome, Poisoned, Shard, Turn};
 pub use sqlite::SqliteStore;

@@ -4,7 +4,7 @@
 //! or when a consumer is so far behind that its window was cut.
 
 use crate::bus::{Bus, BusError, Consumer, Delivered, Outgoing, TAKE_BYTES, Undecodable};
-use crate::kafka::Metric;
+use crate::metric::Metric;
 use crate::sqlite::SqliteStore;
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, Store, StoreError};
@@ -150,9 +150,8 @@ impl LocalBus {
             .map(|partition| {
                 let state = partition.lock();
                 if state.consumed {
-                    let labels =
-                        [("topic", partition.topic.label().to_owned()), ("partition", partition.index.to_string())];
-                    metrics::gauge!(Metric::LagRecords.name(), &labels).set((state.next - state.position) as f64);
+                    let lag = (state.next - state.position) as f64;
+                    Metric::LagRecords.set(lag, &[partition.topic.label(), &partition.index.to_string()]);
                 }
                 let position = if partition.topic == Topic::Events { state.next - keep } else { state.position };
                 (partition.topic.label(), partition.index, position)

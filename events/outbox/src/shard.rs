@@ -9,6 +9,7 @@ use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::{self, DeadLetter};
 use crate::part::{Part, sort, split};
+use crate::pulse::Pulse;
 use crate::relay::{self, Way};
 use crate::statement::Write;
 use crate::store::{Assignment, Commit, CommitError, Fence, ShardId, Store, StoreError};
@@ -19,7 +20,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Messages of one batch at most; above, latency grows and throughput hardly does.
@@ -133,6 +134,7 @@ pub struct Shard<H> {
     backoff: Duration,
     seat: Seat,
     standing: Standing,
+    pulse: Pulse,
 }
 
 struct Owned {
@@ -152,8 +154,8 @@ enum Failure {
 impl<H: Handler> Shard<H> {
     /// A shard that owns nothing yet; the first turn assigns it.
     pub fn new(id: ShardId, store: Arc<dyn Store>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, handler: H) -> Self {
-        let standing = Standing::of(id);
-        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat: Seat::default(), standing }
+        let (seat, standing, pulse) = (Seat::default(), Standing::of(id), Pulse::of(id));
+        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat, standing, pulse }
     }
 
     /// Lets a census know whether the shard is assigned.
@@ -234,6 +236,7 @@ impl<H: Handler> Shard<H> {
         }
         self.owned = None;
         self.seat.take(false);
+        self.pulse.doubted(panicked, self.clock.now_ms());
         // A panic may have left anything behind: assignment drops it.
         std::panic::catch_unwind(AssertUnwindSafe(|| self.handler.rolled_back())).ok();
         let pause = self.backoff;
@@ -250,6 +253,7 @@ impl<H: Handler> Shard<H> {
             self.assign().await?;
         }
         let (records, drained, newer) = self.consume().await.map_err(|error| error.to_string())?;
+        self.pulse.took(&records, self.clock.now_ms());
         let due = self.handler.due_ms().is_some_and(|due| due <= self.clock.now_ms());
         if records.is_empty() && !(due && drained) {
             if let Some(Owned { assignments, way, .. }) = &mut self.owned
@@ -269,6 +273,7 @@ impl<H: Handler> Shard<H> {
                 Ok(()) => {}
                 Err(Failure::Doubt(reason)) => return Err(reason),
                 Err(Failure::Conflict) if part.attempt < CONFLICTS => {
+                    self.pulse.met_a_conflict();
                     parts.push_front(Part { attempt: part.attempt + 1, ..part });
                 }
                 Err(Failure::Conflict) => return Err("a conflict does not go away".into()),
@@ -276,7 +281,10 @@ impl<H: Handler> Shard<H> {
                 Err(Failure::Data(_)) if part.attempt == 0 && part.poison.is_none() => {
                     parts.push_front(Part { attempt: 1, ..part });
                 }
-                Err(Failure::Data(reason)) => split(part, reason, &mut parts)?,
+                Err(Failure::Data(reason)) => {
+                    self.pulse.halved();
+                    split(part, reason, &mut parts)?;
+                }
             }
         }
         Ok(Turn::Worked)
@@ -305,6 +313,7 @@ impl<H: Handler> Shard<H> {
         let consumers = topics.into_iter().map(consumer).collect();
         self.owned = Some(Owned { assignments, consumers, way });
         self.seat.take(true);
+        self.pulse.assigned();
         Ok(())
     }
 
@@ -351,7 +360,9 @@ impl<H: Handler> Shard<H> {
         let now_ms = self.clock.now_ms();
         let (batch, mut dead_letters) = sort(part, before, now_ms);
         // A decision that panics is a record that cannot be handled; what it was working on is dropped with it.
+        let began = Instant::now();
         let decided = AssertUnwindSafe(self.handler.decide(&batch)).catch_unwind().await;
+        self.pulse.decided(began.elapsed());
         let outcome = match decided.unwrap_or_else(|panic| {
             Err(DecideError::Data(format!("deciding it panicked: {}", trouble::panicked(&*panic))))
         }) {
@@ -372,6 +383,7 @@ impl<H: Handler> Shard<H> {
             let reason = reason.clone();
             dead_letters.push(DeadLetter { topic: *topic, partition, offset, bytes, reason, time_ms: now_ms });
         }
+        self.pulse.offered(part.records.len(), &outcome);
         let mut messages = outcome.messages;
         if owned.way.leads_out() {
             messages.extend(dead_letters.iter().map(dead_letter::copy));
@@ -385,9 +397,11 @@ impl<H: Handler> Shard<H> {
         fences[0].next_outbox_seq += packed.len() as i64;
         fences[0].published_seq = owned.way.mark(&before).map_err(doubt)?;
         let assignments = fences.iter().map(Fence::after).collect();
+        self.pulse.commits(&dead_letters);
         let commit = Commit { fences, writes: outcome.writes, messages, dead_letters };
         match self.store.commit(commit).await {
             Ok(_) => {
+                self.pulse.committed();
                 owned.assignments = assignments;
                 self.standing.at(&owned.assignments[0]);
                 owned.way.saved(now_ms);
@@ -396,6 +410,7 @@ impl<H: Handler> Shard<H> {
             }
             Err(error) => {
                 self.handler.rolled_back();
+                self.pulse.failed(&error);
                 Err(match error {
                     CommitError::Data(reason) => Failure::Data(reason),
                     CommitError::Conflict { .. } => {

@@ -1,7 +1,6 @@
 //! For machines that watch: alive, ready, started, metrics; and the pages of error codes.
 
 use super::Api;
-use crate::discrepancy;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -72,12 +71,6 @@ pub async fn startupz(State(api): State<Api>) -> Response {
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "system",
     responses((status = 200, description = "Metrics", body = String)), security(("token" = ["audit:read"])))]
 pub async fn metrics(State(api): State<Api>, _allowed: Allowed<scope::AuditRead>) -> Response {
-    // What is counted in the store rather than as it happens. While the store fails, the last count stays.
-    if let Ok((open, oldest_ms)) = discrepancy::open(&**api.gateway.store()).await {
-        let age_ms = oldest_ms.map_or(0, |oldest| api.gateway.clock().now_ms() - oldest);
-        metrics::gauge!("discrepancies_open").set(open as f64);
-        metrics::gauge!("discrepancies_oldest_open_seconds").set(age_ms as f64 / 1_000.0);
-    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (api.metrics)()).into_response()
 }
 

@@ -3,7 +3,7 @@
 
 use super::{ViewRow, search_text, sql};
 use endstate_events::SagaId;
-use endstate_outbox::{Clock, Commit, CommitError, Rows, Store, StoreError, Write};
+use endstate_outbox::{Clock, Commit, CommitError, Metric, Rows, Store, StoreError, Write};
 use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -206,7 +206,7 @@ impl Projector {
 
     fn show_lag(&self, lag_ms: i64) {
         self.lag_ms.store(lag_ms, Ordering::Relaxed);
-        metrics::gauge!("view_lag_seconds").set(lag_ms as f64 / 1_000.0);
+        Metric::ViewLag.set(lag_ms as f64 / 1_000.0, &[]);
     }
 }
 

@@ -2,9 +2,10 @@
 //! partitions paused: what the group gives it are the shards this process owns. Records are read elsewhere
 //! ([`super::reader`]), at the database's positions; what is committed here only feeds tools that show lag.
 
-use super::metric::{self, Metric};
+use super::metric;
 use super::reader::Places;
 use super::settings::{ANSWER, KafkaSettings};
+use crate::metric::Metric;
 use endstate_events::{Side, Topic};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
@@ -82,7 +83,7 @@ impl Context {
         let partitions = partitions.iter().filter_map(|element| u16::try_from(element.partition()).ok());
         self.owned.send_modify(|owned| partitions.for_each(|partition| _ = change(owned, partition)));
         let owned = self.owned.borrow();
-        metrics::gauge!(Metric::OwnedShards.name(), "side" => self.side.label()).set(owned.len() as f64);
+        Metric::OwnedShards.set(owned.len() as f64, &[self.side.label()]);
         tracing::info!(side = self.side.label(), owned = ?*owned, "shards of this process");
     }
 }
@@ -100,6 +101,7 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
+            Metric::Rebalances.add(1, &[self.side.label(), "revoked"]);
             self.change(list, |owned, partition| owned.remove(&partition));
         }
     }
@@ -107,6 +109,7 @@ impl ConsumerContext for Context {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
+                Metric::Rebalances.add(1, &[self.side.label(), "assigned"]);
                 if let Err(error) = consumer.pause(list) {
                     tracing::warn!(%error, "a partition of the membership is read for nothing");
                 }

@@ -20,7 +20,6 @@ mod topics;
 mod window;
 mod wire;
 
-pub use metric::Metric;
 pub use settings::KafkaSettings;
 pub use window::FOREIGN_WINDOW;
 

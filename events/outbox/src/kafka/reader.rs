@@ -5,12 +5,13 @@
 
 use super::assigned::Assigned;
 use super::hand_over::HandOver;
-use super::metric::{self, Metric};
+use super::metric;
 use super::settings::{ANSWER, KafkaSettings};
 use super::topics::Names;
 use super::window::Place;
 use super::wire;
 use crate::bus::{Consumer, Delivered};
+use crate::metric::Metric;
 use crate::store::StoreError;
 use endstate_events::Environment;
 use rdkafka::client::ClientContext;
@@ -218,7 +219,7 @@ impl Reading {
         } else {
             return Ok(high);
         };
-        metrics::counter!(Metric::LostPositions.name(), "topic" => place.0.label()).increment(1);
+        Metric::LostPositions.add(1, &[place.0.label()]);
         let lost = StoreError::Lost { topic: topic.to_owned(), partition, position, reason };
         tracing::error!("{lost}");
         Err(lost)
@@ -373,9 +374,9 @@ fn arrived(
 }
 
 fn gauges((topic, partition): Place, lag: f64, waiting: f64) {
-    let labels = [("topic", topic.label().to_owned()), ("partition", partition.to_string())];
-    metrics::gauge!(Metric::LagRecords.name(), &labels).set(lag);
-    metrics::gauge!(Metric::HandedOverRecords.name(), &labels).set(waiting);
+    let partition = partition.to_string();
+    Metric::LagRecords.set(lag, &[topic.label(), &partition]);
+    Metric::HandedOverRecords.set(waiting, &[topic.label(), &partition]);
 }
 
 fn failed(reason: &str) -> StoreError {

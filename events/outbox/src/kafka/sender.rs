@@ -1,12 +1,13 @@
 //! The one producer of a process: idempotent, acknowledged by all copies, explicit partitions. Shards hand it what they
 //! have committed; callers wait for their messages' acknowledgements.
 
-use super::metric::{self, Metric};
+use super::metric;
 use super::settings::{ANSWER, KafkaSettings};
 use super::topics::Names;
 use super::window::{Place, Window};
 use super::wire;
 use crate::bus::{BusError, Outgoing, Packed, Relay, RelayError};
+use crate::metric::Metric;
 use async_trait::async_trait;
 use endstate_events::Topic;
 use rdkafka::ClientConfig;
@@ -239,7 +240,7 @@ impl Carrier {
 
 /// A message that did not reach a topic of another team.
 fn lost(topic: Topic, reason: &str) {
-    metrics::counter!(Metric::LostCommands.name(), "topic" => topic.label()).increment(1);
+    Metric::LostCommands.add(1, &[]);
     tracing::warn!(topic = topic.label(), reason, "E4065: a command did not reach a topic of another team");
 }
 

@@ -3,12 +3,13 @@
 //! The driver's own pool asks a connection whether it lives whenever it comes back, which is a round trip for every
 //! batch. Here the next statement finds out: a batch in doubt is what a shard knows how to handle.
 
+use crate::metric::{Counter, Gauge, Histogram, Metric};
 use crate::store::StoreError;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -75,30 +76,65 @@ pub(super) struct Connections {
     permits: Semaphore,
     /// The one used last is lent first: its statements are prepared.
     idle: Mutex<Vec<PgConnection>>,
+    used: Gauge,
+    waited: Histogram,
+    opened: Counter,
 }
 
 /// A connection for one use. Dropped, it is closed; whatever it was doing ends with it.
 pub(super) struct Lent<'a> {
     home: &'a Connections,
     connection: PgConnection,
+    _used: Used,
     _permit: SemaphorePermit<'a>,
 }
 
+/// Counts a connection while it is lent.
+struct Used(Gauge);
+
+impl Used {
+    fn of(gauge: &Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, most: usize) -> Self {
-        Self { options, permits: Semaphore::new(most), idle: Mutex::default() }
+    /// At most so many; `purpose` as in [`Metric::Sessions`].
+    pub(super) fn new(options: PgConnectOptions, purpose: &str, most: usize) -> Self {
+        Metric::SessionsMost.set(most as f64, &[purpose]);
+        Self {
+            options,
+            permits: Semaphore::new(most),
+            idle: Mutex::default(),
+            used: Metric::Sessions.gauge(&[purpose]),
+            waited: Metric::SessionWait.histogram(&[purpose]),
+            opened: Metric::SessionsOpened.counter(&[purpose]),
+        }
     }
 
     /// Lends a connection, an idle one if there is one.
     pub(super) async fn take(&self) -> Result<Lent<'_>, sqlx::Error> {
         let free = async { self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed) };
+        let began = Instant::now();
         let permit = in_time(ACQUIRE, free).await?;
+        self.waited.record(began.elapsed());
+        let used = Used::of(&self.used);
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => connect(&self.options).await?,
+            None => {
+                self.opened.increment(1);
+                connect(&self.options).await?
+            }
         };
-        Ok(Lent { home: self, connection, _permit: permit })
+        Ok(Lent { home: self, connection, _used: used, _permit: permit })
     }
 
     /// A server that closed one connection has probably closed them all.

@@ -74,8 +74,9 @@ impl PostgresStore {
     /// Opens a store that has its migrations; refuses a database that cannot keep what it is given, and a store that was
     /// made for another environment or number of partitions.
     pub async fn open(settings: &Settings) -> Result<Arc<Self>, StoreError> {
-        let sessions =
-            |purpose, most| connections::options(&settings.url, purpose).map(|options| Connections::new(options, most));
+        let sessions = |purpose, most| {
+            connections::options(&settings.url, purpose).map(|options| Connections::new(options, purpose, most))
+        };
         let store = Self {
             writers: sessions("write", settings.connections)?,
             readers: sessions("read", settings.connections)?,

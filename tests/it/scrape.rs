@@ -1,0 +1,78 @@
+//! The table of metrics against what a running process tells: a dashboard or an alert over a metric that nobody emits
+//! would stay silent for ever.
+
+use crate::stopping::Server;
+use endstate_outbox::metric::{Kind, Metric};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Nothing passes or fails by it but a hang.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn order(number: &str) -> Value {
+    json!({
+        "order_no": number, "user_id": "ann", "activity_id": "sale-1", "store": "flagship", "currency": "CNY",
+        "total_minor": 1_500, "discount_minor": 0, "points": 0, "stock_strategy": "reserve", "pay_within_s": 600,
+        "lines": [{"line_no": "1", "sku": "tea", "quantity": 1, "price_minor": 1_500}],
+    })
+}
+
+/// Places an order that somebody can pay for; returns where.
+async fn place(server: &mut Server, number: &str) -> String {
+    server.post("/v1/orders", &order(number)).await;
+    loop {
+        let shown = server.get(&format!("/v1/sagas/flash_sale_order/{number}")).await;
+        if let Some(url) = shown["view"]["pay_url"].as_str() {
+            return url.to_owned();
+        }
+        server.alive().await;
+    }
+}
+
+/// The lines of a metric that are samples, whatever its kind.
+fn is_told(text: &str, metric: Metric) -> bool {
+    let suffix = if matches!(metric.row().kind, Kind::Histogram(_)) { "_bucket" } else { "" };
+    let name = format!("{}{suffix}", metric.name());
+    text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+}
+
+#[tokio::test]
+async fn every_metric_of_the_table_is_scraped() {
+    let mut server = Server::with(&[("ENDSTATE_METRICS_LOOK_EVERY_S", "1")]).await;
+    let lines =
+        json!([{"participant": "stock", "action": "open", "with": {"unit": "tea", "quantity": 9, "standby": false}}]);
+    server.post("/v1/operations", &json!({"operation": "open-1", "lines": lines})).await;
+    while server.get("/v1/operations/open-1").await["items"][0]["verdict"] != "done" {
+        server.alive().await;
+    }
+    let pay_url = place(&mut server, "O-1").await;
+    let paid = server.http.post(pay_url).json(&json!({"amount_minor": 1_500, "currency": "CNY"})).send().await;
+    assert!(paid.unwrap().status().is_success());
+    // One that stays open.
+    place(&mut server, "O-2").await;
+    server.post("/v1/jobs/sweep/run", &json!({"reason": "a test"})).await;
+    let mut missing = Vec::new();
+    let told = async {
+        loop {
+            let text = server.text("/metrics").await;
+            let wanted = Metric::ALL.iter().copied().filter(|metric| !metric.row().shared);
+            missing = wanted.filter(|metric| !is_told(&text, *metric)).map(Metric::name).collect();
+            if missing.is_empty() {
+                return text;
+            }
+            server.alive().await;
+        }
+    };
+    let Ok(text) = tokio::time::timeout(PATIENCE, told).await else { panic!("never told: {missing:?}") };
+    for metric in Metric::ALL.iter().filter(|metric| !metric.row().shared) {
+        let kind = format!("# TYPE {} {}", metric.name(), metric.row().kind.label());
+        assert!(text.lines().any(|line| line == kind), "{kind}");
+    }
+    assert!(!text.contains("quantile="), "a summary cannot be added up over processes");
+    let ended = "endstate_sagas_ended_total{definition=\"flash_sale_order\",outcome=\"completed\"} 1";
+    assert!(text.contains(ended), "{text}");
+    let open = "endstate_sagas_open{definition=\"flash_sale_order\",phase=\"waiting\"} 1";
+    assert!(text.contains(open), "{text}");
+    let answered = "endstate_commands_answered_total{participant=\"stock\",action=\"hold\",verdict=\"done\"} 2";
+    assert!(text.contains(answered), "{text}");
+}
