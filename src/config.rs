@@ -63,6 +63,8 @@ pub(crate) struct Kafka {
     pub(crate) foreign_partitions: u16,
     pub(crate) retention_days: u16,
     pub(crate) session_ms: u64,
+    pub(crate) spill_after_ms: u64,
+    pub(crate) spill_most: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

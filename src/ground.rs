@@ -5,8 +5,9 @@ use anyhow::{Context as _, ensure};
 use endstate_events::{Environment, ForeignTopic};
 use endstate_orchestrator::definitions::Reach;
 use endstate_outbox::postgres::{PostgresStore, Settings};
+use endstate_outbox::spill::SpillSettings;
 use endstate_outbox::sqlite::Made;
-use endstate_outbox::{Bus, KafkaBus, KafkaSettings, SqliteStore, Store};
+use endstate_outbox::{Bus, KafkaBus, KafkaSettings, SpillingBus, SqliteStore, Store, SystemClock};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +35,9 @@ pub(crate) enum Ground {
         /// Theirs.
         store: Arc<PostgresStore>,
         /// Theirs.
-        bus: Arc<KafkaBus>,
+        kafka: Arc<KafkaBus>,
+        /// The same, with a way round it.
+        bus: Arc<SpillingBus>,
         /// The system's name.
         environment: Environment,
         /// Where participants over Kafka take commands now.
@@ -64,9 +67,13 @@ impl Ground {
         PostgresStore::migrate(url).await?;
         let settings = postgres(config);
         let store = PostgresStore::open(&settings).await?;
-        let bus = KafkaBus::open(kafka(config, store.partitions())?).await?;
+        let kafka = KafkaBus::open(kafka(config, store.partitions())?).await?;
+        let patience = Duration::from_millis(config.kafka.spill_after_ms);
+        let spill = SpillSettings { patience, most: i64::from(config.kafka.spill_most) };
+        let clock = Arc::new(SystemClock);
+        let bus = SpillingBus::new(kafka.clone(), store.clone(), store.clone(), clock, spill);
         let (environment, moved) = (config.environment.clone(), config.participants.topics()?);
-        Ok(Self::Shared { store, bus, environment, moved })
+        Ok(Self::Shared { store, kafka, bus, environment, moved })
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
@@ -103,8 +110,15 @@ impl Ground {
 
     /// Starts what keeps it small.
     pub(crate) fn keep(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        let Self::Embedded(store) = self else { return };
-        let (bus, stop) = (store.bus(), stop.clone());
+        let stop = stop.clone();
+        let store = match self {
+            Self::Embedded(store) => store,
+            Self::Shared { bus, .. } => {
+                tasks.spawn(stop.run_until_cancelled_owned(bus.clone().follow()));
+                return;
+            }
+        };
+        let bus = store.bus();
         tasks.spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(PURGE_EVERY)).await.is_some() {
                 if let Err(error) = bus.purge(EVENTS_KEPT).await {
@@ -116,8 +130,8 @@ impl Ground {
 
     /// Leaves the bus, once nothing runs on it any more.
     pub(crate) async fn leave(self) {
-        if let Self::Shared { bus, .. } = self {
-            bus.close().await;
+        if let Self::Shared { kafka, .. } = self {
+            kafka.close().await;
         }
     }
 }

@@ -92,6 +92,7 @@ codes! {
     TimedOut            "E2503" GATEWAY_TIMEOUT        "The call took too long";
     Internal            "E2504" INTERNAL_SERVER_ERROR  "The server made a mistake";
     StoreUnavailable    "E2505" SERVICE_UNAVAILABLE    "The store does not answer";
+    TooMuchWaits        "E2506" SERVICE_UNAVAILABLE    "Too much waits for the broker";
 }
 
 impl Code {

@@ -20,6 +20,10 @@ use tokio::sync::watch;
 /// How long an input waits for its shard's decision before it is answered as queued.
 const DECISION: Duration = Duration::from_secs(5);
 
+/// The same while the broker does not answer. The shard's owner may be able to decide all the same, but hardly anything
+/// comes of it before the broker is back.
+const SPILLED: Duration = Duration::from_millis(250);
+
 /// Queues inputs and reads sagas.
 #[derive(Clone)]
 pub struct Gateway {
@@ -163,12 +167,6 @@ impl Gateway {
         &self.waiters
     }
 
-    /// How long an input waits for its shard's decision, unless its caller says otherwise.
-    #[must_use]
-    pub fn decision(&self) -> Duration {
-        self.decision
-    }
-
     /// The store, for read models.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -237,7 +235,8 @@ impl Gateway {
         let _starting = self.waiters.starts.begin(saga, wanted);
         let body = InputBody::Start(Box::new(start));
         self.queue(Topic::Start, saga, number.clone(), key, options.lane, body).await?;
-        tokio::time::timeout(self.decision, waiting.until(|notice| notice.claim.is_some())).await.ok();
+        let decision = if self.is_spilling(Topic::Start, saga) { SPILLED } else { self.decision };
+        tokio::time::timeout(decision, waiting.until(|notice| notice.claim.is_some())).await.ok();
         if let Some(patience) = options.wait {
             tokio::time::timeout(patience, waiting.until(Notice::is_settled)).await.ok();
         }
@@ -270,34 +269,37 @@ impl Gateway {
         Ok(Order { saga: saga.id, key: saga.key.to_string(), snapshot: saga.snapshot(known.plan()) })
     }
 
-    /// Queues an input and waits, at most `patience`, for what its saga says to it; none when that is not known in time.
+    /// Queues an input and waits for what its saga says to it, at most as long as is asked for, else as long as a decision
+    /// may take; none when that is not known in time.
     pub async fn ask(
         &self,
         saga: SagaId,
         id: String,
         lane: Lane,
         body: InputBody,
-        patience: Duration,
+        wait: Option<Duration>,
     ) -> Result<Answer, GatewayError> {
-        let answers = self.ask_each(&[(saga, lane)], &id, &body, patience).await?;
+        let answers = self.ask_each(&[(saga, lane)], &id, &body, wait).await?;
         Ok(answers.into_iter().next().flatten())
     }
 
-    /// Queues the same input to each saga, in one commit, and waits, at most `patience` for all, for what each says to it.
+    /// Queues the same input to each saga, in one commit, and waits for what each says to it, as [`ask`](Self::ask) does.
     pub async fn ask_each(
         &self,
         sagas: &[(SagaId, Lane)],
         id: &str,
         body: &InputBody,
-        patience: Duration,
+        wait: Option<Duration>,
     ) -> Result<Vec<Answer>, GatewayError> {
-        let wait = |(saga, _): &(SagaId, Lane)| self.waiters.inputs.wait((*saga, id.to_owned()));
-        let mut waiting: Vec<_> = sagas.iter().map(wait).collect();
+        let begin = |(saga, _): &(SagaId, Lane)| self.waiters.inputs.wait((*saga, id.to_owned()));
+        let mut waiting: Vec<_> = sagas.iter().map(begin).collect();
         let message = |(saga, lane): &(SagaId, Lane)| {
             self.message(Topic::Progress, *saga, id.to_owned(), saga.to_string(), *lane, body.clone())
         };
         self.bus.produce(sagas.iter().map(message).collect()).await?;
-        let until = tokio::time::Instant::now() + patience;
+        let spilling = sagas.iter().any(|(saga, _)| self.is_spilling(Topic::Progress, *saga));
+        let decision = if spilling { SPILLED } else { self.decision };
+        let until = tokio::time::Instant::now() + wait.unwrap_or(decision);
         for ((saga, _), waiting) in sagas.iter().zip(&mut waiting) {
             // What another process answers is told to nobody here: its caller looks at the saga.
             if self.decides(*saga) {
@@ -323,6 +325,11 @@ impl Gateway {
     ) -> Result<(), GatewayError> {
         self.bus.produce(vec![self.message(topic, saga, id, key, lane, body)]).await?;
         Ok(())
+    }
+
+    /// Whether inputs of this saga go round the broker.
+    fn is_spilling(&self, topic: Topic, saga: SagaId) -> bool {
+        self.bus.is_spilling(topic, saga.slot().partition(self.store.partitions()))
     }
 
     fn message(&self, topic: Topic, saga: SagaId, id: String, key: String, lane: Lane, body: InputBody) -> Outgoing {

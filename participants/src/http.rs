@@ -83,6 +83,10 @@ fn bus(error: BusError) -> Problem {
             tracing::error!(reason, "a message was not acknowledged");
             Problem::new(Code::StoreUnavailable, "nobody knows whether it was queued: send it again")
         }
+        BusError::Full(reason) => {
+            tracing::warn!(reason, "E4023: a message was refused");
+            Problem::new(Code::TooMuchWaits, "the message broker is away: send it again later")
+        }
     }
 }
 

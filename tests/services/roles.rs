@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const ALL: &str = "gateway,orchestrator,participants,sweeper";
+pub(crate) const ALL: &str = "gateway,orchestrator,participants,sweeper";
 
 const SAGAS: usize = 200;
 const ORDERS: usize = 100;
 
-fn order(number: &str) -> Value {
+pub(crate) fn order(number: &str) -> Value {
     json!({
         "order_no": number, "user_id": "ann", "activity_id": "sale-1", "store": "flagship", "currency": "CNY",
         "total_minor": 1_500, "discount_minor": 1_000, "points": 0, "stock_strategy": "reserve", "pay_within_s": 600,
@@ -19,7 +19,7 @@ fn order(number: &str) -> Value {
     })
 }
 
-async fn open_stock(town: &Town, server: &Process) {
+pub(crate) async fn open_stock(town: &Town, server: &Process) {
     let lines =
         json!([{"participant": "stock", "action": "open", "with": {"unit": "tea", "quantity": 500, "standby": false}}]);
     town.post(std::slice::from_ref(&server.url), "/v1/operations", &json!({"operation": "open-1", "lines": lines}))

@@ -76,6 +76,11 @@ pub(crate) struct Town {
 
 impl Town {
     pub(crate) fn new() -> Self {
+        Self::on(service("ENDSTATE_TEST_KAFKA"))
+    }
+
+    /// One whose messages go through these brokers.
+    pub(crate) fn on(brokers: String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("t{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let (server, _) =
@@ -100,7 +105,7 @@ impl Town {
             ("ENDSTATE_STORE_URL", format!("{server}/test_{name}")),
             ("ENDSTATE_ENGINE_PARTITIONS", "8".to_owned()),
             ("ENDSTATE_STORE_CONNECTIONS", "6".to_owned()),
-            ("ENDSTATE_KAFKA_BROKERS", service("ENDSTATE_TEST_KAFKA")),
+            ("ENDSTATE_KAFKA_BROKERS", brokers),
             ("ENDSTATE_KAFKA_SESSION_MS", "6000".to_owned()),
         ];
         let http = endstate_http::Trust::system().builder().timeout(Duration::from_secs(30)).build().unwrap();
@@ -185,5 +190,52 @@ impl Town {
             Some(format!("--- {name}\n{log}\n"))
         };
         ["a", "b", "gateway", "engine"].into_iter().filter_map(read).collect()
+    }
+}
+
+/// A broker of its own, which may be killed.
+pub(crate) struct Broker {
+    folder: tempfile::TempDir,
+}
+
+impl Broker {
+    pub(crate) fn start() -> Self {
+        let broker = Self { folder: tempfile::tempdir().unwrap() };
+        broker.services("start");
+        broker
+    }
+
+    /// Its address, which stays.
+    pub(crate) fn address(&self) -> String {
+        let settings = std::fs::read_to_string(self.folder.path().join("env")).unwrap();
+        let line = settings.lines().find_map(|line| line.strip_prefix("export ENDSTATE_TEST_KAFKA=")).unwrap();
+        line.to_owned()
+    }
+
+    /// SIGKILL, which no process sees coming.
+    pub(crate) fn kill(&self) {
+        let recorded = std::fs::read_to_string(self.folder.path().join("kafka.pid")).unwrap();
+        let process = recorded.split(' ').next().unwrap();
+        assert!(Command::new("kill").args(["-KILL", process]).status().unwrap().success());
+    }
+
+    /// Starts it again, over the data that it left.
+    pub(crate) fn revive(&self) {
+        let address = self.address();
+        self.services("start");
+        assert_eq!(self.address(), address);
+    }
+
+    fn services(&self, command: &str) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
+        let data = self.folder.path().to_str().unwrap();
+        let done = Command::new(script).args([command, "--only", "kafka", "--data", data]).status().unwrap();
+        assert!(done.success(), "scripts/services {command}");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.services("stop");
     }
 }

@@ -3,6 +3,7 @@
 use crate::store::{CommitError, ShardId, StoreError};
 use async_trait::async_trait;
 use endstate_events::{Envelope, ForeignTopic, Side, Topic};
+use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -23,12 +24,27 @@ pub struct Outgoing {
 pub struct Delivered {
     /// The topic.
     pub topic: Topic,
-    /// Its offset; the position after it is `offset + 1`.
+    /// Its offset; the position after it is `offset + 1`. Below zero: it was spilled, see [`Delivered::spilled`].
     pub offset: i64,
     /// The message, or its bytes when nobody can read them.
     pub envelope: Result<Arc<Envelope>, Undecodable>,
     /// How long it is as it was written.
     pub bytes: usize,
+}
+
+impl Delivered {
+    /// The offset under which a spilled message is known, in dead letters, too: spilled ones and those of the topic are
+    /// numbered apart, so that its number would stand for another message.
+    #[must_use]
+    pub fn offset_spilled(number: i64) -> i64 {
+        -1 - number
+    }
+
+    /// Its number among those that were spilled; none when it came by the topic.
+    #[must_use]
+    pub fn spilled(&self) -> Option<i64> {
+        (self.offset < 0).then(|| -1 - self.offset)
+    }
 }
 
 /// Bytes with which a take is full: it ends with the message that reaches them, however many were asked for.
@@ -52,6 +68,9 @@ pub enum BusError {
     /// It can never be queued.
     #[error("E4021: the message is refused: {0}")]
     Refused(String),
+    /// It is not queued: the broker does not answer, and as much as may wait for it waits already.
+    #[error("E4023: the message is not queued, {0}; send it again later")]
+    Full(String),
 }
 
 impl From<CommitError> for BusError {
@@ -73,6 +92,19 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Reads one partition from `position` on. Made anew for every assignment.
     fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer>;
+
+    /// Reads from `position` on what was spilled of a partition, which is older than what its topic will bring. None where
+    /// nothing ever is.
+    fn spilled(&self, topic: Topic, partition: u16, position: i64) -> Option<Box<dyn Consumer>> {
+        let _ = (topic, partition, position);
+        None
+    }
+
+    /// Whether messages to this partition are being spilled: who reads it may be as far from the broker as we are.
+    fn is_spilling(&self, topic: Topic, partition: u16) -> bool {
+        let _ = (topic, partition);
+        false
+    }
 
     /// Carries a shard's committed messages from `published_seq` on. Made anew for every assignment. None where the store
     /// is the bus: there a commit is the delivery.
@@ -135,6 +167,12 @@ pub trait Consumer: Send {
 
     /// Whether the last take left nothing behind: no timer may overtake what is queued. False as long as nobody knows.
     fn at_end(&self) -> bool;
+
+    /// Asks where the queue ends now; with `true`, [`at_end`](Self::at_end) of the next take tells the truth as of this
+    /// call or later. For who hears of the end only now and then.
+    fn look(&mut self) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(true))
+    }
 
     /// Resolves when there may be something to take. Cancel-safe.
     async fn ready(&mut self);

@@ -6,7 +6,9 @@
 //! - [`store`]: the Store port: read, commit one batch under its fence
 //! - [`bus`]: the Bus port: messages in and out of partitions
 //! - [`relay`]: how committed messages leave where the store is not the bus
-//! - [`shard`]: the loop of one shard: consume, decide, persist, relay; `part`: what it tries to commit at once
+//! - [`spill`]: where inputs wait while the broker does not answer
+//! - [`shard`]: the loop of one shard: consume, decide, persist, relay; `inlet`: what it reads; `looks`: where that
+//!   ends; `part`: what it tries to commit at once
 //! - [`fused`]: both sides of a shard in one transaction
 //! - [`census`]: which shards are assigned; `pulse`: what one tells of itself; `trouble`: what people are told of one that
 //!   does not get on
@@ -22,7 +24,10 @@ pub mod statement;
 pub mod store;
 pub mod bus;
 pub(crate) mod relay;
+pub mod spill;
 pub mod shard;
+mod inlet;
+mod looks;
 pub mod fused;
 pub mod census;
 mod part;
@@ -48,6 +53,7 @@ pub use local::LocalBus;
 pub use metric::Metric;
 pub use postgres::PostgresStore;
 pub use shard::{Batch, DecideError, Handler, Outcome, Poisoned, Shard, Turn};
+pub use spill::{Spill, SpillingBus};
 pub use sqlite::SqliteStore;
 pub use statement::{Dialect, Kind, Row, Rows, Statement, Value, Write};
 pub use store::{Assignment, Commit, CommitError, Fence, Positions, ShardId, Store, StoreError};

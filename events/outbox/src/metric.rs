@@ -220,6 +220,14 @@ table! {
     LostPositions = counter "endstate_bus_lost_positions_total" [inbox] shared;
     /// Commands that did not reach a topic of another team; the log names the topic.
     LostCommands = counter "endstate_bus_lost_commands_total" [] shared;
+    /// Messages that were spilled into the database because the broker did not answer.
+    SpilledMessages = counter "endstate_bus_spilled_messages_total" [inbox] shared;
+    /// Messages that were refused because too many wait in the database.
+    SpillRefused = counter "endstate_bus_spill_refused_total" [] shared;
+    /// Spilled messages that their shards have not read, as the store knows.
+    SpilledWaiting = gauge "endstate_bus_spilled_waiting_messages" [inbox] shared;
+    /// Age of the oldest of them.
+    SpilledAge = gauge "endstate_bus_spilled_oldest_seconds" [inbox] shared;
 
     // Database.
     /// Sessions that are lent.

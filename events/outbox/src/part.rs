@@ -15,10 +15,13 @@ pub(crate) struct Part {
     pub(crate) poison: Option<String>,
     pub(crate) attempt: u32,
     pub(crate) timers: bool,
+    /// When its batch was taken: no timer that is due only later fires in it.
+    pub(crate) now_ms: i64,
 }
 
 /// Sorts a part's records into messages to decide and records to put aside.
-pub(crate) fn sort(part: &Part, assignment: Assignment, now_ms: i64) -> (Batch, Vec<DeadLetter>) {
+pub(crate) fn sort(part: &Part, assignment: Assignment) -> (Batch, Vec<DeadLetter>) {
+    let now_ms = part.now_ms;
     let mut batch = Batch {
         messages: Vec::with_capacity(part.records.len()),
         poisoned: Vec::new(),
@@ -59,15 +62,15 @@ pub(crate) fn sort(part: &Part, assignment: Assignment, now_ms: i64) -> (Batch, 
 
 /// Halves a part whose data is refused; a single record becomes poison.
 pub(crate) fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(), String> {
-    let timers = part.timers;
+    let (timers, now_ms) = (part.timers, part.now_ms);
     let half = part.records.len() / 2;
     if half > 0 {
         let rest = part.records.split_off(half);
-        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers });
-        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers: false });
+        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers, now_ms });
+        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers: false, now_ms });
     } else if part.timers && !part.records.is_empty() {
         // A timer may be at fault: the record must not go for it.
-        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers: true });
+        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers: true, now_ms });
         parts.push_front(Part { timers: false, ..part });
     } else if part.poison.is_none() && !part.records.is_empty() {
         tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");

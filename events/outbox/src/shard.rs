@@ -4,17 +4,18 @@
 //! A handler that reads topics of both sides owns the partition on both, under two fences ([`crate::fused`]).
 //! Whatever goes wrong has one cure: forget everything and run assignment again.
 
-use crate::bus::{Bus, Consumer, Delivered, Outgoing, RelayError, Undecodable};
+use crate::bus::{Bus, Delivered, Outgoing, RelayError};
 use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::{self, DeadLetter};
+use crate::inlet::{Inlets, Taken};
 use crate::part::{Part, sort, split};
 use crate::pulse::Pulse;
 use crate::relay::{self, Way};
 use crate::statement::Write;
 use crate::store::{Assignment, Commit, CommitError, Fence, ShardId, Store, StoreError};
 use crate::trouble::{self, Standing};
-use endstate_events::{Envelope, SCHEMA_VERSION, Topic};
+use endstate_events::{Envelope, Topic};
 use futures_util::FutureExt as _;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -140,7 +141,7 @@ pub struct Shard<H> {
 struct Owned {
     /// One per side, that of the first topic first.
     assignments: Vec<Assignment>,
-    consumers: Vec<(Topic, Box<dyn Consumer>)>,
+    inlets: Inlets,
     way: Way,
 }
 
@@ -197,9 +198,7 @@ impl<H: Handler> Shard<H> {
         let is_open = owned.assignments.first().is_some_and(|first| owned.way.is_open(first));
         let mark = is_open.then_some(relay::SAVE_AFTER);
         let pause = due.into_iter().chain(mark).min();
-        let handler = &self.handler;
-        let ready = owned.consumers.iter_mut().filter(|(topic, _)| handler.room(*topic) > 0).map(|(_, c)| c.ready());
-        let ready: Vec<_> = ready.collect();
+        let rooms: Vec<_> = owned.inlets.topics().map(|topic| self.handler.room(topic)).collect();
         let sleep = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
@@ -208,7 +207,7 @@ impl<H: Handler> Shard<H> {
         };
         tokio::select! {
             () = sleep => {}
-            _ = futures_util::future::select_all(ready) => {}
+            () = owned.inlets.ready(&rooms) => {}
         }
     }
 
@@ -252,14 +251,22 @@ impl<H: Handler> Shard<H> {
         if self.owned.is_none() {
             self.assign().await?;
         }
-        let (records, drained, newer) = self.consume().await.map_err(|error| error.to_string())?;
-        self.pulse.took(&records, self.clock.now_ms());
-        let due = self.handler.due_ms().is_some_and(|due| due <= self.clock.now_ms());
-        if records.is_empty() && !(due && drained) {
-            if let Some(Owned { assignments, way, .. }) = &mut self.owned
-                && let Some(first) = assignments.first_mut()
-            {
-                way.save_when_idle(&*self.store, first, self.clock.now_ms()).await?;
+        let Some(owned) = self.owned.as_mut() else { return Err("the shard is not assigned".into()) };
+        let now_ms = self.clock.now_ms();
+        let due_ms = self.handler.due_ms().filter(|due| *due <= now_ms);
+        let ends_known = due_ms.is_none_or(|due| owned.inlets.know_ends(due, now_ms));
+        let rooms: Vec<_> = owned.inlets.topics().map(|topic| self.handler.room(topic)).collect();
+        let taken = owned.inlets.take(BATCH, &rooms).await;
+        let Taken { records, drained, newer } = taken.map_err(|error| error.to_string())?;
+        self.pulse.took(&records, now_ms);
+        if newer {
+            tracing::error!(shard = %self.id, "E4031: a record of a newer schema version waits; upgrade this program");
+            self.standing.tell_newer(&*self.store, now_ms).await;
+        }
+        let (timers, due) = (drained && ends_known, due_ms.is_some());
+        if records.is_empty() && !(due && timers) {
+            if let Some(first) = owned.assignments.first_mut() {
+                owned.way.save_when_idle(&*self.store, first, now_ms).await?;
             }
             return Ok(match (newer, due) {
                 (true, _) => Turn::Wait(PAUSE),
@@ -267,7 +274,7 @@ impl<H: Handler> Shard<H> {
                 (false, false) => Turn::Idle,
             });
         }
-        let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers: drained }]);
+        let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers, now_ms }]);
         while let Some(part) = parts.pop_front() {
             match self.commit(&part).await {
                 Ok(()) => {}
@@ -308,47 +315,11 @@ impl<H: Handler> Shard<H> {
             assignments.push(assignment);
         }
         let way = way.ok_or("the handler reads no topic of any side")?;
-        let consumer =
-            |topic| (topic, self.bus.consumer(topic, self.id.index, Assignment::position(&assignments, topic)));
-        let consumers = topics.into_iter().map(consumer).collect();
-        self.owned = Some(Owned { assignments, consumers, way });
+        let inlets = Inlets::open(&self.bus, self.id.index, &topics, &assignments);
+        self.owned = Some(Owned { assignments, inlets, way });
         self.seat.take(true);
         self.pulse.assigned();
         Ok(())
-    }
-
-    /// Takes what is ready. Second: whether all but new starts was read to its end. Third: whether a newer record waits.
-    async fn consume(&mut self) -> Result<(Vec<Delivered>, bool, bool), StoreError> {
-        let Some(owned) = self.owned.as_mut() else { return Ok((Vec::new(), false, false)) };
-        let mut records = Vec::new();
-        let mut drained = true;
-        let mut newer = false;
-        for (topic, consumer) in &mut owned.consumers {
-            let may_wait = *topic == Topic::Start;
-            let room = self.handler.room(*topic).min(BATCH - records.len());
-            if room == 0 {
-                drained &= may_wait;
-                continue;
-            }
-            let taken = consumer.take(room).await?;
-            let stop = taken.iter().position(is_newer);
-            newer |= stop.is_some();
-            // What waits behind a newer record may be what a timer must not overtake.
-            drained &= may_wait || (consumer.at_end() && stop.is_none());
-            let known = stop.unwrap_or(taken.len());
-            records.extend(taken.into_iter().take(known));
-        }
-        if newer {
-            // A newer record is not poison: wait for the newer program, and read it again then.
-            tracing::error!(shard = %self.id, "E4031: a record of a newer schema version waits; upgrade this program");
-            self.standing.tell_newer(&*self.store, self.clock.now_ms()).await;
-            for (topic, consumer) in &mut owned.consumers {
-                let read = records.iter().filter(|r| r.topic == *topic).map(|r| r.offset + 1).max();
-                let next = read.unwrap_or_else(|| Assignment::position(&owned.assignments, *topic));
-                *consumer = self.bus.consumer(*topic, self.id.index, next);
-            }
-        }
-        Ok((records, drained, newer))
     }
 
     async fn commit(&mut self, part: &Part) -> Result<(), Failure> {
@@ -357,8 +328,8 @@ impl<H: Handler> Shard<H> {
         let Some(Fence { before, .. }) = fences.first().copied() else {
             return Err(Failure::Doubt("the handler reads no topic of any side".into()));
         };
-        let now_ms = self.clock.now_ms();
-        let (batch, mut dead_letters) = sort(part, before, now_ms);
+        let now_ms = part.now_ms;
+        let (batch, mut dead_letters) = sort(part, before);
         // A decision that panics is a record that cannot be handled; what it was working on is dropped with it.
         let began = Instant::now();
         let decided = AssertUnwindSafe(self.handler.decide(&batch)).catch_unwind().await;
@@ -375,7 +346,7 @@ impl<H: Handler> Shard<H> {
         };
         let offset_of = |envelope: &Arc<Envelope>| {
             let same = |record: &&Delivered| record.envelope.as_ref().is_ok_and(|e| Arc::ptr_eq(e, envelope));
-            part.records.iter().find(same).map_or(-1, |record| record.offset)
+            part.records.iter().find(same).map_or(i64::MIN, |record| record.offset)
         };
         for (topic, envelope, reason) in &outcome.dead_letters {
             let bytes = serde_json::to_string(envelope).unwrap_or_default();
@@ -420,20 +391,6 @@ impl<H: Handler> Shard<H> {
                     CommitError::Fenced(_) | CommitError::Doubt(_) => Failure::Doubt(error.to_string()),
                 })
             }
-        }
-    }
-}
-
-fn is_newer(record: &Delivered) -> bool {
-    match &record.envelope {
-        Ok(envelope) => envelope.schema > SCHEMA_VERSION,
-        Err(Undecodable { bytes, .. }) => {
-            // The message's shape may be unknown, its envelope's version is not.
-            #[derive(serde::Deserialize)]
-            struct Version {
-                schema: u16,
-            }
-            serde_json::from_str::<Version>(bytes).is_ok_and(|version| version.schema > SCHEMA_VERSION)
         }
     }
 }

@@ -29,6 +29,10 @@ pub struct Positions {
     pub start: i64,
     /// In `progress`; for participants, in `commands`.
     pub progress: i64,
+    /// In what was spilled of `start`; unused by participants.
+    pub spilled_start: i64,
+    /// In what was spilled of `progress`; for participants, of `commands`.
+    pub spilled_progress: i64,
 }
 
 impl Positions {
@@ -42,12 +46,32 @@ impl Positions {
         }
     }
 
+    /// The position in what was spilled of one topic ([`crate::spill`]).
+    #[must_use]
+    pub fn of_spilled(&self, topic: Topic) -> i64 {
+        match topic {
+            Topic::Start => self.spilled_start,
+            Topic::Progress | Topic::Commands => self.spilled_progress,
+            Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => 0,
+        }
+    }
+
     /// Moves the position of one topic to `next`.
     pub fn advance(&mut self, topic: Topic, next: i64) {
         match topic {
             Topic::Start => self.start = next,
             Topic::Progress | Topic::Commands => self.progress = next,
             Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => {}
+        }
+    }
+
+    /// Moves the position behind a record that was read.
+    pub fn pass(&mut self, record: &Delivered) {
+        match (record.spilled(), record.topic) {
+            (None, topic) => self.advance(topic, record.offset + 1),
+            (Some(number), Topic::Start) => self.spilled_start = number + 1,
+            (Some(number), Topic::Progress | Topic::Commands) => self.spilled_progress = number + 1,
+            (Some(_), Topic::Events | Topic::DeadLetters | Topic::Foreign(_)) => {}
         }
     }
 }
@@ -73,8 +97,18 @@ impl Assignment {
     /// Where to read a topic on; `assignments` are those of one owner, one per side.
     #[must_use]
     pub fn position(assignments: &[Self], topic: Topic) -> i64 {
+        Self::positions(assignments, topic).of(topic)
+    }
+
+    /// The same in what was spilled of the topic.
+    #[must_use]
+    pub fn position_spilled(assignments: &[Self], topic: Topic) -> i64 {
+        Self::positions(assignments, topic).of_spilled(topic)
+    }
+
+    fn positions(assignments: &[Self], topic: Topic) -> Positions {
         let own = assignments.iter().find(|assignment| Some(assignment.shard.side) == topic.side());
-        own.map_or(0, |assignment| assignment.positions.of(topic))
+        own.map_or_else(Positions::default, |assignment| assignment.positions)
     }
 }
 
@@ -115,7 +149,7 @@ impl Fence {
         let moved = |before: &Assignment| {
             let mut positions = before.positions;
             for record in records.iter().filter(|record| record.topic.side() == Some(before.shard.side)) {
-                positions.advance(record.topic, record.offset + 1);
+                positions.pass(record);
             }
             Self { positions, ..Self::still(*before) }
         };

@@ -306,7 +306,7 @@ pub async fn wake(
     StrictJson(body): StrictJson,
 ) -> Result<(StatusCode, Body<Woken>), Problem> {
     let reason = only_reason(body)?;
-    let patience = headers::wait(&headers)?.unwrap_or(api.gateway.decision());
+    let wait = headers::wait(&headers)?;
     let loaded = api.gateway.definitions().active(&definition);
     let loaded = loaded.ok_or_else(|| Problem::new(Code::UnknownDefinition, "it has no active version"))?;
     if loaded.plan().step(&step).is_none() {
@@ -318,7 +318,7 @@ pub async fn wake(
     let sagas: Vec<_> = rows.iter().map(|row| (row.saga, row.lane)).collect();
     let actor = Actor { subject: caller.subject, role: "operator".to_owned() };
     let body = InputBody::Operate { operation: Operation::Wake { step }, reason, actor };
-    let asked = api.gateway.ask_each(&sagas, &Uuid::new_v4().to_string(), &body, patience).await;
+    let asked = api.gateway.ask_each(&sagas, &Uuid::new_v4().to_string(), &body, wait).await;
     let answers = asked.map_err(|error| refuse::gateway(&definition, error))?;
     let count = |fits: fn(&Answer) -> bool| answers.iter().filter(|answer| fits(answer)).count();
     let undecided = count(|answer| answer.is_none());

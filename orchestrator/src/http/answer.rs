@@ -71,9 +71,8 @@ pub(super) async fn request(
     body: InputBody,
 ) -> Result<Response, Problem> {
     let (wait, id, saga) = (headers::wait(headers)?, input_id(headers)?, &stored.saga);
-    let patience = wait.unwrap_or(api.gateway.decision());
-    let until = Instant::now() + patience;
-    let asked = api.gateway.ask(saga.id, id.clone(), saga.lane, body, patience).await;
+    let until = Instant::now() + wait.unwrap_or_default();
+    let asked = api.gateway.ask(saga.id, id.clone(), saga.lane, body, wait).await;
     let decided = asked.map_err(|error| refuse::gateway(&saga.definition, error))?;
     // Who asked for time also wants to know where the saga comes to rest; a refusal changed nothing.
     let rest = wait.filter(|_| decided == Some(Ok(()))).map(|_| until.saturating_duration_since(Instant::now()));

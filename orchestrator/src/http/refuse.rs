@@ -55,6 +55,10 @@ pub(super) fn gateway(definition: &str, error: GatewayError) -> Problem {
             tracing::error!(%error, "an input was not acknowledged");
             Problem::new(Code::StoreUnavailable, "nobody knows whether it was queued: send it again with the same key")
         }
+        GatewayError::Bus(BusError::Full(reason)) => {
+            tracing::warn!(reason, "E4023: an input was refused");
+            Problem::new(Code::TooMuchWaits, "the message broker is away: send it again later, with the same key")
+        }
         GatewayError::Store(error) => store(error),
     }
 }

@@ -69,7 +69,17 @@ impl System {
     /// Opens the store and knows what definitions it holds; loads none.
     pub(crate) async fn open(folder: &Path, in_motion_most: usize) -> Self {
         let (store, bus) = crate::place::open(folder).await;
-        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+        Self::over(folder, store, bus, Arc::new(ManualClock::new(1_700_000_000_000)), in_motion_most).await
+    }
+
+    /// The same over any store and bus.
+    pub(crate) async fn over(
+        folder: &Path,
+        store: Arc<dyn Store>,
+        bus: Arc<dyn Bus>,
+        clock: Arc<ManualClock>,
+        in_motion_most: usize,
+    ) -> Self {
         let definitions = Definitions::open(store.clone()).await.unwrap();
         let waiters = Arc::new(Waiters::default());
         let listeners = Listeners { waiters: Arc::clone(&waiters) };

@@ -25,5 +25,6 @@ mod real;
 mod rush;
 #[path = "../it/size.rs"]
 mod size;
+mod spill;
 #[path = "../it/system.rs"]
 mod system;

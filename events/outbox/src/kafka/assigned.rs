@@ -2,10 +2,12 @@
 
 use super::hand_over::HandOver;
 use super::reader::Wish;
+use super::watermark::Watermarks;
 use super::window::Place;
 use crate::bus::{Consumer, Delivered};
 use crate::store::StoreError;
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use std::sync::{Arc, mpsc};
 
 /// A shard's end of one assignment; the partition is released with it.
@@ -14,6 +16,7 @@ pub(super) struct Assigned {
     pub(super) place: Place,
     pub(super) generation: u64,
     pub(super) wishes: mpsc::Sender<Wish>,
+    pub(super) watermarks: Watermarks,
     pub(super) at_end: bool,
 }
 
@@ -30,6 +33,10 @@ impl Consumer for Assigned {
 
     fn at_end(&self) -> bool {
         self.at_end
+    }
+
+    fn look(&mut self) -> BoxFuture<'static, bool> {
+        self.watermarks.look(self.place, Arc::clone(&self.queue))
     }
 
     async fn ready(&mut self) {

@@ -5,7 +5,8 @@
 //! - [`topics`]: made with the right settings, or checked
 //! - [`wire`]: a message as a record
 //! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
-//! - [`reader`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it
+//! - [`reader`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it;
+//!   [`watermark`]: where partitions end now
 //! - [`member`]: which shards this process owns
 //! - [`metric`]: what the clients tell of themselves
 
@@ -17,6 +18,7 @@ mod reader;
 mod sender;
 mod settings;
 mod topics;
+mod watermark;
 mod window;
 mod wire;
 

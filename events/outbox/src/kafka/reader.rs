@@ -8,6 +8,7 @@ use super::hand_over::HandOver;
 use super::metric;
 use super::settings::{ANSWER, KafkaSettings};
 use super::topics::Names;
+use super::watermark::Watermarks;
 use super::window::Place;
 use super::wire;
 use crate::bus::{Consumer, Delivered};
@@ -49,6 +50,7 @@ pub(super) struct Reader {
     generations: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) places: Places,
+    watermarks: Watermarks,
 }
 
 /// What shards want of the thread. A wish of an older generation is forgotten.
@@ -63,17 +65,19 @@ impl Reader {
     pub(super) fn start(settings: &KafkaSettings) -> KafkaResult<Self> {
         let ends = Ends::default();
         let consumer = BaseConsumer::from_config_and_context(&settings.reader(), Context { ends: ends.clone() })?;
+        let consumer = Arc::new(consumer);
         let (wishes, wished) = mpsc::channel();
         let places = Places::default();
         let names = Names::of(&settings.environment);
         let environment = settings.environment.clone();
         let shown = places.clone();
+        let watermarks = Watermarks::new(Arc::clone(&consumer), names.clone());
         let reading = Reading { consumer, names, environment, slots: FxHashMap::default(), places: shown, ends };
         let thread = std::thread::Builder::new()
             .name("kafka-reader".into())
             .spawn(move || reading.run(&wished))
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-        Ok(Self { wishes, generations: AtomicU64::new(1), thread: Mutex::new(Some(thread)), places })
+        Ok(Self { wishes, generations: AtomicU64::new(1), thread: Mutex::new(Some(thread)), places, watermarks })
     }
 
     /// Reads a partition from `position` on.
@@ -84,7 +88,8 @@ impl Reader {
         if self.wishes.send(wish).is_err() {
             queue.fail(failed("the bus is closed"));
         }
-        Box::new(Assigned { queue, place, generation, wishes: self.wishes.clone(), at_end: false })
+        let (wishes, watermarks) = (self.wishes.clone(), self.watermarks.clone());
+        Box::new(Assigned { queue, place, generation, wishes, watermarks, at_end: false })
     }
 
     /// Ends the thread.
@@ -106,7 +111,7 @@ impl Drop for Reader {
 /// The ends of partitions, as statistics tell them.
 type Ends = Arc<Mutex<FxHashMap<(String, i32), i64>>>;
 
-struct Context {
+pub(super) struct Context {
     ends: Ends,
 }
 
@@ -144,7 +149,7 @@ struct Slot {
 
 /// The thread's own state.
 struct Reading {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     names: Names,
     environment: Environment,
     slots: FxHashMap<Place, Slot>,

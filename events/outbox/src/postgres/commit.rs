@@ -34,13 +34,21 @@ pub(super) static FENCE: Statement = Statement {
         Kind::Int,
         Kind::Int,
         Kind::Int,
+        Kind::Int,
+        Kind::Int,
+        Kind::Int,
+        Kind::Int,
     ],
-    sql: "with r(side, shard, epoch, start_before, progress_before, seq_before, outbox_before, start_after, \
-          progress_after, seq_after, outbox_after, published) as ({rows}) update shard \
-          set position_start = r.start_after, position_progress = r.progress_after, next_seq = r.seq_after, \
-          next_outbox_seq = r.outbox_after, published_seq = r.published from r \
+    sql: "with r(side, shard, epoch, start_before, progress_before, spilled_start_before, spilled_progress_before, \
+          seq_before, outbox_before, start_after, progress_after, spilled_start_after, spilled_progress_after, \
+          seq_after, outbox_after, published) as ({rows}) update shard \
+          set position_start = r.start_after, position_progress = r.progress_after, \
+          position_spilled_start = r.spilled_start_after, position_spilled_progress = r.spilled_progress_after, \
+          next_seq = r.seq_after, next_outbox_seq = r.outbox_after, published_seq = r.published from r \
           where shard.side = r.side and shard.shard = r.shard and shard.epoch = r.epoch \
           and shard.position_start = r.start_before and shard.position_progress = r.progress_before \
+          and shard.position_spilled_start = r.spilled_start_before \
+          and shard.position_spilled_progress = r.spilled_progress_before \
           and shard.next_seq = r.seq_before and shard.next_outbox_seq = r.outbox_before",
 };
 
@@ -200,21 +208,25 @@ fn key_of(detail: Option<&str>) -> Option<i64> {
     detail?.rsplit_once("= (")?.1.split(')').next()?.parse().ok()
 }
 
-fn fence_row(fence: &Fence) -> [Value; 12] {
-    let before = &fence.before;
+fn fence_row(fence: &Fence) -> [Value; 16] {
+    let (before, after) = (&fence.before, fence.after());
     [
         before.shard.side.label().into(),
         i64::from(before.shard.index).into(),
         before.epoch.into(),
         before.positions.start.into(),
         before.positions.progress.into(),
+        before.positions.spilled_start.into(),
+        before.positions.spilled_progress.into(),
         before.next_seq.into(),
         before.next_outbox_seq.into(),
-        fence.positions.start.into(),
-        fence.positions.progress.into(),
-        fence.next_seq.into(),
-        fence.next_outbox_seq.into(),
-        fence.published_seq.into(),
+        after.positions.start.into(),
+        after.positions.progress.into(),
+        after.positions.spilled_start.into(),
+        after.positions.spilled_progress.into(),
+        after.next_seq.into(),
+        after.next_outbox_seq.into(),
+        after.published_seq.into(),
     ]
 }
 

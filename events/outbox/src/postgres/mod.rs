@@ -2,6 +2,7 @@
 //!
 //! - [`render`]: statements over rows as PostgreSQL reads them
 //! - [`commit`]: a batch as one statement, its counts checked by the database
+//! - [`spill`]: where messages wait while the broker does not answer
 //! - [`takeover`]: a new owner, also of a shard whose old one is frozen
 //! - [`connections`]: sessions, and what they run with
 //! - [`partition`]: the days of events and outbox
@@ -14,6 +15,7 @@ mod fit;
 mod migrate;
 mod partition;
 mod render;
+mod spill;
 mod takeover;
 
 use self::commit::{Failure, Prepared};
@@ -121,7 +123,8 @@ impl PostgresStore {
     /// SQL that only this store runs.
     #[must_use]
     pub fn statements() -> Vec<&'static Statement> {
-        vec![&commit::FENCE, &commit::OUTBOX, &takeover::BUMP, &OUTGOING]
+        let own = [&commit::FENCE, &commit::OUTBOX, &takeover::BUMP, &OUTGOING];
+        own.into_iter().chain(spill::STATEMENTS).collect()
     }
 
     async fn read_once(&self, statement: &'static Statement, rows: &Rows) -> Result<Vec<Row>, sqlx::Error> {

@@ -24,7 +24,8 @@ pub(super) static BUMP: Statement = Statement {
     columns: &[Kind::Text, Kind::Int],
     sql: "with r(side, shard) as ({rows}) insert into shard (side, shard, epoch) select side, shard, 1 from r \
           where true on conflict (side, shard) do update set epoch = shard.epoch + 1 \
-          returning epoch, position_start, position_progress, next_seq, next_outbox_seq, published_seq",
+          returning epoch, position_start, position_progress, position_spilled_start, position_spilled_progress, \
+          next_seq, next_outbox_seq, published_seq",
 };
 
 /// Takes the shard over. `takers` are sessions that only ever do this, `watchers` those that clear their way.
@@ -56,13 +57,20 @@ pub(super) async fn assign(
             Value::Int(epoch),
             Value::Int(start),
             Value::Int(progress),
+            Value::Int(spilled_start),
+            Value::Int(spilled_progress),
             Value::Int(next_seq),
             Value::Int(next_outbox_seq),
             Value::Int(published_seq),
         ] => Ok(Assignment {
             shard,
             epoch: *epoch,
-            positions: Positions { start: *start, progress: *progress },
+            positions: Positions {
+                start: *start,
+                progress: *progress,
+                spilled_start: *spilled_start,
+                spilled_progress: *spilled_progress,
+            },
             next_seq: *next_seq,
             next_outbox_seq: *next_outbox_seq,
             published_seq: *published_seq,

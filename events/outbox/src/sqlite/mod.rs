@@ -189,7 +189,8 @@ impl Store for SqliteStore {
         let rows = self.read(&LOAD, key()).await?;
         match rows.first().map(Vec::as_slice) {
             Some([Value::Int(epoch), Value::Int(start), Value::Int(progress), Value::Int(next_seq)]) => {
-                let positions = Positions { start: *start, progress: *progress };
+                // Nothing is spilled where the store is the bus.
+                let positions = Positions { start: *start, progress: *progress, ..Positions::default() };
                 // Commit is delivery here: messages are not numbered.
                 let (next_outbox_seq, published_seq) = (0, 0);
                 Ok(Assignment { shard, epoch: *epoch, positions, next_seq: *next_seq, next_outbox_seq, published_seq })

@@ -281,7 +281,8 @@ async fn z10_a_message_that_no_broker_takes_never_reaches_the_outbox() {
     }
     while shard.turn().await != Turn::Idle {}
     let seen = world.world();
-    assert_eq!(seen.outbox.len(), 3, "its neighbours are sent");
+    let sent = seen.outbox.iter().filter(|message| message.topic == Topic::Commands).count();
+    assert_eq!(sent, 3, "its neighbours are sent");
     let reasons: VecDeque<_> = seen.dead_letters.iter().map(|letter| letter.reason.as_str()).collect();
     assert_eq!(reasons, ["13 bytes are too many"]);
 }

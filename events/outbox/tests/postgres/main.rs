@@ -8,6 +8,7 @@ mod database;
 mod days;
 mod doubt;
 mod fit;
+mod spill;
 
 use database::Database;
 use endstate_outbox::Store;

@@ -18,6 +18,12 @@ pub(crate) fn known(folder: &Path) -> (usize, MemoryBus) {
 
 /// Opens the store of a folder; makes it the first time.
 pub(crate) async fn open(folder: &Path) -> (Arc<dyn Store>, Arc<dyn Bus>) {
+    let (store, bus) = both(folder).await;
+    (store, Arc::new(bus))
+}
+
+/// The same, as what they are.
+pub(crate) async fn both(folder: &Path) -> (Arc<PostgresStore>, MemoryBus) {
     let (number, bus) = known(folder);
     let server = std::env::var("ENDSTATE_TEST_POSTGRES").expect(
         "ENDSTATE_TEST_POSTGRES names no server; bring one along: \
@@ -28,5 +34,5 @@ pub(crate) async fn open(folder: &Path) -> (Arc<dyn Store>, Arc<dyn Bus>) {
     let url = format!("{url}_{number}");
     PostgresStore::migrate(&url).await.unwrap();
     let settings = Settings { partitions: 4, connections: 4, ..Settings::new(&url) };
-    (PostgresStore::open(&settings).await.unwrap(), Arc::new(bus))
+    (PostgresStore::open(&settings).await.unwrap(), bus)
 }

@@ -1,0 +1,152 @@
+//! What a shard reads: of each topic first what was spilled while the broker did not answer, then the log itself.
+//!
+//! A timer fires only when all but new starts was read to the end that it had when the timer was due (Z7). Who hears of
+//! that end only now and then is asked ([`Consumer::look`]), beside the work and not in front of it.
+
+use crate::bus::{Bus, Consumer, Delivered, Undecodable};
+use crate::store::{Assignment, StoreError};
+use endstate_events::{SCHEMA_VERSION, Topic};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all, select_all};
+use std::sync::Arc;
+
+/// The queues of one assignment, those of the most urgent topic first.
+pub(crate) struct Inlets {
+    bus: Arc<dyn Bus>,
+    index: u16,
+    all: Vec<Inlet>,
+    /// The look that is under way, and the time as of which it tells.
+    look: Option<(i64, BoxFuture<'static, bool>)>,
+    /// As of when the ends are known; none as long as nobody looked.
+    looked_ms: Option<i64>,
+}
+
+struct Inlet {
+    topic: Topic,
+    spilled: Option<Box<dyn Consumer>>,
+    log: Box<dyn Consumer>,
+}
+
+/// What was taken.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) records: Vec<Delivered>,
+    /// Whether all but new starts was read to its end.
+    pub(crate) drained: bool,
+    /// Whether a record of a newer schema waits.
+    pub(crate) newer: bool,
+}
+
+impl Inlets {
+    /// Reads these topics on from where the assignments stand.
+    pub(crate) fn open(bus: &Arc<dyn Bus>, index: u16, topics: &[Topic], assignments: &[Assignment]) -> Self {
+        let inlet = |topic: &Topic| {
+            let (position, spilled) =
+                (Assignment::position(assignments, *topic), Assignment::position_spilled(assignments, *topic));
+            let spilled = bus.spilled(*topic, index, spilled);
+            Inlet { topic: *topic, spilled, log: bus.consumer(*topic, index, position) }
+        };
+        let all = topics.iter().map(inlet).collect();
+        Self { bus: Arc::clone(bus), index, all, look: None, looked_ms: None }
+    }
+
+    /// The topics, in the order in which they are taken.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
+        self.all.iter().map(|inlet| inlet.topic)
+    }
+
+    /// Takes what is ready: at most so many messages of each topic as there is room for, and `most` together. A queue that
+    /// fails is told of only when the others have nothing: what was spilled is decided while the broker is away.
+    pub(crate) async fn take(&mut self, most: usize, rooms: &[usize]) -> Result<Taken, StoreError> {
+        let mut taken = Taken { drained: true, ..Taken::default() };
+        let mut failed = None;
+        for (Inlet { topic, spilled, log }, room) in self.all.iter_mut().zip(rooms) {
+            // What is held back for want of room is no sign of an end, but for new starts.
+            let (may_wait, mut room) = (*topic == Topic::Start, *room);
+            for (is_spilled, queue) in spilled.iter_mut().map(|queue| (true, queue)).chain([(false, log)]) {
+                let limit = room.min(most - taken.records.len());
+                if limit == 0 {
+                    taken.drained &= may_wait;
+                    continue;
+                }
+                let mut records = match queue.take(limit).await {
+                    Ok(records) => records,
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        taken.drained = false;
+                        continue;
+                    }
+                };
+                let stop = records.iter().position(is_newer);
+                // What waits behind a newer record may be what a timer must not overtake.
+                taken.drained &= may_wait || (queue.at_end() && stop.is_none());
+                if let Some(stop) = stop {
+                    // A newer record is not poison: it is read again when the newer program may be there.
+                    taken.newer = true;
+                    let next = &records[stop];
+                    let anew = match next.spilled() {
+                        Some(number) => self.bus.spilled(*topic, self.index, number),
+                        None => Some(self.bus.consumer(*topic, self.index, next.offset)),
+                    };
+                    anew.into_iter().for_each(|anew| *queue = anew);
+                    records.truncate(stop);
+                }
+                debug_assert!(records.iter().all(|record| record.spilled().is_some() == is_spilled));
+                room -= records.len();
+                taken.records.extend(records);
+            }
+        }
+        match failed {
+            Some(error) if taken.records.is_empty() => Err(error),
+            Some(_) | None => Ok(taken),
+        }
+    }
+
+    /// Whether the ends are known as of `due_ms` or later; when they are not, they are asked for, and it is worth asking
+    /// again soon.
+    pub(crate) fn know_ends(&mut self, due_ms: i64, now_ms: i64) -> bool {
+        if self.looked_ms.is_some_and(|looked| looked >= due_ms) {
+            return true;
+        }
+        let (as_of, mut look) = self.look.take().unwrap_or_else(|| (now_ms, self.ask()));
+        match (&mut look).now_or_never() {
+            Some(true) => self.looked_ms = Some(as_of),
+            // Nobody could tell.
+            Some(false) => {}
+            None => self.look = Some((as_of, look)),
+        }
+        self.looked_ms.is_some_and(|looked| looked >= due_ms)
+    }
+
+    fn ask(&mut self) -> BoxFuture<'static, bool> {
+        let urgent = self.all.iter_mut().filter(|inlet| inlet.topic != Topic::Start);
+        let queues = urgent.flat_map(|inlet| inlet.spilled.iter_mut().chain([&mut inlet.log]));
+        let looks: Vec<_> = queues.map(|queue| queue.look()).collect();
+        async move { join_all(looks).await.into_iter().all(|known| known) }.boxed()
+    }
+
+    /// Resolves when there may be something to take.
+    pub(crate) async fn ready(&mut self, rooms: &[usize]) {
+        let open = self.all.iter_mut().zip(rooms).filter(|(_, room)| **room > 0);
+        let queues = open.flat_map(|(inlet, _)| inlet.spilled.iter_mut().chain([&mut inlet.log]));
+        let ready: Vec<_> = queues.map(|queue| queue.ready()).collect();
+        if ready.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(ready).await;
+    }
+}
+
+fn is_newer(record: &Delivered) -> bool {
+    match &record.envelope {
+        Ok(envelope) => envelope.schema > SCHEMA_VERSION,
+        Err(Undecodable { bytes, .. }) => {
+            // The message's shape may be unknown, its envelope's version is not.
+            #[derive(serde::Deserialize)]
+            struct Version {
+                schema: u16,
+            }
+            serde_json::from_str::<Version>(bytes).is_ok_and(|version| version.schema > SCHEMA_VERSION)
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A bus over a broker that may be away: what it does not acknowledge in time is spilled.
+//!
+//! Each partition is judged by itself. After a failure its messages are spilled at once, but for one in a while, which
+//! tries the broker: the first that is acknowledged ends the spilling.
+
+use super::appends::Appends;
+use super::reader::Ends;
+use super::{Place, Spill};
+use crate::alert::{self, Alert};
+use crate::bus::{Bus, BusError, Consumer, Outgoing, Relay};
+use crate::clock::Clock;
+use crate::metric::Metric;
+use crate::store::{Commit, ShardId, Store, StoreError};
+use async_trait::async_trait;
+use endstate_events::{ForeignTopic, Side, Topic};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a broker that did not answer is tried again, by one message for each partition.
+const TRY_AGAIN_MS: i64 = 1_000;
+
+/// How often the table is looked at for what other processes have spilled.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Numbers that one deletion covers, for each place.
+const FORGET: i64 = 1_000;
+
+/// People are told once in so long that messages are spilled.
+const TELL_MS: i64 = 3_600_000;
+
+/// When messages are spilled, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct SpillSettings {
+    /// How long the broker may take to acknowledge a message; then it is spilled as well.
+    pub patience: Duration,
+    /// Messages that may wait in the table, of all shards together; then calls are refused. Known here within half a
+    /// second, so that it may be a few more.
+    pub most: i64,
+}
+
+/// A bus that spills what its broker does not take.
+pub struct SpillingBus {
+    inner: Arc<dyn Bus>,
+    store: Arc<dyn Store>,
+    spill: Arc<dyn Spill>,
+    clock: Arc<dyn Clock>,
+    settings: SpillSettings,
+    appends: Appends,
+    ends: Arc<Ends>,
+    /// Partitions whose broker did not answer, and when one of their messages tries it again.
+    away: Mutex<FxHashMap<Place, i64>>,
+    /// When people were told last, in units of [`TELL_MS`].
+    told: AtomicI64,
+}
+
+impl SpillingBus {
+    /// Over this bus; `store` takes the alerts.
+    #[must_use]
+    pub fn new(
+        inner: Arc<dyn Bus>,
+        store: Arc<dyn Store>,
+        spill: Arc<dyn Spill>,
+        clock: Arc<dyn Clock>,
+        settings: SpillSettings,
+    ) -> Arc<Self> {
+        let ends = Ends::of(Arc::clone(&spill));
+        let grown = Arc::clone(&ends);
+        let appends = Appends::new(Arc::clone(&spill), Arc::new(move |touched| grown.grow(touched)));
+        let (away, told) = (Mutex::default(), AtomicI64::new(0));
+        Arc::new(Self { inner, store, spill, clock, settings, appends, ends, away, told })
+    }
+
+    /// Follows what other processes spill, and deletes what was read, until dropped.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "the table of spilled messages was not looked at");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Looks once, and deletes a page of what was read.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        self.ends.look().await?;
+        self.ends.tell();
+        let read = self.ends.all().into_iter().filter_map(|end| {
+            let below = end.position.min(end.first? + FORGET);
+            (end.first? < below).then_some((end.place, below))
+        });
+        let read: Vec<_> = read.collect();
+        if !read.is_empty() {
+            self.spill.forget(&read).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the broker is tried with these messages.
+    fn tries(&self, messages: &[Outgoing]) -> bool {
+        let mut away = self.away();
+        if away.is_empty() {
+            return true;
+        }
+        let now_ms = self.clock.now_ms();
+        let place = |message: &Outgoing| (message.topic, message.partition);
+        let waits = |message: &Outgoing| away.get(&place(message)).is_some_and(|again| *again > now_ms);
+        let tries = !messages.iter().any(waits);
+        if tries {
+            // While this one tries, the others do not wait for what it finds.
+            for message in messages {
+                away.entry(place(message)).and_modify(|again| *again = now_ms + TRY_AGAIN_MS);
+            }
+        }
+        tries
+    }
+
+    fn answered(&self, messages: &[Outgoing]) {
+        let mut away = self.away();
+        for message in messages {
+            if away.remove(&(message.topic, message.partition)).is_some() {
+                let (topic, partition) = (message.topic.label(), message.partition);
+                tracing::info!(topic, partition, "the broker answers again: nothing more is spilled");
+            }
+        }
+    }
+
+    fn missed(&self, messages: &[Outgoing], reason: &str) {
+        let again = self.clock.now_ms() + TRY_AGAIN_MS;
+        let mut away = self.away();
+        for message in messages {
+            if away.insert((message.topic, message.partition), again).is_none() {
+                let (topic, partition) = (message.topic.label(), message.partition);
+                tracing::error!(topic, partition, reason, "E4024: the broker does not answer: messages are spilled");
+            }
+        }
+    }
+
+    async fn append(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        let (waiting, most) = (self.ends.waiting(), self.settings.most);
+        if waiting >= most {
+            Metric::SpillRefused.add(messages.len() as u64, &[]);
+            let reason = format!("the broker does not answer, and {waiting} messages wait for it (at most {most} may)");
+            return Err(BusError::Full(reason));
+        }
+        let mut counts = FxHashMap::<Topic, u64>::default();
+        messages.iter().for_each(|message| *counts.entry(message.topic).or_default() += 1);
+        self.appends.append(messages).await?;
+        for (topic, count) in counts {
+            Metric::SpilledMessages.add(count, &[topic.label()]);
+        }
+        self.tell().await;
+        Ok(())
+    }
+
+    /// Tells people, once in a while.
+    async fn tell(&self) {
+        let now_ms = self.clock.now_ms();
+        let time = now_ms / TELL_MS;
+        if self.told.swap(time, Ordering::Relaxed) == time {
+            return;
+        }
+        let text =
+            "E4024: the broker does not answer: calls are accepted into the database, and wait there until it does";
+        let alert = Alert::new("spill", &[&time], text, now_ms);
+        let writes = alert::write(&[alert]).into_iter().collect();
+        if let Err(error) = self.store.commit(Commit { writes, ..Commit::default() }).await {
+            tracing::warn!(%error, "an alert about spilled messages could not be written");
+        }
+    }
+
+    fn away(&self) -> MutexGuard<'_, FxHashMap<Place, i64>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Bus for SpillingBus {
+    async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        if messages.iter().any(|message| message.topic.side().is_none()) {
+            // What no shard reads is nobody's in the table.
+            return self.inner.produce(messages).await;
+        }
+        if self.tries(&messages) {
+            let patience = self.settings.patience;
+            let reason = match tokio::time::timeout(patience, self.inner.produce(messages.clone())).await {
+                Ok(Ok(())) => {
+                    self.answered(&messages);
+                    return Ok(());
+                }
+                Ok(Err(BusError::Unacknowledged(reason))) => reason,
+                Ok(Err(refused @ (BusError::Refused(_) | BusError::Full(_)))) => return Err(refused),
+                // It may still arrive: then the same input is read twice, and is one.
+                Err(_) => format!("no acknowledgement in {patience:?}"),
+            };
+            self.missed(&messages, &reason);
+        }
+        self.append(messages).await
+    }
+
+    fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
+        self.inner.consumer(topic, partition, position)
+    }
+
+    fn spilled(&self, topic: Topic, partition: u16, position: i64) -> Option<Box<dyn Consumer>> {
+        Some(self.ends.reader((topic, partition), position))
+    }
+
+    fn is_spilling(&self, topic: Topic, partition: u16) -> bool {
+        self.away().contains_key(&(topic, partition))
+    }
+
+    fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
+        self.inner.relay(shard, published_seq)
+    }
+
+    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<(), BusError> {
+        self.inner.reach(topic, partitions).await
+    }
+
+    fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {
+        self.inner.owned(side)
+    }
+}
