@@ -41,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) participants: Participants,
     pub(crate) sweep: Sweep,
     pub(crate) archive: Archive,
+    pub(crate) retention: Retention,
     pub(crate) alert: Alert,
     pub(crate) metrics: Metrics,
     pub(crate) tls: Tls,
@@ -119,6 +120,13 @@ pub(crate) struct Payment {
     pub(crate) secret_file: PathBuf,
     pub(crate) callback_window_s: u64,
     pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) outbox_days: u32,
+    pub(crate) schedule: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 use crate::cli::args::{DevArgs, Role};
 use crate::cli::failure::Failure;
 use crate::config::{self, Config, LogFormat};
+use crate::days::Days;
 use crate::ground::Ground;
 use crate::node::Node;
 use crate::outside::Outdoors;
@@ -241,6 +242,10 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
         let holders = Arc::new(Holding(node.store.clone()));
         let archive = Archive::new(node.store.clone(), holders, keep_ms, config.archive.limit as usize);
         timetable.push(Entry { schedule: config.archive.schedule.clone(), job: Arc::new(archive) });
+    }
+    if let Some(store) = node.postgres().filter(|_| config.retention.outbox_days > 0) {
+        let days = Days::new(store.clone(), config.retention.outbox_days, config.archive.after_days);
+        timetable.push(Entry { schedule: config.retention.schedule.clone(), job: Arc::new(days) });
     }
     let jobs = node.give_jobs(timetable);
     // People are told, and jobs run, where the sweeper is.

@@ -108,6 +108,13 @@ impl Ground {
         }
     }
 
+    pub(crate) fn postgres(&self) -> Option<&Arc<PostgresStore>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Shared { store, .. } => Some(store),
+        }
+    }
+
     /// Starts what keeps it small.
     pub(crate) fn keep(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let stop = stop.clone();
@@ -146,7 +153,8 @@ pub(crate) fn postgres(config: &Config) -> Settings {
     }
 }
 
-fn kafka(config: &Config, partitions: u16) -> anyhow::Result<KafkaSettings> {
+/// Which brokers the configuration names, and how topics are to be.
+pub(crate) fn kafka(config: &Config, partitions: u16) -> anyhow::Result<KafkaSettings> {
     let kafka = &config.kafka;
     let client = match kafka.client_file.as_os_str().is_empty() {
         true => BTreeMap::new(),

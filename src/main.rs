@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod cli;
 mod config;
+mod days;
 mod demo;
 mod dev;
 mod ground;
@@ -23,7 +24,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match cli::run(cli::args::Cli::parse()).await {
+    let cli = match cli::args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::check::refused(&error),
+    };
+    match cli::run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");

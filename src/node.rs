@@ -13,7 +13,7 @@ use endstate_orchestrator::others::Others;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::fused::{Fused, ROUNDS};
 use endstate_outbox::sqlite::Made;
-use endstate_outbox::{Bus, Census, Clock, Handler, Shard, ShardId, SqliteStore, Store, SystemClock};
+use endstate_outbox::{Bus, Census, Clock, Handler, PostgresStore, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::handler::{HANDED_OVER, HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +101,11 @@ impl Node {
             tasks,
             stop,
         })
+    }
+
+    /// The store of many processes, where it is the ground.
+    pub(crate) fn postgres(&self) -> Option<&Arc<PostgresStore>> {
+        self.ground.postgres()
     }
 
     /// The embedded store, where it is the ground.

@@ -12,17 +12,21 @@ static LOAD: Statement = Statement {
     name: "feed.read_events",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
     // The row that holds `from_offset` may begin before it. Last column: what is kept begins there. Where the store is the
-    // bus, a topic's offsets have no gaps; otherwise a shard's messages of all topics are numbered together.
+    // bus, a topic's offsets have no gaps; otherwise a shard's messages of all topics are numbered together, and the end of
+    // all that it has sent is the last row: a reader moves there, and misses nothing when others' messages are dropped.
     sql: "with r(topic, partition, from_offset, page) as ({rows}) \
           {select o.first_offset, o.messages, o.body, o.first_offset \
           from r cross join outbox o where o.topic = r.topic and o.partition = r.partition \
           and o.first_offset >= coalesce((select max(b.first_offset) from outbox b where b.topic = r.topic \
           and b.partition = r.partition and b.first_offset <= r.from_offset), 0) order by o.first_offset|\
-          select o.seq, o.messages, o.body, (select min(b.seq) from outbox b where b.side = 'orchestrator' \
-          and b.shard = r.partition) from r cross join outbox o where o.side = 'orchestrator' and o.shard = r.partition \
-          and o.seq >= coalesce((select max(b.seq) from outbox b where b.side = 'orchestrator' \
+          select f.seq, f.messages, f.body, coalesce((select min(b.seq) from outbox b where b.side = 'orchestrator' \
+          and b.shard = r.partition), f.next_seq) from r cross join lateral (\
+          select o.seq, o.messages, o.body, o.seq as next_seq from outbox o where o.side = 'orchestrator' \
+          and o.shard = r.partition and o.seq >= coalesce((select max(b.seq) from outbox b where b.side = 'orchestrator' \
           and b.shard = r.partition and b.seq <= r.from_offset), 0) and o.topic = r.topic \
-          and o.seq + o.messages > r.from_offset order by o.seq} limit (select page from r)",
+          and o.seq + o.messages > r.from_offset union all \
+          select s.next_outbox_seq, 0, '[]', s.next_outbox_seq from shard s where s.side = 'orchestrator' \
+          and s.shard = r.partition) f order by f.seq} limit (select page from r)",
 };
 
 /// Rows of the outbox per partition and look.

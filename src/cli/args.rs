@@ -121,15 +121,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Say whether PostgreSQL and Kafka are fit to be trusted: settings, migrations, clocks, standbys; changes nothing
-    #[command(
-        after_help = "Examples:\n  endstate doctor --config shop.toml\n  endstate doctor -o json\n\nGrades: good; mind (it works, and something is not promised); bad. Exit code 0 without a bad one, 1 with one, 3 when the database cannot be reached."
-    )]
+    /// Say whether PostgreSQL and Kafka are fit to be trusted: settings, migrations, clocks, copies; changes nothing
+    #[command(after_help = super::store::DOCTOR)]
     Doctor {
         /// Configuration file.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// One word for a monitor: what is parked, stuck, late, put aside or different, against bounds
+    #[command(after_help = super::check::HELP)]
+    Check(Box<super::check::CheckArgs>),
     /// Completions for a shell
     #[command(after_help = "Example:\n  endstate completions bash > /etc/bash_completion.d/endstate")]
     Completions {

@@ -8,12 +8,17 @@ use endstate_outbox::postgres::Settings;
 use endstate_outbox::postgres::examine::{Finding, Grade, examine};
 use serde_json::json;
 use std::path::Path;
-use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-/// How long a broker may take to accept a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Help of the doctor.
+pub(crate) const DOCTOR: &str = "\
+Examples:
+  endstate doctor --config shop.toml
+  endstate doctor -o json
+
+Grades: good; mind (it works, and something is not promised); bad (nothing may run on it). What cannot be asked because
+something before it is bad is left out.
+
+Exit codes: 0 all is good, 1 something to mind, 2 something bad, a service that does not answer, or a wrong setting.";
 
 /// Applies what is missing.
 pub(crate) async fn migrate(config: Option<&Path>, output: Output) -> Result<(), Failure> {
@@ -37,23 +42,33 @@ pub(crate) async fn doctor(config: Option<&Path>, output: Output) -> Result<(), 
         endstate_participants::statements(),
         PostgresStore::statements(),
     ];
-    let mut findings = examine(&settings, &statements.concat()).await;
-    for broker in config.kafka.brokers.split(',').map(str::trim).filter(|broker| !broker.is_empty()) {
-        findings.push(broker_answers(broker).await);
+    let kafka = crate::ground::kafka(&config, settings.partitions)?;
+    let mut findings = examine(&settings, &statements.concat(), kafka.retention).await;
+    if config.kafka.brokers.is_empty() {
+        let (check, grade, text) = ("kafka.reach", Grade::Mind, "kafka.brokers is empty".to_owned());
+        let advice = "set it: `endstate serve` runs on PostgreSQL and Kafka together".to_owned();
+        findings.push(Finding { check, grade, text, advice });
+    } else {
+        findings.extend(endstate_outbox::kafka::examine::examine(&kafka).await);
     }
     let rows: Vec<_> =
-        findings.iter().map(|f| [f.check, f.grade.label(), &f.text].map(str::to_owned).to_vec()).collect();
-    let value =
-        findings.iter().map(|f| json!({ "check": f.check, "grade": f.grade.label(), "text": f.text })).collect();
-    output.print(&value, |_| table(&["check", "grade", "finding"], &rows))?;
-    let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad).count();
-    match findings.iter().find(|finding| finding.grade == Grade::Bad) {
-        None => Ok(()),
-        Some(first) => {
-            let exit = if first.check == "reach" { Exit::Unreachable } else { Exit::No };
-            Err(Failure { exit, message: format!("{bad} of {} findings are bad", findings.len()), hint: None })
-        }
-    }
+        findings.iter().map(|f| [f.check, f.grade.label(), &f.text, &f.advice].map(str::to_owned).to_vec()).collect();
+    let one = |f: &Finding| json!({ "check": f.check, "grade": f.grade.label(), "text": f.text, "advice": f.advice });
+    output
+        .print(&findings.iter().map(one).collect(), |_| table(&["check", "grade", "finding", "what to do"], &rows))?;
+    let count = |grade| findings.iter().filter(|finding| finding.grade == grade).count();
+    let exit = match (count(Grade::Bad), count(Grade::Mind)) {
+        (0, 0) => return Ok(()),
+        (0, _) => Exit::No,
+        // As with a wrong setting: nothing may run like this.
+        (_, _) => Exit::Usage,
+    };
+    let (bad, mind) = (count(Grade::Bad), count(Grade::Mind));
+    Err(Failure {
+        exit,
+        message: format!("of {} findings, {bad} are bad and {mind} to mind", findings.len()),
+        hint: None,
+    })
 }
 
 fn settings(config: &Config) -> Result<Settings, Failure> {
@@ -63,13 +78,4 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         return Err(Failure::usage("no PostgreSQL is configured").hint(hint));
     }
     Ok(crate::ground::postgres(config))
-}
-
-async fn broker_answers(broker: &str) -> Finding {
-    let (grade, text) = match timeout(PATIENCE, TcpStream::connect(broker)).await {
-        Ok(Ok(_)) => (Grade::Good, format!("{broker} accepts connections")),
-        Ok(Err(error)) => (Grade::Bad, format!("{broker}: {error}")),
-        Err(_) => (Grade::Bad, format!("{broker} does not answer")),
-    };
-    Finding { check: "kafka", grade, text }
 }

@@ -1,6 +1,7 @@
 //! The table of metrics against what a running process tells: a dashboard or an alert over a metric that nobody emits
 //! would stay silent for ever.
 
+use crate::program::run;
 use crate::stopping::Server;
 use endstate_outbox::metric::{Kind, Metric};
 use serde_json::{Value, json};
@@ -75,4 +76,58 @@ async fn every_metric_of_the_table_is_scraped() {
     assert!(text.contains(open), "{text}");
     let answered = "endstate_commands_answered_total{participant=\"stock\",action=\"hold\",verdict=\"done\"} 2";
     assert!(text.contains(answered), "{text}");
+}
+
+/// The exit code and what was printed.
+fn check(server: &Server, arguments: &[&str]) -> (i32, String) {
+    let arguments = [&["check", "--server", &server.url], arguments].concat();
+    let ran = run(&arguments);
+    (ran.code, ran.out)
+}
+
+#[tokio::test]
+async fn a_monitor_gets_a_word_a_line_and_a_code() {
+    let mut server = Server::with(&[("ENDSTATE_METRICS_LOOK_EVERY_S", "1")]).await;
+    let told = async {
+        // What is counted in the store is there after the first look.
+        while !server.text("/metrics").await.contains("endstate_job_since_done") {
+            server.post("/v1/jobs/sweep/run", &json!({"reason": "a test"})).await;
+            server.alive().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    let (code, out) = check(&server, &["-o", "json"]);
+    let all: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &all["state"]), (0, &json!("ok")), "{all:#}");
+    let names: Vec<&str> =
+        all["checks"].as_array().unwrap().iter().filter_map(|check| check["check"].as_str()).collect();
+    assert!(names.starts_with(&["ready", "parked"]) && names.contains(&"dead-letters"), "{names:?}");
+    let (code, out) = check(&server, &["--only", "ready", "--format", "nagios"]);
+    assert_eq!((code, out.as_str()), (0, "ENDSTATE OK - 1 checks\n"));
+    let (code, _) = check(&server, &["--parked", "2:1"]);
+    assert_eq!(code, 3, "bounds that make no sense are no answer");
+    let nobody = run(&["check", "--server", "http://127.0.0.1:1", "--format", "nagios"]);
+    assert_eq!(nobody.code, 3, "{}", nobody.out);
+    assert!(nobody.out.starts_with("ENDSTATE UNKNOWN - ready does not answer, metrics"), "{}", nobody.out);
+}
+
+#[test]
+fn commands_that_runbooks_name_are_there() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/runbook");
+    let mut named = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let commands = text.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("endstate "));
+        let word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+        named.extend(
+            commands.map(|command| command.split_whitespace().take_while(word).take(2).collect::<Vec<_>>().join(" ")),
+        );
+    }
+    assert!(named.len() > 10, "{named:?}");
+    for command in named {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        arguments.push("--help");
+        let ran = run(&arguments);
+        assert_eq!(ran.code, 0, "endstate {command}: {}", ran.err);
+    }
 }

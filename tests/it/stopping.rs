@@ -8,7 +8,7 @@ use std::time::Duration;
 /// `endstate dev` as a process; killed when it is dropped.
 pub(crate) struct Server {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     pub(crate) http: reqwest::Client,
     _folder: tempfile::TempDir,
 }

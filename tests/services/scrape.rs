@@ -5,6 +5,10 @@ use endstate_outbox::metric::{Kind, Metric};
 use serde_json::json;
 use std::time::Duration;
 
+const ALL: &str = "gateway,orchestrator,participants,sweeper";
+
+const SAGAS: usize = 40;
+
 fn is_told(text: &str, metric: Metric) -> bool {
     let suffix = if matches!(metric.row().kind, Kind::Histogram(_)) { "_bucket" } else { "" };
     let name = format!("{}{suffix}", metric.name());
@@ -14,7 +18,7 @@ fn is_told(text: &str, metric: Metric) -> bool {
 #[tokio::test]
 async fn every_metric_of_the_shared_parts_is_scraped() {
     let town = Town::new();
-    let server = town.serve("a", "gateway,orchestrator,participants,sweeper", true).await;
+    let server = town.serve("a", ALL, true).await;
     let body = json!({"number": "B-1", "fail_at": ""});
     town.post(std::slice::from_ref(&server.url), "/v1/sagas/bench_saga", &body).await;
     let mut missing = Vec::new();
@@ -33,4 +37,42 @@ async fn every_metric_of_the_shared_parts_is_scraped() {
     let done = tokio::time::timeout(PATIENCE, told).await.is_ok();
     assert!(done, "never told: {missing:?}\n{}", town.logs());
     assert!(server.terminate(), "{}", town.logs());
+}
+
+#[tokio::test]
+async fn a_process_that_stops_is_not_ready_takes_calls_to_its_end_and_leaves_its_shards_to_the_other() {
+    let mut town = Town::new();
+    town.set("ENDSTATE_HTTP_UNREADY_S", "600");
+    let leaving = town.serve("a", ALL, false).await;
+    let staying = town.serve("b", ALL, true).await;
+    let urls = [leaving.url.clone()];
+    let body = |number: usize| json!({"number": format!("B-{number}"), "fail_at": ""});
+    leaving.ask_to_stop();
+    let unready = format!("{}/readyz?verbose", leaving.url);
+    let checks = loop {
+        let answer = town.http.get(&unready).send().await.unwrap();
+        if answer.status() == 503 {
+            break answer.text().await.unwrap();
+        }
+    };
+    assert!(checks.contains("FAIL not draining") && checks.contains("ok   store"), "{checks}");
+    let told = town.http.get(format!("{}/metrics", leaving.url)).send().await.unwrap().text().await.unwrap();
+    assert!(told.contains("endstate_draining 1"), "{told}");
+    // Those that a load balancer still sends are taken.
+    for number in 0..SAGAS {
+        let call = town.http.post(format!("{}/v1/sagas/bench_saga", urls[0])).json(&body(number));
+        let answer = call.send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.status());
+    }
+    assert!(leaving.terminate(), "asked once more, it finishes at once and ends well\n{}", town.logs());
+    for number in 0..SAGAS {
+        let shown = format!("{}/v1/sagas/bench_saga/B-{number}", staying.url);
+        let ended = town.until(&shown, |saga| saga["phase"] == "ended").await;
+        assert_eq!(ended["outcome"], "completed", "{ended:#}");
+    }
+    let own = town.http.get(format!("{}/metrics", staying.url)).send().await.unwrap().text().await.unwrap();
+    assert!(own.contains("endstate_bus_owned_shards{side=\"orchestrator\"} 8"), "all are the other's now\n{own}");
+    // Asked twice, so that nobody waits.
+    staying.ask_to_stop();
+    assert!(staying.terminate(), "{}", town.logs());
 }

@@ -45,10 +45,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; whether it ended well.
-    pub(crate) fn terminate(mut self) -> bool {
+    /// SIGTERM.
+    pub(crate) fn ask_to_stop(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// SIGTERM; whether it ended well.
+    pub(crate) fn terminate(mut self) -> bool {
+        self.ask_to_stop();
         self.child.wait().unwrap().success()
     }
 
@@ -110,6 +115,11 @@ impl Town {
         ];
         let http = endstate_http::Trust::system().builder().timeout(Duration::from_secs(30)).build().unwrap();
         Self { folder, provider, variables, survivor_port, http }
+    }
+
+    /// With one more setting for the processes that are started from now on.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.push((name, value.to_owned()));
     }
 
     /// Starts a process with these roles, and waits until it is ready. `survivor`: the one that takes callbacks.

@@ -8,6 +8,7 @@ mod alerts;
 mod archive;
 #[path = "../../../events/outbox/tests/support/memory.rs"]
 mod bus;
+mod feed;
 #[path = "../it/hazards.rs"]
 mod hazards;
 #[path = "../it/jobs.rs"]

@@ -8,9 +8,10 @@
 //! - [`reader`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it;
 //!   [`watermark`]: where partitions end now
 //! - [`member`]: which shards this process owns
-//! - [`metric`]: what the clients tell of themselves
+//! - [`metric`]: what the clients tell of themselves; [`examine`]: a report about brokers and topics
 
 mod assigned;
+pub mod examine;
 mod hand_over;
 mod member;
 mod metric;

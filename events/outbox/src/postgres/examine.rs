@@ -42,20 +42,31 @@ pub struct Finding {
     pub check: &'static str,
     /// How good the answer is.
     pub grade: Grade,
-    /// The answer, and what to do where it is not good.
+    /// The answer.
     pub text: String,
+    /// What to do where it is not good, unless the answer says it.
+    pub advice: String,
 }
 
-fn finding(check: &'static str, grade: Grade, text: impl Into<String>) -> Finding {
-    Finding { check, grade, text: text.into() }
+impl Finding {
+    /// With what to do about it.
+    #[must_use]
+    pub(crate) fn advice(self, advice: impl Into<String>) -> Self {
+        Self { advice: advice.into(), ..self }
+    }
 }
 
-/// Asks everything, also whether the database takes these statements; what cannot be asked because something before it
-/// is bad is left out.
-pub async fn examine(settings: &Settings, statements: &[&'static Statement]) -> Vec<Finding> {
+pub(crate) fn finding(check: &'static str, grade: Grade, text: impl Into<String>) -> Finding {
+    Finding { check, grade, text: text.into(), advice: String::new() }
+}
+
+/// Asks everything, also whether the database takes these statements, and whether a saga is older than messages are kept;
+/// what cannot be asked because something before it is bad is left out.
+pub async fn examine(settings: &Settings, statements: &[&'static Statement], retention: Duration) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Err(error) = ask_all(settings, statements, &mut findings).await {
-        findings.push(finding("reach", Grade::Bad, error.to_string()));
+    if let Err(error) = ask_all(settings, statements, retention, &mut findings).await {
+        let advice = "start the database, or correct store.url; `endstate migrate` makes one that is not there";
+        findings.push(finding("reach", Grade::Bad, error.to_string()).advice(advice));
     }
     findings
 }
@@ -63,6 +74,7 @@ pub async fn examine(settings: &Settings, statements: &[&'static Statement]) -> 
 async fn ask_all(
     settings: &Settings,
     statements: &[&'static Statement],
+    retention: Duration,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
     let options = connections::options(&settings.url, "doctor")?;
@@ -85,7 +97,7 @@ async fn ask_all(
     match migrate::check(&mut connection).await {
         Ok(()) => findings.push(finding("migrations", Grade::Good, "all are applied")),
         Err(error) => {
-            findings.push(finding("migrations", Grade::Bad, error.to_string()));
+            findings.push(finding("migrations", Grade::Bad, error.to_string()).advice("run `endstate migrate`"));
             return Ok(());
         }
     }
@@ -94,6 +106,7 @@ async fn ask_all(
         Ok(()) => finding("belongs", Grade::Good, format!("environment `{}`", settings.environment.as_str())),
         Err(error) => finding("belongs", Grade::Bad, error.to_string()),
     });
+    findings.push(sagas(&mut connection, retention).await?);
     findings.push(prepared(&mut connection, statements).await);
     Ok(())
 }
@@ -122,13 +135,15 @@ async fn standby(connection: &mut PgConnection, synchronous_commit: &str) -> Res
     let waits = matches!(synchronous_commit, "on" | "remote_write" | "remote_apply");
     Ok(if names.is_empty() || !waits {
         let text = format!("no synchronous standby ({all} standbys): a failover may lose the last commits");
-        finding("standby", Grade::Mind, text)
+        let advice = "set synchronous_standby_names, and keep synchronous_commit = on";
+        finding("standby", Grade::Mind, text).advice(advice)
     } else if synchronous == 0 {
         finding(
             "standby",
             Grade::Mind,
             "a synchronous standby is configured and none is connected: commits wait for it",
         )
+        .advice("bring the standby back")
     } else {
         finding("standby", Grade::Good, format!("{synchronous} synchronous of {all} standbys"))
     })
@@ -143,7 +158,8 @@ async fn clock(connection: &mut PgConnection) -> Result<Finding, StoreError> {
     // Somewhere between the two the database looked at its clock.
     let skew = if theirs < before { theirs - before } else { (theirs - after).max(0) };
     Ok(if skew.abs() >= SKEW_MS {
-        finding("clock", Grade::Bad, format!("the database's clock differs by {skew} ms from this machine's; set both"))
+        let text = format!("the database's clock differs by {skew} ms from this machine's");
+        finding("clock", Grade::Bad, text).advice("let NTP set both")
     } else {
         finding("clock", Grade::Good, format!("differs by {skew} ms"))
     })
@@ -158,8 +174,10 @@ async fn sessions(connection: &mut PgConnection, settings: &Settings) -> Result<
     // Batches, reads, takeovers and the watch over them.
     let wanted = i64::try_from(settings.connections).unwrap_or(i64::MAX / 4) * 2 + super::TAKERS as i64 + 2;
     let text = format!("{now} of {most} sessions are open; one process takes up to {wanted}");
-    let grade = if now + wanted > most { Grade::Mind } else { Grade::Good };
-    Ok(finding("sessions", grade, text))
+    if now + wanted > most {
+        return Ok(finding("sessions", Grade::Mind, text).advice("raise max_connections, or lower store.connections"));
+    }
+    Ok(finding("sessions", Grade::Good, text))
 }
 
 async fn days(connection: &mut PgConnection) -> Result<Finding, StoreError> {
@@ -177,6 +195,25 @@ async fn days(connection: &mut PgConnection) -> Result<Finding, StoreError> {
         finding("days", Grade::Good, "partitions of the coming days are there")
     } else {
         let text = "partitions of the coming days are not there yet: whoever commits first makes them";
-        finding("days", Grade::Mind, text)
+        finding("days", Grade::Mind, text).advice("none, unless it stays so while processes run: see E4040")
     })
+}
+
+/// What was queued for a saga should outlast it: with the topics, an outage can be looked into.
+async fn sagas(connection: &mut PgConnection, retention: Duration) -> Result<Finding, StoreError> {
+    let row = sqlx::query(
+        "select count(*), coalesce((extract(epoch from clock_timestamp()) * 1000)::int8 - min(started_ms), 0) \
+         from saga_view where phase <> 'ended'",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(super::failed("doctor.sagas"))?;
+    let (open, oldest_ms): (i64, i64) = (row.get(0), row.get(1));
+    let text = format!("{open} are open, the oldest for {} hours", oldest_ms / 3_600_000);
+    if u128::try_from(oldest_ms).unwrap_or(0) <= retention.as_millis() {
+        return Ok(finding("sagas", Grade::Good, text));
+    }
+    let text = format!("{text}: longer than topics keep records");
+    let advice = "raise kafka.retention_days above the longest saga, or end those that were forgotten";
+    Ok(finding("sagas", Grade::Mind, text).advice(advice))
 }

@@ -76,19 +76,7 @@ impl PostgresStore {
     /// Opens a store that has its migrations; refuses a database that cannot keep what it is given, and a store that was
     /// made for another environment or number of partitions.
     pub async fn open(settings: &Settings) -> Result<Arc<Self>, StoreError> {
-        let sessions = |purpose, most| {
-            connections::options(&settings.url, purpose).map(|options| Connections::new(options, purpose, most))
-        };
-        let store = Self {
-            writers: sessions("write", settings.connections)?,
-            readers: sessions("read", settings.connections)?,
-            takers: sessions("takeover", TAKERS)?,
-            watchers: sessions("control", 2)?,
-            partitions: settings.partitions,
-            days: partition::Days::new(),
-            rows: AtomicU64::new(0),
-            commits: AtomicU64::new(0),
-        };
+        let store = Self::of(settings)?;
         let mut lent = store.writers.take().await.map_err(failed("open"))?;
         migrate::check(lent.connection()).await?;
         fit::check(lent.connection(), settings).await?;
@@ -103,10 +91,49 @@ impl PostgresStore {
         (self.rows.load(Ordering::Relaxed), self.commits.load(Ordering::Relaxed))
     }
 
-    /// Drops the days of the outbox and of events that ended so many days ago and that nobody needs. Returns their names.
+    /// A store that has not reached for its database.
+    fn of(settings: &Settings) -> Result<Self, StoreError> {
+        let sessions = |purpose, most| {
+            connections::options(&settings.url, purpose).map(|options| Connections::new(options, purpose, most))
+        };
+        Ok(Self {
+            writers: sessions("write", settings.connections)?,
+            readers: sessions("read", settings.connections)?,
+            takers: sessions("takeover", TAKERS)?,
+            watchers: sessions("control", 2)?,
+            partitions: settings.partitions,
+            days: partition::Days::new(),
+            rows: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+        })
+    }
+
+    /// A store that is only looked at: nothing is made, claimed or taken over.
+    pub async fn watch(settings: &Settings) -> Result<Arc<Self>, StoreError> {
+        let store = Self::of(settings)?;
+        let mut lent = store.watchers.take().await.map_err(failed("watch"))?;
+        migrate::check(lent.connection()).await?;
+        fit::belongs(lent.connection(), settings).await?;
+        lent.give_back();
+        Ok(Arc::new(store))
+    }
+
+    /// Days of the outbox that ended more than `outbox_days` ago, and of events more than `event_days` ago, that nobody needs.
+    pub async fn old_days(&self, outbox_days: i64, event_days: i64) -> Result<Vec<String>, StoreError> {
+        let mut lent = self.watchers.take().await.map_err(failed("partition.connect"))?;
+        let days = partition::old(lent.connection(), outbox_days, event_days).await?;
+        lent.give_back();
+        Ok(days.into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// Drops [`Self::old_days`], and first what an earlier removal that was cut off has left. Returns the names of what went.
     pub async fn drop_old_days(&self, outbox_days: i64, event_days: i64) -> Result<Vec<String>, StoreError> {
         let mut lent = self.watchers.take().await.map_err(failed("partition.connect"))?;
-        let gone = partition::drop_old(lent.connection(), outbox_days, event_days).await?;
+        let mut gone = partition::finish(lent.connection()).await?;
+        for (parent, name) in partition::old(lent.connection(), outbox_days, event_days).await? {
+            partition::remove(lent.connection(), parent, &name).await?;
+            gone.push(name);
+        }
         lent.give_back();
         Ok(gone)
     }

@@ -50,42 +50,56 @@ pub(super) async fn make(connections: &Connections, first: i64, last: i64) -> Re
     Ok(())
 }
 
-/// Drops days of the outbox that ended more than `outbox_days` ago and whose messages are all published, and days of
-/// events that ended more than `event_days` ago, that every view has followed and in which no open saga has events.
-/// Returns the names of what went.
-pub(super) async fn drop_old(
+/// What a removal marks a day with before it detaches it: one that is found detached, and marked, is dropped. A day that
+/// somebody else detached stays.
+const MARK: &str = "endstate: dropped as soon as it is detached";
+
+/// Days that ended some days ago, and how it is known whether somebody still needs one.
+struct Rule {
+    parent: &'static str,
+    days: i64,
+    /// Rows that are needed, behind `from DAY`.
+    needed: &'static str,
+}
+
+impl Rule {
+    fn all(outbox_days: i64, event_days: i64) -> [Self; 2] {
+        [
+            Self {
+                parent: "outbox",
+                days: outbox_days,
+                needed: "o join shard s on s.side = o.side and s.shard = o.shard where o.seq + o.messages > s.published_seq",
+            },
+            Self {
+                parent: "event",
+                days: event_days,
+                needed: "e left join projection p on p.shard = e.shard where e.seq > coalesce(p.seq, 0) \
+                         or exists (select from saga s where s.id = e.saga)",
+            },
+        ]
+    }
+}
+
+/// Days of the outbox that ended more than `outbox_days` ago and whose messages are all published, and days of events that
+/// ended more than `event_days` ago, that every view has followed and in which no saga has events that still has a row: an
+/// open one, or one that is not archived yet. Table and day, the oldest first.
+pub(super) async fn old(
     connection: &mut PgConnection,
     outbox_days: i64,
     event_days: i64,
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<(&'static str, String)>, StoreError> {
     let today = SystemClock.now_ms().div_euclid(DAY_MS);
-    let mut gone = Vec::new();
-    let days = [
-        (
-            "outbox",
-            outbox_days,
-            "o join shard s on s.side = o.side and s.shard = o.shard \
-                                 where o.seq + o.messages > s.published_seq",
-        ),
-        (
-            "event",
-            event_days,
-            "e left join projection p on p.shard = e.shard where e.seq > coalesce(p.seq, 0) \
-                               or exists (select from saga s where s.id = e.saga and s.phase <> 'ended')",
-        ),
-    ];
-    for (parent, keep, needed) in days {
+    let mut found = Vec::new();
+    for Rule { parent, days, needed } in Rule::all(outbox_days, event_days) {
         let listed = sqlx::query(
             "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
-             where i.inhparent = $1::regclass and c.relname < \
+             where i.inhparent = $1::regclass and not i.inhdetachpending and c.relname < \
              $1 || '_' || to_char(to_timestamp($2 * 86400) at time zone 'UTC', 'YYYYMMDD') order by 1",
         );
-        let rows = listed.bind(parent).bind(today - keep.max(1)).fetch_all(&mut *connection).await;
+        let rows = listed.bind(parent).bind(today - days.max(1)).fetch_all(&mut *connection).await;
         for row in rows.map_err(failed("partition.list"))? {
             let name: String = row.get(0);
-            // Names come from the catalogue, and are put into statements only when they look as ours do.
-            let day = name.strip_prefix(parent).and_then(|rest| rest.strip_prefix('_')).unwrap_or_default();
-            if day.len() != 8 || !day.bytes().all(|byte| byte.is_ascii_digit()) {
+            if !is_day(parent, &name) {
                 continue;
             }
             let text = format!("select exists (select from {name} {needed})");
@@ -93,17 +107,60 @@ pub(super) async fn drop_old(
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(failed("partition.needed"))?;
-            if still {
-                continue;
+            if !still {
+                found.push((parent, name));
             }
-            // Concurrently: writers of other days do not wait.
-            for text in
-                [format!("alter table {parent} detach partition {name} concurrently"), format!("drop table {name}")]
-            {
-                connection.execute(AssertSqlSafe(text)).await.map_err(failed("partition.drop"))?;
-            }
-            gone.push(name);
         }
     }
-    Ok(gone)
+    Ok(found)
+}
+
+/// Names come from the catalogue, and are put into statements only when they look as ours do.
+fn is_day(parent: &str, name: &str) -> bool {
+    let day = name.strip_prefix(parent).and_then(|rest| rest.strip_prefix('_')).unwrap_or_default();
+    day.len() == 8 && day.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Drops a day. Each step is found by [`finish`] when it is the last one before a crash.
+pub(super) async fn remove(connection: &mut PgConnection, parent: &str, name: &str) -> Result<(), StoreError> {
+    let steps = [
+        format!("comment on table {name} is '{MARK}'"),
+        // Concurrently: writers of other days do not wait.
+        format!("alter table {parent} detach partition {name} concurrently"),
+        format!("drop table {name}"),
+    ];
+    for text in steps {
+        connection.execute(AssertSqlSafe(text)).await.map_err(failed("partition.drop"))?;
+    }
+    Ok(())
+}
+
+/// Finishes removals that were cut off: days that were being detached, and marked ones that are detached. Returns the names
+/// of what went.
+pub(super) async fn finish(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    let pending = sqlx::query(
+        "select p.relname::text, c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         join pg_class p on p.oid = i.inhparent \
+         where i.inhparent in ('event'::regclass, 'outbox'::regclass) and i.inhdetachpending",
+    );
+    for row in pending.fetch_all(&mut *connection).await.map_err(failed("partition.pending"))? {
+        let (parent, name): (String, String) = (row.get(0), row.get(1));
+        if is_day(&parent, &name) {
+            let text = format!("alter table {parent} detach partition {name} finalize");
+            connection.execute(AssertSqlSafe(text)).await.map_err(failed("partition.finalize"))?;
+        }
+    }
+    let detached = sqlx::query_scalar(
+        "select c.relname::text from pg_class c where c.relkind = 'r' and not c.relispartition \
+         and c.relnamespace = (select relnamespace from pg_class where oid = 'event'::regclass) \
+         and obj_description(c.oid, 'pg_class') = $1 order by 1",
+    );
+    let names: Vec<String> =
+        detached.bind(MARK).fetch_all(&mut *connection).await.map_err(failed("partition.detached"))?;
+    let names: Vec<String> = names.into_iter().filter(|name| is_day("event", name) || is_day("outbox", name)).collect();
+    for name in &names {
+        let text = format!("drop table {name}");
+        connection.execute(AssertSqlSafe(text)).await.map_err(failed("partition.drop"))?;
+    }
+    Ok(names)
 }

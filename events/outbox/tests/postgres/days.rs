@@ -119,7 +119,71 @@ async fn old_days_go_when_nobody_needs_them() {
     session.execute("insert into projection (shard, seq) values (2, 2)").await.unwrap();
     assert_eq!(store.drop_old_days(1, 1).await.unwrap().len(), 1, "the message was published");
     session.execute("update saga set phase = 'ended'").await.unwrap();
+    assert!(store.drop_old_days(1, 1).await.unwrap().is_empty(), "its timeline is still shown");
+    session.execute("delete from saga").await.unwrap();
     assert!(store.drop_old_days(1, 60).await.unwrap().is_empty(), "too young");
     assert_eq!(store.drop_old_days(1, 1).await.unwrap().len(), 2, "both days of events");
     assert_eq!((count("event").await, count("outbox").await), (8, 8));
+}
+
+/// A store whose outbox has an old day that nobody needs; its name.
+async fn with_an_old_day(database: &Database) -> (Arc<PostgresStore>, String) {
+    let store = database.store().await;
+    let day = SystemClock.now_ms().div_euclid(DAY_MS) - 30;
+    let mut session = database.session("test").await;
+    sqlx::query("select endstate_partition('outbox', $1)").bind(day).execute(&mut session).await.unwrap();
+    let name = partitions(database, "outbox").await.remove(0);
+    (store, name)
+}
+
+async fn exists(database: &Database, table: &str) -> bool {
+    let query = sqlx::query_scalar("select to_regclass($1) is not null").bind(table);
+    query.fetch_one(&mut database.session("test").await).await.unwrap()
+}
+
+#[tokio::test]
+async fn z19_a_removal_that_was_cut_off_while_it_detached_is_finished() {
+    let database = Database::new().await;
+    let (store, day) = with_an_old_day(&database).await;
+    // A reader of the table keeps the removal waiting between its two transactions.
+    let (mut reader, mut session) = (database.session("reader").await, database.session("test").await);
+    reader.execute("begin").await.unwrap();
+    reader.execute("select count(*) from outbox").await.unwrap();
+    let removing = tokio::spawn({
+        let store = store.clone();
+        async move { store.drop_old_days(7, 7).await }
+    });
+    let pending = "select exists (select from pg_inherits where inhrelid = to_regclass($1) and inhdetachpending)";
+    while !sqlx::query_scalar::<_, bool>(pending).bind(&day).fetch_one(&mut session).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity \
+               where datname = current_database() and query like 'alter table outbox detach%' and pid <> pg_backend_pid()";
+    session.execute(cut).await.unwrap();
+    assert!(removing.await.unwrap().is_err());
+    reader.execute("rollback").await.unwrap();
+    assert!(exists(&database, &day).await, "neither there nor gone");
+    assert_eq!(store.old_days(7, 7).await.unwrap(), Vec::<String>::new(), "it is no day of the table any more");
+    assert_eq!(store.drop_old_days(7, 7).await.unwrap(), [day.clone()]);
+    assert!(!exists(&database, &day).await);
+    assert_eq!(partitions(&database, "outbox").await.len(), 8);
+}
+
+#[tokio::test]
+async fn z19_a_day_that_was_detached_by_us_is_dropped_and_one_that_somebody_else_detached_stays() {
+    let database = Database::new().await;
+    let (store, day) = with_an_old_day(&database).await;
+    let mut session = database.session("test").await;
+    let theirs = partitions(&database, "event").await.pop().unwrap();
+    let detach =
+        |parent: &str, name: &str| sqlx::AssertSqlSafe(format!("alter table {parent} detach partition {name}"));
+    session.execute(detach("event", &theirs)).await.unwrap();
+    // As far as a removal gets before it is killed.
+    let mark = format!("comment on table {day} is 'endstate: dropped as soon as it is detached'");
+    session.execute(sqlx::AssertSqlSafe(mark)).await.unwrap();
+    assert_eq!(store.old_days(7, 7).await.unwrap(), [day.clone()], "a mark alone changes nothing");
+    session.execute(detach("outbox", &day)).await.unwrap();
+    assert_eq!(store.drop_old_days(7, 7).await.unwrap(), [day.clone()]);
+    assert_eq!((exists(&database, &day).await, exists(&database, &theirs).await), (false, true));
+    assert!(store.drop_old_days(7, 7).await.unwrap().is_empty());
 }

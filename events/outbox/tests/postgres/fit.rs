@@ -7,6 +7,7 @@ use endstate_outbox::postgres::examine::{Grade, examine};
 use endstate_outbox::{PostgresStore, SqliteStore, StoreError};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 async fn refused(settings: &Settings) -> String {
     match PostgresStore::open(settings).await {
@@ -70,7 +71,7 @@ async fn a_newer_schema_is_lived_with_and_a_changed_one_is_not() {
 #[tokio::test]
 async fn an_examination_says_what_is_and_changes_nothing() {
     let graded = async |settings: &Settings| -> Vec<(&str, Grade)> {
-        examine(settings, &PostgresStore::statements())
+        examine(settings, &PostgresStore::statements(), Duration::from_secs(3_600))
             .await
             .iter()
             .map(|finding| (finding.check, finding.grade))

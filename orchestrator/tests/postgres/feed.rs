@@ -1,0 +1,107 @@
+//! The feed of changes over days that are dropped: whoever comes too late is told so, and nobody else is.
+
+use endstate_events::{
+    DomainEvent, Envelope, Input, InputBody, Lane, Message, SCHEMA_VERSION, SagaId, Side, Slot, Topic,
+};
+use endstate_orchestrator::feed::{FeedError, Position, read};
+use endstate_outbox::postgres::Settings;
+use endstate_outbox::*;
+use std::sync::Arc;
+
+const DAY_MS: i64 = 86_400_000;
+const SHARD: ShardId = ShardId { side: Side::Orchestrator, index: 1 };
+
+static MAKE_DAY: Statement = Statement {
+    name: "test.make_day",
+    columns: &[Kind::Int],
+    sql: "with r(day) as ({rows}) select endstate_partition('outbox', r.day)::int4::int8 from r",
+};
+
+/// All that was sent so far was sent then.
+static MOVE: Statement = Statement {
+    name: "test.move",
+    columns: &[Kind::Int],
+    sql: "with r(time_ms) as ({rows}) update outbox set time_ms = r.time_ms from r",
+};
+
+fn message(topic: Topic, n: u64) -> Outgoing {
+    let saga = SagaId::mint(1_700_000_000_000, Slot::of("s"), n);
+    let message = match topic == Topic::Events {
+        true => Message::Domain(DomainEvent {
+            saga,
+            definition: "d".into(),
+            number: n.to_string(),
+            version: 1,
+            status: "created".into(),
+            before: String::new(),
+            outcome: None,
+            reason: None,
+        }),
+        false => {
+            let body = InputBody::Event { name: "e".into(), data: serde_json::Value::Null };
+            Message::Input(Input { saga, body })
+        }
+    };
+    let (id, key) = (n.to_string(), saga.to_string());
+    let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: 0, key, lane: Lane::Live, message };
+    Outgoing { topic, partition: 1, envelope: Arc::new(envelope) }
+}
+
+/// One batch, published at once.
+async fn send(store: &PostgresStore, owner: &mut Assignment, topic: Topic, numbers: std::ops::Range<u64>) {
+    let messages: Vec<Outgoing> = numbers.map(|n| message(topic, n)).collect();
+    let next_outbox_seq = owner.next_outbox_seq + messages.len() as i64;
+    let fence = Fence { next_outbox_seq, ..Fence::still(*owner) };
+    store.commit(Commit { fences: vec![fence], messages, ..Commit::default() }).await.unwrap();
+    *owner = fence.after();
+    let fence = Fence { published_seq: next_outbox_seq, ..Fence::still(*owner) };
+    store.commit(Commit { fences: vec![fence], ..Commit::default() }).await.unwrap();
+    *owner = fence.after();
+}
+
+async fn drop_all_days(store: &PostgresStore) {
+    let old_ms = SystemClock.now_ms() - 30 * DAY_MS;
+    store.read(&MAKE_DAY, Rows::one([old_ms.div_euclid(DAY_MS).into()])).await.unwrap();
+    let writes = vec![Write::any(&MOVE, Rows::one([old_ms.into()]))];
+    store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    assert_eq!(store.drop_old_days(7, 7).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_of_changes_is_told_of_dropped_days_unless_it_missed_nothing() {
+    let server = std::env::var("ENDSTATE_TEST_POSTGRES").expect(
+        "ENDSTATE_TEST_POSTGRES names no server; bring one along: \
+         scripts/services run --only postgres -- cargo test --workspace --test postgres",
+    );
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{server}/test_feed_{}", std::process::id());
+    PostgresStore::migrate(&url).await.unwrap();
+    let store = PostgresStore::open(&Settings { partitions: 4, connections: 4, ..Settings::new(&url) }).await.unwrap();
+    let mut owner = store.assign(SHARD).await.unwrap();
+    let begin = Position::oldest(&*store).await.unwrap();
+    send(&store, &mut owner, Topic::Events, 0..6).await;
+    send(&store, &mut owner, Topic::Commands, 0..3).await;
+    let (changes, slow) = read(&*store, &begin, 4).await.unwrap();
+    assert_eq!(changes.len(), 4);
+    let (changes, quick) = read(&*store, &begin, 100).await.unwrap();
+    assert_eq!(changes.len(), 6);
+    drop_all_days(&store).await;
+    // Nothing at all is kept, and the slow one hears of it at once.
+    let gone = read(&*store, &slow, 10).await.unwrap_err();
+    assert!(matches!(gone, FeedError::Gone { partition: 1, wanted: 5, oldest: 10 }), "{gone}");
+    assert!(read(&*store, &quick, 10).await.unwrap().0.is_empty(), "what it did not read was for others");
+    send(&store, &mut owner, Topic::Commands, 3..5).await;
+    send(&store, &mut owner, Topic::Events, 6..8).await;
+    let (changes, quick) = read(&*store, &quick, 10).await.unwrap();
+    assert_eq!(changes.iter().map(|change| change.number.as_str()).collect::<Vec<_>>(), ["6", "7"]);
+    assert!(matches!(read(&*store, &slow, 10).await, Err(FeedError::Gone { .. })));
+    // Whoever begins anew gets what there is.
+    let oldest = Position::oldest(&*store).await.unwrap();
+    assert_eq!(read(&*store, &oldest, 10).await.unwrap().0.len(), 2);
+    // Only others' messages for days, and then they are dropped: a reader that looks from time to time misses nothing.
+    send(&store, &mut owner, Topic::Commands, 5..9).await;
+    let (changes, quick) = read(&*store, &quick, 10).await.unwrap();
+    assert!(changes.is_empty());
+    drop_all_days(&store).await;
+    assert!(read(&*store, &quick, 10).await.unwrap().0.is_empty());
+}
