@@ -232,9 +232,7 @@ fn value(item: &Item, text: &str) -> Option<f64> {
 
 fn judge(item: &Item, bounds: Bounds, text: &str) -> Found {
     let Item { name, unit, .. } = *item;
-    // The embedded bus has no outbox to publish from.
-    let absent = if item.metric.row().shared { Some(0.0) } else { None };
-    let Some(value) = value(item, text).or(absent) else {
+    let Some(value) = value(item, text) else {
         let text = format!("{} is not told; is the role `sweeper` running?", item.metric.name());
         return Found { name, state: State::Unknown, value: None, unit, bounds: Some(bounds), text };
     };
@@ -333,7 +331,6 @@ mod tests {
         assert_eq!(judged("unchanged", "600:1800"), (State::Ok, Some(12.5)), "a waiting one may wait");
         assert_eq!(judged("dead-letters", "0:0"), (State::Ok, Some(0.0)), "none is never too many");
         assert_eq!(judged("discrepancies", "1:1"), (State::Unknown, None), "silence is not zero");
-        assert_eq!(judged("unpublished", "1:1"), (State::Ok, Some(0.0)), "the embedded bus publishes nothing");
     }
 
     #[test]

@@ -134,10 +134,10 @@ table! {
     InMotion = gauge "endstate_sagas_in_motion" [shard];
     /// Sagas in motion of one shard above which no start is taken.
     InMotionMost = gauge "endstate_sagas_in_motion_limit" [];
-    /// Committed messages that the broker has not acknowledged, as the store knows.
-    Unpublished = gauge "endstate_outbox_unpublished_messages" [] shared;
+    /// Committed messages that the broker has not acknowledged, as the store knows; on the embedded store, commit is delivery.
+    Unpublished = gauge "endstate_outbox_unpublished_messages" [];
     /// Age of the oldest of them.
-    UnpublishedAge = gauge "endstate_outbox_unpublished_oldest_seconds" [] shared;
+    UnpublishedAge = gauge "endstate_outbox_unpublished_oldest_seconds" [];
     /// How long the timer that is due longest is overdue.
     TimersOverdue = gauge "endstate_timers_overdue_oldest_seconds" [];
     /// How far lists are behind the sagas.
