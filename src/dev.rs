@@ -114,7 +114,7 @@ async fn load_definitions(node: &Node, config: &Config) -> anyhow::Result<()> {
 }
 
 /// Starts every part around the shards; returns the API and the provider's address.
-async fn assemble(
+pub(crate) async fn assemble(
     node: &Node,
     config: &Config,
     address: SocketAddr,

@@ -12,7 +12,6 @@ use endstate_orchestrator::job::{Entry, Jobs};
 use endstate_orchestrator::others::Others;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::fused::{Fused, ROUNDS};
-use endstate_outbox::sqlite::Made;
 use endstate_outbox::{Bus, Census, Clock, Handler, PostgresStore, Shard, ShardId, SqliteStore, Store, SystemClock};
 use endstate_participants::handler::{HANDED_OVER, HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
@@ -53,11 +52,6 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A system on the embedded store in `data`; nothing runs yet.
-    pub(crate) async fn open(data: &Path, made: &Made, mode: Mode) -> anyhow::Result<Self> {
-        Self::on(Ground::embedded(data, made).await?, &Role::ALL, mode).await
-    }
-
     /// A process on this ground, with the shipped definitions; nothing runs yet.
     pub(crate) async fn on(ground: Ground, roles: &[Role], mode: Mode) -> anyhow::Result<Self> {
         let (store, bus) = (ground.store(), ground.bus());
@@ -106,6 +100,11 @@ impl Node {
     /// The store of many processes, where it is the ground.
     pub(crate) fn postgres(&self) -> Option<&Arc<PostgresStore>> {
         self.ground.postgres()
+    }
+
+    /// What it stands on.
+    pub(crate) fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// The embedded store, where it is the ground.

@@ -49,6 +49,8 @@ pub struct Config {
     pub latency: Duration,
     /// Seed of its chances.
     pub seed: u64,
+    /// Customers pay as soon as their payment is open: for load that has no customers of its own.
+    pub pays_at_once: bool,
 }
 
 impl Config {
@@ -65,6 +67,7 @@ impl Config {
             delay: Duration::ZERO,
             latency: Duration::ZERO,
             seed: 0,
+            pays_at_once: false,
         }
     }
 }

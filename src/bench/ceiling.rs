@@ -9,16 +9,15 @@
 
 mod pipe;
 
+use super::meter::Meter;
+use super::report::Measured;
+use super::system;
 use crate::config::Mode;
+use crate::ground::Ground;
 use anyhow::Context as _;
 use endstate_events::{Side, Topic};
-use endstate_outbox::sqlite::Made;
-use endstate_outbox::{
-    Bus as _, Clock, Handler, Kind, Row, Rows, Shard, ShardId, SqliteStore, Statement, Store, SystemClock,
-};
+use endstate_outbox::{Census, Clock, Handler, Kind, Row, Rows, Shard, ShardId, Statement, Store, SystemClock};
 use pipe::{Pipe, Shared, Texts};
-use std::num::NonZeroU16;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -31,7 +30,7 @@ static SAMPLE: Statement = Statement {
     name: "bench.sample",
     columns: &[Kind::Text],
     sql: "with r(status) as ({rows}) select s.id, s.state from r join saga s on s.phase = 'ended' \
-          and json_extract(s.state, '$.status') = r.status limit 1",
+          and {json_extract(s.state, '$.status')|s.state::json ->> 'status'} = r.status limit 1",
 };
 static SAMPLE_EVENTS: Statement = Statement {
     name: "bench.sample_events",
@@ -51,18 +50,19 @@ async fn texts(store: &dyn Store, status: &str) -> anyhow::Result<Option<Texts>>
 
 /// Tokens and the shards that pass them on; still between two slices.
 pub(super) struct Ceiling {
-    store: Arc<SqliteStore>,
+    ground: Ground,
     shared: Arc<Shared>,
     tokens: usize,
+    census: Census,
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Ceiling {
-    /// Makes a store in `folder`, with the partitions of `sample` and the texts of sagas that ended there.
+    /// Puts tokens on a ground that is as the one of `sample`, with the texts of sagas that ended there.
     pub(super) async fn open(
         sample: &dyn Store,
-        folder: &Path,
+        ground: Ground,
         mode: Mode,
         (clients, fail_percent): (usize, u64),
     ) -> anyhow::Result<Self> {
@@ -71,13 +71,11 @@ impl Ceiling {
         let either = completed.clone().or_else(|| cancelled.clone());
         let either = either.context("no ended saga to take the ceiling's rows from")?;
         let ways = [completed.unwrap_or_else(|| either.clone()), cancelled.unwrap_or(either)];
-        let made = Made { partitions: NonZeroU16::new(sample.partitions()), ..Made::default() };
-        let store = SqliteStore::open_as(folder, &made).await?;
-        let shared = Arc::new(Shared::new(store.bus(), ways, fail_percent));
+        let shared = Arc::new(Shared::new(ground.bus(), ways, fail_percent));
         let tokens = if clients == 1 { 1 } else { clients * TOKENS };
-        let (stop, tasks) = (CancellationToken::new(), Vec::new());
-        let mut ceiling = Self { store, shared, tokens, stop, tasks };
-        for index in 0..ceiling.store.partitions() {
+        let (stop, tasks, census) = (CancellationToken::new(), Vec::new(), Census::of(0));
+        let mut ceiling = Self { ground, shared, tokens, census, stop, tasks };
+        for index in 0..ceiling.ground.store().partitions() {
             let topics: &[&'static [Topic]] = match mode {
                 Mode::HopByHop => &[&[Topic::Progress, Topic::Start], &[Topic::Commands]],
                 Mode::Fused => &[&[Topic::Progress, Topic::Commands, Topic::Start]],
@@ -86,33 +84,48 @@ impl Ceiling {
                 ceiling.spawn(index, Pipe::new(topics, index, ceiling.shared.clone()));
             }
         }
+        while !ceiling.census.is_complete() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         Ok(ceiling)
     }
 
     fn spawn<H: Handler>(&mut self, index: u16, handler: H) {
         let side = if handler.topics() == [Topic::Commands] { Side::Participants } else { Side::Orchestrator };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let shard = Shard::new(ShardId { side, index }, self.store.clone(), self.store.bus(), clock, handler);
-        self.tasks.push(tokio::spawn(shard.run(self.stop.clone())));
+        let shard = Shard::new(ShardId { side, index }, self.ground.store(), self.ground.bus(), clock, handler);
+        self.census.expect(true);
+        self.tasks.push(tokio::spawn(shard.counted(&self.census).run(self.stop.clone())));
     }
 
-    /// Lets the tokens travel for `time` after `settle`; returns how many arrived per second.
-    pub(super) async fn slice(&self, settle: Duration, time: Duration) -> anyhow::Result<f64> {
+    /// Lets the tokens travel for `time` after `settle`, and adds what that took.
+    pub(super) async fn slice(
+        &self,
+        meter: &Meter,
+        made: &mut Measured,
+        settle: Duration,
+        time: Duration,
+    ) -> anyhow::Result<()> {
         self.shared.going.store(true, Ordering::Relaxed);
-        let partitions = usize::from(self.store.partitions());
+        let partitions = usize::from(self.ground.store().partitions());
         let starts = (0..self.tokens).map(|token| pipe::token((token % partitions) as u16)).collect();
         self.shared.travelling.fetch_add(self.tokens as u64, Ordering::Relaxed);
-        self.store.bus().produce(starts).await?;
+        self.ground.bus().produce(starts).await?;
         tokio::time::sleep(settle).await;
         let ended = || self.shared.ended.load(Ordering::Relaxed);
-        let (before, begin) = (ended(), Instant::now());
+        let written = system::written(&self.ground).await;
+        let (before, begin, cost) = (ended(), Instant::now(), meter.now());
         tokio::time::sleep(time).await;
-        let rate = (ended() - before) as f64 / begin.elapsed().as_secs_f64();
+        made.sagas += ended() - before;
+        made.time += begin.elapsed();
+        made.cost = made.cost.plus(meter.now().since(cost));
+        made.written = made.written.plus(system::written(&self.ground).await.since(written));
+        made.records_per_batch = system::records_per_batch(&self.ground);
         self.shared.going.store(false, Ordering::Relaxed);
         while self.shared.travelling.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        Ok(rate)
+        Ok(())
     }
 
     /// Ends it.
@@ -121,5 +134,6 @@ impl Ceiling {
         for task in self.tasks {
             task.await.ok();
         }
+        self.ground.leave().await;
     }
 }

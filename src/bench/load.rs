@@ -1,6 +1,7 @@
 //! The clients: each has its connection and starts one saga after the other, or at a given rate, and waits for its end.
 
 use super::meter::CLIENT_THREAD;
+use super::{Saga, order};
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt as _, Full};
@@ -17,10 +18,11 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) server: SocketAddr,
+    pub(crate) saga: Saga,
     pub(crate) clients: usize,
     /// Sagas per second over all clients; none: closed loop.
     pub(crate) rate: Option<f64>,
-    /// Per cent of the sagas that are refused at `fail_at`.
+    /// Per cent of the sagas that are refused, those of `bench_saga` at `fail_at`.
     pub(crate) fail_percent: u64,
     pub(crate) fail_at: String,
     /// Part of every number, so that runs on one store do not meet.
@@ -51,15 +53,19 @@ pub(crate) struct Clients {
     busy: Arc<AtomicUsize>,
 }
 
+/// Threads of the world outside: clients, and the payment provider.
+pub(crate) fn outside() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name(CLIENT_THREAD)
+        .enable_all()
+        .build()
+        .context("cannot start the clients' threads")
+}
+
 impl Clients {
     /// Connects and begins.
-    pub(crate) fn start(plan: &Plan) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name(CLIENT_THREAD)
-            .enable_all()
-            .build()
-            .context("cannot start the clients' threads")?;
+    pub(crate) fn start(runtime: tokio::runtime::Runtime, plan: &Plan) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let measuring = Arc::new(AtomicBool::new(false));
@@ -80,7 +86,7 @@ impl Clients {
                 runtime.spawn(worker.run())
             })
             .collect();
-        Ok(Self { runtime, handles, stop, answered, measuring, go, busy })
+        Self { runtime, handles, stop, answered, measuring, go, busy }
     }
 
     /// Lets every client finish its saga and begin none, and waits until all have.
@@ -101,7 +107,7 @@ impl Clients {
         self.stop.store(true, Ordering::Relaxed);
         self.resume();
         let seen = futures_util::future::join_all(self.handles).await;
-        // Dropping a runtime would block; its clients are done.
+        // Dropping a runtime would block; its clients are done, and so is whoever is paid.
         self.runtime.shutdown_background();
         let mut all = Seen::new()?;
         for seen in seen {
@@ -173,8 +179,12 @@ impl Worker {
     async fn saga(&self, sender: &mut SendRequest<Full<Bytes>>, n: u64, fails: bool) -> anyhow::Result<String> {
         let fail_at = if fails { self.plan.fail_at.as_str() } else { "" };
         // Rising, as the numbers of a shop are; all clients draw from one sequence.
-        let body = format!(r#"{{"number":"{}-{n:08}","fail_at":"{fail_at}"}}"#, self.plan.run);
-        let request = hyper::Request::post("/v1/sagas/bench_saga")
+        let number = format!("{}-{n:08}", self.plan.run);
+        let body = match self.plan.saga {
+            Saga::BenchSaga => format!(r#"{{"number":"{number}","fail_at":"{fail_at}"}}"#),
+            Saga::FlashSaleOrder => order::body(&number, n, fails),
+        };
+        let request = hyper::Request::post(self.plan.saga.path())
             .header("host", "localhost")
             .header("content-type", "application/json")
             .header("prefer", "wait=30")

@@ -141,8 +141,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Sagas over the whole way: an HTTP call, bus, shard transaction, no-op participants, and back
+    /// Sagas over the whole way: an HTTP call, bus, shard transaction, participants, and back
     Saga(crate::bench::SagaBench),
+    /// The same records and rows with no logic, and what the engine reaches of that
+    Limit(crate::bench::LimitBench),
 }
 
 #[derive(Debug, Args)]

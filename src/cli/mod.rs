@@ -54,6 +54,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
             let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;
             output.print(&value, |_| format!("{report}\n"))
         }
+        Command::Bench(BenchCommand::Limit(options)) => {
+            let report = crate::bench::limit(&options).await?;
+            let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;
+            output.print(&value, |_| format!("{report}\n"))
+        }
         Command::Migrate { config } => store::migrate(config.as_deref(), output).await,
         Command::Doctor { config } => store::doctor(config.as_deref(), output).await,
         Command::Check(args) => check::run(&args, output, client).await,

@@ -86,6 +86,8 @@ pub(super) struct Book {
     by_number: FxHashMap<String, SagaId>,
     closed: FxHashSet<SagaId>,
     captures: Vec<Callback>,
+    /// Where those of a reference stand among them.
+    captured: FxHashMap<SagaId, Vec<usize>>,
     acknowledged: FxHashSet<String>,
     refunds: Vec<(RefundOrder, Refunded)>,
     /// Answers by idempotency key, with what was asked.
@@ -124,6 +126,7 @@ impl Book {
             by_number: FxHashMap::default(),
             closed: FxHashSet::default(),
             captures: Vec::new(),
+            captured: FxHashMap::default(),
             acknowledged: FxHashSet::default(),
             refunds: Vec::new(),
             answers: FxHashMap::default(),
@@ -159,8 +162,7 @@ impl Book {
     }
 
     pub(super) fn captures(&self, saga: SagaId) -> Vec<Captured> {
-        let of_saga = self.captures.iter().filter(|callback| callback.saga == saga);
-        of_saga.cloned().map(Callback::captured).collect()
+        self.callbacks(saga).into_iter().map(Callback::captured).collect()
     }
 
     /// Takes money for a reference. `late` takes it although the payment is closed or has expired.
@@ -194,7 +196,8 @@ impl Book {
 
     /// What was captured before for this reference, as callbacks.
     pub(super) fn callbacks(&self, saga: SagaId) -> Vec<Callback> {
-        self.captures.iter().filter(|callback| callback.saga == saga).cloned().collect()
+        let places = self.captured.get(&saga).into_iter().flatten();
+        places.map(|place| self.captures[*place].clone()).collect()
     }
 
     pub(super) fn undelivered(&self) -> Vec<Callback> {
@@ -264,7 +267,10 @@ impl Book {
             Entry::Closed { saga } => {
                 self.closed.insert(saga);
             }
-            Entry::Captured { callback } => self.captures.push(callback),
+            Entry::Captured { callback } => {
+                self.captured.entry(callback.saga).or_default().push(self.captures.len());
+                self.captures.push(callback);
+            }
             Entry::Acknowledged { provider_no } => {
                 self.acknowledged.insert(provider_no);
             }

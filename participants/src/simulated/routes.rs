@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use endstate_events::{Json, MinorUnits};
+use endstate_events::{Json, MinorUnits, SagaId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
@@ -60,7 +60,15 @@ async fn open(State(desk): Shared, headers: HeaderMap, body: Bytes) -> Response 
         Ok(signed) => signed,
         Err(refused) => return refused,
     };
-    match desk.book().open_payment(&key, opening, desk.now_ms()) {
+    let saga = opening.saga;
+    let answer = desk.book().open_payment(&key, opening, desk.now_ms());
+    if answer.is_ok()
+        && desk.config.pays_at_once
+        && let Err(no) = desk.paid(saga)
+    {
+        return no.into_response();
+    }
+    match answer {
         Ok(answer) => Body(opened(&desk.url, &answer)).into_response(),
         Err(no) => no.into_response(),
     }
@@ -141,6 +149,17 @@ impl Desk {
             .map(|_| book.capture(saga, pay.amount_minor, pay.currency.clone(), pay.late, self.now_ms()))
             .map(|taken| taken.map(|callback| (callback, true)))
             .collect()
+    }
+
+    /// The customer pays what is due, unless that was done before.
+    fn paid(self: &Arc<Self>, saga: SagaId) -> Result<(), No> {
+        let mut book = self.book();
+        if book.captures(saga).is_empty() {
+            let callback = book.capture(saga, None, None, false, self.now_ms())?;
+            drop(book);
+            self.deliver(callback, None, None);
+        }
+        Ok(())
     }
 
     /// Waits as slowly as it is told to, checks the signature, reads key and body.

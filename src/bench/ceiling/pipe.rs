@@ -1,12 +1,11 @@
 //! The handler of the ceiling: passes tokens on and writes the rows that sagas would have written.
 
 use endstate_events::{
-    Command, CommandKind, Direction, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo,
+    Command, CommandKind, Direction, DomainEvent, EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo,
     SCHEMA_VERSION, SagaId, Slot, Topic, Verdict,
 };
 use endstate_outbox::{
-    Assignment, Batch, Bus as _, DecideError, Handler, Kind, LocalBus, Outcome, Outgoing, Rows, Statement, StoreError,
-    Value, Write,
+    Assignment, Batch, Bus, DecideError, Handler, Kind, Outcome, Outgoing, Rows, Statement, StoreError, Value, Write,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,7 +45,7 @@ pub(super) struct Texts {
 
 /// What all shards of the ceiling share.
 pub(super) struct Shared {
-    bus: Arc<LocalBus>,
+    bus: Arc<dyn Bus>,
     /// Of a completed saga, and of a cancelled one.
     ways: [Texts; 2],
     fail_percent: u128,
@@ -59,7 +58,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(bus: Arc<LocalBus>, ways: [Texts; 2], fail_percent: u64) -> Self {
+    pub(super) fn new(bus: Arc<dyn Bus>, ways: [Texts; 2], fail_percent: u64) -> Self {
         Self {
             bus,
             ways,
@@ -102,7 +101,17 @@ fn message(topic: Topic, partition: u16, saga: Uuid, hop: u8) -> Outgoing {
             of: None,
             reply_to: ReplyTo { topic: Topic::Progress, partition },
         }),
-        Topic::Start | Topic::Progress | Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => {
+        Topic::Events => Message::Domain(DomainEvent {
+            saga,
+            definition: "bench_saga".into(),
+            number: "bench-00000000".into(),
+            version: hop.into(),
+            status: "reserving".into(),
+            before: "reserving".into(),
+            outcome: None,
+            reason: None,
+        }),
+        Topic::Start | Topic::Progress | Topic::DeadLetters | Topic::Foreign(_) => {
             let verdict = Verdict::Done { data: serde_json::json!({}) };
             Message::Input(Input { saga, body: InputBody::Reply(Reply { effect_id, verdict }) })
         }
@@ -163,8 +172,11 @@ impl Pipe {
         }
         let body = way.events.get(usize::from(hop)).cloned().unwrap_or_else(|| "[]".into());
         let seq = batch.assignment.next_seq + pages.event.len() as i64;
-        let events = [shard.into(), seq.into(), saga.into(), version.into(), 2i64.into(), 0i64.into(), body.into()];
+        let events =
+            [shard.into(), seq.into(), saga.into(), version.into(), 2i64.into(), batch.now_ms.into(), body.into()];
         pages.event.push(events);
+        // Every hop changes the status, and tells of it.
+        out.push(message(Topic::Events, self.index, saga, hop));
         if last {
             self.arrived += 1;
         } else {

@@ -23,6 +23,7 @@ mod watermark;
 mod window;
 mod wire;
 
+pub use sender::Sent;
 pub use settings::KafkaSettings;
 pub use window::FOREIGN_WINDOW;
 
@@ -82,9 +83,15 @@ impl KafkaBus {
         Ok(Arc::new(Self { settings, sender, reader, members: Mutex::default(), stop }))
     }
 
-    /// Deletes every topic of this environment, for tools that made one for themselves.
-    pub async fn wipe(&self) -> Result<(), String> {
-        topics::wipe(&self.settings).await
+    /// What it has sent to topics of its own.
+    #[must_use]
+    pub fn sent(&self) -> &Sent {
+        self.sender.sent()
+    }
+
+    /// Deletes every topic of an environment, for tools that made one for themselves.
+    pub async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
+        topics::wipe(settings).await
     }
 
     /// Ends it once its shards have stopped: waits for acknowledgements, then leaves the groups.

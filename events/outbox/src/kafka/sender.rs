@@ -16,8 +16,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::statistics::Statistics;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use rdkafka::statistics::{Broker, Statistics};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -33,7 +33,31 @@ pub(super) struct Sender {
     producer: Mutex<Arc<ThreadedProducer<Reports>>>,
     /// For topics of other teams, once there is something for one.
     foreign: Mutex<Option<Arc<ThreadedProducer<Reports>>>>,
+    sent: Arc<Sent>,
     stop: CancellationToken,
+}
+
+/// What was sent since the bus was opened.
+#[derive(Debug, Default)]
+pub struct Sent {
+    acknowledged: AtomicU64,
+    /// Records and requests as the client's statistics told them last: both are of the same moment.
+    told: Mutex<(u64, u64)>,
+}
+
+impl Sent {
+    /// Records that the broker has acknowledged.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Records per request, and so per batch, because a request carries one; none before the first statistics.
+    #[must_use]
+    pub fn records_per_batch(&self) -> Option<f64> {
+        let (records, requests) = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        (requests > 0).then(|| records as f64 / requests as f64)
+    }
 }
 
 /// Whom a delivery report is for.
@@ -78,6 +102,7 @@ impl Call {
 pub(super) struct Reports {
     /// Set when this producer can never send again.
     dead: AtomicBool,
+    sent: Arc<Sent>,
 }
 
 impl ClientContext for Reports {
@@ -96,6 +121,11 @@ impl ClientContext for Reports {
 
     fn stats(&self, statistics: Statistics) {
         metric::client(&statistics);
+        let requests = |broker: &Broker| broker.req.get("Produce").copied().unwrap_or(0);
+        let requests: i64 = statistics.brokers.values().map(requests).sum();
+        let told = (statistics.txmsgs, requests);
+        *self.sent.told.lock().unwrap_or_else(PoisonError::into_inner) =
+            (u64::try_from(told.0).unwrap_or(0), u64::try_from(told.1).unwrap_or(0));
     }
 }
 
@@ -104,6 +134,7 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let failure = result.as_ref().err().map(|(error, _)| error.to_string());
+        self.sent.acknowledged.fetch_add(u64::from(failure.is_none()), Ordering::Relaxed);
         match *ticket {
             Ticket::Committed { window, seq, place } => match failure {
                 None => window.acknowledged(seq, place),
@@ -123,8 +154,14 @@ impl ProducerContext for Reports {
 impl Sender {
     pub(super) fn new(settings: &KafkaSettings, stop: CancellationToken) -> Result<Arc<Self>, KafkaError> {
         let names = Names::of(&settings.environment);
-        let producer = Mutex::new(Arc::new(producer(&settings.producer())?));
-        Ok(Arc::new(Self { settings: settings.clone(), names, producer, foreign: Mutex::default(), stop }))
+        let sent = Arc::new(Sent::default());
+        let producer = Mutex::new(Arc::new(producer(&settings.producer(), &sent)?));
+        let foreign = Mutex::default();
+        Ok(Arc::new(Self { settings: settings.clone(), names, producer, foreign, sent, stop }))
+    }
+
+    pub(super) fn sent(&self) -> &Sent {
+        &self.sent
     }
 
     /// Queues messages and waits until all copies have them.
@@ -173,7 +210,7 @@ impl Sender {
     fn producer(&self) -> Result<Arc<ThreadedProducer<Reports>>, KafkaError> {
         let mut current = self.lock();
         if current.context().dead.load(Ordering::Acquire) {
-            *current = Arc::new(producer(&self.settings.producer())?);
+            *current = Arc::new(producer(&self.settings.producer(), &self.sent)?);
         }
         Ok(Arc::clone(&current))
     }
@@ -184,7 +221,7 @@ impl Sender {
         match &*current {
             Some(known) if !known.context().dead.load(Ordering::Acquire) => Ok(Arc::clone(known)),
             _ => {
-                let made = Arc::new(producer(&self.settings.foreign_producer())?);
+                let made = Arc::new(producer(&self.settings.foreign_producer(), &Arc::default())?);
                 *current = Some(Arc::clone(&made));
                 Ok(made)
             }
@@ -204,9 +241,10 @@ impl Sender {
     }
 }
 
-fn producer(config: &ClientConfig) -> Result<ThreadedProducer<Reports>, KafkaError> {
+fn producer(config: &ClientConfig, sent: &Arc<Sent>) -> Result<ThreadedProducer<Reports>, KafkaError> {
     use rdkafka::config::FromClientConfigAndContext as _;
-    ThreadedProducer::from_config_and_context(config, Reports { dead: AtomicBool::new(false) })
+    let reports = Reports { dead: AtomicBool::new(false), sent: Arc::clone(sent) };
+    ThreadedProducer::from_config_and_context(config, reports)
 }
 
 /// Carries the messages of one assignment.

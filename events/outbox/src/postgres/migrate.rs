@@ -72,6 +72,16 @@ async fn create(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
+/// Drops the database that is named, with the sessions in it.
+pub(super) async fn remove(url: &str) -> Result<(), sqlx::Error> {
+    let other = |error: StoreError| sqlx::Error::Configuration(error.into());
+    let options = connections::options(url, "remove").map_err(other)?;
+    let name = options.get_database().unwrap_or_default().replace('"', "\"\"");
+    let mut connection = connections::connect(&options.database("postgres")).await?;
+    connection.execute(AssertSqlSafe(format!("drop database if exists \"{name}\" with (force)"))).await?;
+    connection.close().await
+}
+
 /// The migration and the record of it in one transaction: a process that dies between them leaves neither.
 async fn apply(connection: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;

@@ -73,6 +73,11 @@ impl PostgresStore {
         migrate::run(url).await
     }
 
+    /// Drops the whole database, whoever is using it: for stores that were made to be measured or tried.
+    pub async fn remove(url: &str) -> Result<(), StoreError> {
+        migrate::remove(url).await.map_err(failed("store.remove"))
+    }
+
     /// Opens a store that has its migrations; refuses a database that cannot keep what it is given, and a store that was
     /// made for another environment or number of partitions.
     pub async fn open(settings: &Settings) -> Result<Arc<Self>, StoreError> {
