@@ -52,6 +52,7 @@ pub(crate) struct Config {
 pub(crate) struct Store {
     pub(crate) url: Secret,
     pub(crate) connections: usize,
+    pub(crate) writers: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -149,7 +149,8 @@ pub(crate) fn postgres(config: &Config) -> Settings {
         url: config.store.url.reveal().to_owned(),
         environment: config.environment.clone(),
         partitions: if config.engine.partitions == 0 { PARTITIONS } else { config.engine.partitions },
-        connections: config.store.connections,
+        connections: config.store.connections.max(1),
+        writers: config.store.writers.max(1),
     }
 }
 

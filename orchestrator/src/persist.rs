@@ -319,6 +319,8 @@ impl Pages {
             (&PUT_OFF, self.put_off),
         ];
         let rows = pages.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(s, rows)| Write::exact(s, rows));
+        // A saga is new, or known, or put off.
+        let rows = rows.map(Write::apart);
         rows.chain(alert::write(&self.alerts)).collect()
     }
 }

@@ -275,7 +275,8 @@ impl Writes {
     fn add<const N: usize>(&mut self, statement: &'static Statement, row: [Value; N]) {
         let at = self.0.iter().position(|write| std::ptr::eq(write.statement, statement));
         let at = at.unwrap_or_else(|| {
-            self.0.push(Write::exact(statement, Rows::new()));
+            // What is known changes, what is new is added: never the same row.
+            self.0.push(Write::exact(statement, Rows::new()).apart());
             self.0.len() - 1
         });
         let write = &mut self.0[at];

@@ -153,6 +153,8 @@ impl System {
     pub(super) async fn start(options: &Options, plot: &Plot, listener: TcpListener) -> anyhow::Result<Self> {
         let config = &plot.config;
         std::fs::create_dir_all(&config.data)?;
+        // First of all: who counts looks its counters up once.
+        let metrics = (options.saga == Saga::FlashSaleOrder).then(|| crate::scrape::record(plot.shared));
         let node = Node::on(plot.ground().await?, &Role::ALL, config.engine.mode).await?;
         if let Some(store) = node.embedded() {
             let synchronous = store.synchronous().await?;
@@ -160,8 +162,8 @@ impl System {
         }
         let server = listener.local_addr()?;
         let drain = Drain::default();
-        let router = match options.saga {
-            Saga::BenchSaga => {
+        let router = match metrics {
+            None => {
                 node.start(IN_MOTION, endstate_participants::handler::Settings::default());
                 let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
                 let routes = crate::serve::sagas(&node, &tokens, &drain, Arc::new(String::new)).await?;
@@ -169,7 +171,7 @@ impl System {
                 let limits = Limits { calls: options.clients + 64, ..Limits::default() };
                 http::serve(routes, identity, limits)
             }
-            Saga::FlashSaleOrder => crate::dev::assemble(&node, config, server, &drain).await?.0,
+            Some(metrics) => crate::dev::assemble(&node, config, server, &drain, metrics?).await?.0,
         };
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let serving = tokio::spawn(axum::serve(listener, service).into_future());
@@ -211,14 +213,14 @@ pub(super) async fn written(ground: &Ground) -> Written {
             let (rows, commits) = store.written();
             Written { rows, commits, ..Written::default() }
         }
-        Ground::Shared { store, bus } => {
+        Ground::Shared { store, kafka, .. } => {
             let (rows, commits) = store.written();
             let wal = ground.store().read(&WAL, Rows::one([1.into()])).await.unwrap_or_default();
             let wal = |column: usize| match wal.first().and_then(|row| row.get(column)) {
                 Some(Value::Int(n)) => u64::try_from(*n).unwrap_or(0),
                 _ => 0,
             };
-            Written { rows, commits, records: bus.sent().records(), wal_syncs: wal(0), wal_bytes: wal(1) }
+            Written { rows, commits, records: kafka.sent().records(), wal_syncs: wal(0), wal_bytes: wal(1) }
         }
     }
 }
@@ -227,7 +229,7 @@ pub(super) async fn written(ground: &Ground) -> Written {
 pub(super) fn records_per_batch(ground: &Ground) -> Option<f64> {
     match ground {
         Ground::Embedded(_) => None,
-        Ground::Shared { bus, .. } => bus.sent().records_per_batch(),
+        Ground::Shared { kafka, .. } => kafka.sent().records_per_batch(),
     }
 }
 

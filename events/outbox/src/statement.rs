@@ -169,6 +169,12 @@ impl Rows {
         self.count == 0
     }
 
+    /// How long its texts are together.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.values.iter().filter_map(Value::text).map(str::len).sum()
+    }
+
     /// The cells, row after row.
     #[must_use]
     pub fn cells(&self) -> &[Value] {
@@ -185,6 +191,9 @@ pub struct Write {
     pub rows: Rows,
     /// Rows that must be hit, else the whole batch rolls back; `None` when any number is right.
     pub expect: Option<u64>,
+    /// Whether each of its rows hits one row of the store at most, which no other write touches or must see, neither of its
+    /// batch nor of another shard's, also where they are of the same table: a store may then run them as one.
+    pub apart: bool,
 }
 
 impl Write {
@@ -192,13 +201,19 @@ impl Write {
     #[must_use]
     pub fn exact(statement: &'static Statement, rows: Rows) -> Self {
         let expect = Some(rows.len() as u64);
-        Self { statement, rows, expect }
+        Self { statement, rows, expect, apart: false }
     }
 
     /// A write that may hit any number of rows.
     #[must_use]
     pub fn any(statement: &'static Statement, rows: Rows) -> Self {
-        Self { statement, rows, expect: None }
+        Self { statement, rows, expect: None, apart: false }
+    }
+
+    /// Vouches that each of its rows hits one row of the store at most, and that those are of no other write.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        Self { apart: true, ..self }
     }
 }
 

@@ -64,8 +64,8 @@ impl KafkaSettings {
             .set("acks", "all")
             .set("message.max.bytes", super::wire::LARGEST.to_string())
             .set("delivery.timeout.ms", DELIVERY.as_millis().to_string())
-            // What is ready together travels together; a longer wait only adds to the latency of each step.
-            .set("linger.ms", "1")
+            // What is ready together travels together; waiting for more only adds to the latency of each step.
+            .set("linger.ms", "0")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072")

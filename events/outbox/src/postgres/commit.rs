@@ -1,22 +1,21 @@
-//! A batch as one statement: each write is a common table expression whose rows are counted, and a wrong count is an
-//! error that takes everything back. It commits by itself: one round trip, and no transaction that a frozen owner could
-//! leave open.
+//! A batch as one statement, see [`super::plan`]: a wrong count is an error that takes everything back. It commits by
+//! itself: one round trip, and no transaction that a frozen owner could leave open. Where a write must see another one
+//! there are several statements, between `begin` and `commit`.
 //!
-//! All expressions of a statement see the table as it was before, so that a write which must see another one begins a
-//! statement of its own; then they stand between `begin` and `commit`.
+//! Several batches that are ready together are written in the same way: what they write with the same statement is one
+//! expression over the rows of all ([`super::gather`]).
 
 use super::connections::{DEADLINE, in_time};
+use super::plan::{Part, plan};
 use super::render;
 use crate::bus::Outgoing;
 use crate::dead_letter;
-use crate::statement::{Dialect, Kind, Rows, Statement, Value, Write};
+use crate::statement::{Kind, Rows, Statement, Value, Write};
 use crate::store::{Commit, CommitError, Fence};
 use endstate_events::Envelope;
-use rustc_hash::FxHashMap;
 use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, Row as _};
-use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A fence of a batch. Must hit one row.
 pub(super) static FENCE: Statement = Statement {
@@ -67,13 +66,16 @@ pub(super) struct Prepared {
     writes: Vec<Write>,
     /// Where each write of the caller stands among `writes`; empty ones are not sent.
     places: Vec<Option<usize>>,
+    /// How long its texts are together.
+    bytes: usize,
 }
 
 impl Prepared {
     pub(super) fn new(commit: Commit) -> Result<Self, CommitError> {
         let Commit { fences, writes: given, messages, dead_letters } = commit;
         let mut writes = Vec::with_capacity(fences.len() + given.len() + 2);
-        writes.extend(fences.iter().map(|fence| Write::exact(&FENCE, Rows::one(fence_row(fence)))));
+        // Nothing else writes shard rows, letters or the outbox.
+        writes.extend(fences.iter().map(|fence| Write::exact(&FENCE, Rows::one(fence_row(fence))).apart()));
         let mut places = Vec::with_capacity(given.len());
         for write in given {
             if write.rows.is_empty() {
@@ -90,66 +92,38 @@ impl Prepared {
             writes.push(Write::any(&dead_letter::INSERT, dead_letter::rows(dead_letters)));
         }
         if !messages.is_empty() {
-            writes.push(Write::exact(&OUTBOX, outbox(fences.first(), messages)?));
+            writes.push(Write::exact(&OUTBOX, outbox(fences.first(), messages)?).apart());
         }
-        Ok(Self { fences, writes, places })
+        let bytes = writes.iter().map(|write| write.rows.text_bytes()).sum();
+        Ok(Self { fences, writes, places, bytes })
     }
 
     /// Whether it needs a transaction around it.
     pub(super) fn is_long(&self) -> bool {
-        plan(&self.statements()).len() > 1
+        Joined::of(&[self]).plan().len() > 1
     }
 
-    fn statements(&self) -> Vec<&'static Statement> {
-        self.writes.iter().map(|write| write.statement).collect()
+    /// Whether it may be written together with others: it is a shard's, and a sum of counts tells as much as each count.
+    pub(super) fn may_join(&self) -> bool {
+        self.fences.len() == 1
+            && self.writes.iter().all(|write| write.apart && write.expect == Some(write.rows.len() as u64))
     }
 
-    /// Runs it. Returns the rows that each write of the caller hit.
-    pub(super) async fn run(&self, connection: &mut PgConnection) -> Result<Vec<u64>, Failure> {
-        if self.writes.is_empty() {
-            return Ok(vec![0; self.places.len()]);
-        }
-        let plan = plan(&self.statements());
-        let work = async {
-            let mut hits = Vec::with_capacity(self.writes.len());
-            if let [(text, _)] = plan.as_slice() {
-                self.group(connection, text, &self.writes, &mut hits).await?;
-            } else {
-                connection.execute("begin").await?;
-                let mut from = 0;
-                for (text, end) in plan.iter() {
-                    self.group(connection, text, &self.writes[from..*end], &mut hits).await?;
-                    from = *end;
-                }
-                connection.execute("commit").await?;
-            }
-            Ok(hits)
-        };
-        let hits = in_time(DEADLINE, work).await.map_err(|error| self.failure(error))?;
-        Ok(self.places.iter().map(|place| place.map_or(0, |place| hits[place])).collect())
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    async fn group(
-        &self,
-        connection: &mut PgConnection,
-        text: &Arc<str>,
-        writes: &[Write],
-        hits: &mut Vec<u64>,
-    ) -> Result<(), sqlx::Error> {
-        let mut arguments = PgArguments::default();
-        let bad = sqlx::Error::Encode;
-        for write in writes {
-            render::bind(&mut arguments, write.statement, &write.rows).map_err(bad)?;
-            let expect = write.expect.map(|expected| i64::try_from(expected).unwrap_or(i64::MAX));
-            arguments.add(expect).map_err(bad)?;
-        }
-        // Composed of static texts only: see `plan`.
-        let query = sqlx::query_with(AssertSqlSafe(Arc::clone(text)), arguments);
-        let row = query.fetch_one(connection).await?;
-        for index in 0..writes.len() {
-            hits.push(u64::try_from(row.try_get::<i64, _>(index)?).unwrap_or_default());
-        }
-        Ok(())
+    /// Runs it. Returns the rows that each write of the caller hit, and how many were hit in all: fences and outbox, too.
+    pub(super) async fn run(&self, connection: &mut PgConnection) -> Result<(Vec<u64>, u64), Failure> {
+        let hits = Joined::of(&[self]).run(connection).await.map_err(|error| self.failure(error))?;
+        let own = self.places.iter().map(|place| place.map_or(0, |place| hits[place])).collect();
+        Ok((own, hits.iter().sum()))
+    }
+
+    /// What the caller of a batch learns that was written together with others: each write has hit what it must.
+    pub(super) fn met(&self) -> Vec<u64> {
+        let met = |place: usize| self.writes[place].expect.unwrap_or_default();
+        self.places.iter().map(|place| place.map_or(0, met)).collect()
     }
 
     fn failure(&self, error: sqlx::Error) -> Failure {
@@ -188,6 +162,96 @@ impl Prepared {
             (None, None) => CommitError::Doubt(format!("the database miscounted: {message}")),
         }
     }
+}
+
+/// Batches as they are written together: per statement, the rows of all.
+pub(super) struct Joined<'a> {
+    writes: Vec<JoinedWrite<'a>>,
+}
+
+struct JoinedWrite<'a> {
+    statement: &'static Statement,
+    apart: bool,
+    rows: Vec<&'a Rows>,
+    expect: Option<u64>,
+}
+
+impl<'a> Joined<'a> {
+    pub(super) fn of(batches: &[&'a Prepared]) -> Self {
+        let mut writes: Vec<JoinedWrite<'a>> = Vec::new();
+        for batch in batches {
+            // Two writes of one batch are never one, whatever their statements.
+            let mut taken = vec![false; writes.len()];
+            for Write { statement, rows, expect, apart } in &batch.writes {
+                let same = |(at, write): &(usize, &JoinedWrite<'_>)| {
+                    std::ptr::eq(write.statement, *statement) && taken.get(*at) == Some(&false)
+                };
+                if let Some((at, _)) = writes.iter().enumerate().find(same) {
+                    taken[at] = true;
+                    let write = &mut writes[at];
+                    write.rows.push(rows);
+                    write.apart &= apart;
+                    write.expect = write.expect.zip(*expect).map(|(one, other)| one + other);
+                } else {
+                    taken.push(true);
+                    let (apart, expect) = (*apart, *expect);
+                    writes.push(JoinedWrite { statement, apart, rows: vec![rows], expect });
+                }
+            }
+        }
+        Self { writes }
+    }
+
+    pub(super) fn plan(&self) -> super::plan::Plan {
+        let parts: Vec<Part> = self.writes.iter().map(|write| (write.statement, write.apart)).collect();
+        plan(&parts)
+    }
+
+    /// Runs them. Returns the rows that each write hit.
+    pub(super) async fn run(&self, connection: &mut PgConnection) -> Result<Vec<u64>, sqlx::Error> {
+        if self.writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let plan = self.plan();
+        let work = async {
+            let mut hits = Vec::with_capacity(self.writes.len());
+            if let [(text, _)] = plan.as_slice() {
+                group(connection, text, &self.writes, &mut hits).await?;
+            } else {
+                connection.execute("begin").await?;
+                let mut from = 0;
+                for (text, end) in plan.iter() {
+                    group(connection, text, &self.writes[from..*end], &mut hits).await?;
+                    from = *end;
+                }
+                connection.execute("commit").await?;
+            }
+            Ok(hits)
+        };
+        in_time(DEADLINE, work).await
+    }
+}
+
+async fn group(
+    connection: &mut PgConnection,
+    text: &Arc<str>,
+    writes: &[JoinedWrite<'_>],
+    hits: &mut Vec<u64>,
+) -> Result<(), sqlx::Error> {
+    let mut arguments = PgArguments::default();
+    let bad = sqlx::Error::Encode;
+    for write in writes {
+        render::bind(&mut arguments, write.statement, &write.rows).map_err(bad)?;
+        let expect = write.expect.map(|expected| i64::try_from(expected).unwrap_or(i64::MAX));
+        arguments.add(expect).map_err(bad)?;
+    }
+    // Composed of static texts only: see `plan`.
+    let query = sqlx::query_with(AssertSqlSafe(Arc::clone(text)), arguments);
+    let row = query.fetch_one(connection).await?;
+    for index in 0..writes.len() {
+        hits.push(u64::try_from(row.try_get::<i64, _>(index)?).unwrap_or_default());
+    }
+    Ok(())
 }
 
 /// Why a commit failed.
@@ -256,130 +320,9 @@ fn outbox(fence: Option<&Fence>, messages: Vec<Outgoing>) -> Result<Rows, Commit
     Ok(rows)
 }
 
-/// Texts of the statements a batch becomes, each with the end of its writes.
-type Plan = Arc<Vec<(Arc<str>, usize)>>;
-
-/// Groups the writes: as many as possible in one statement, in their order.
-fn plan(statements: &[&'static Statement]) -> Plan {
-    type Plans = FxHashMap<Vec<usize>, Plan>;
-    static CACHE: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
-    let key = statements.iter().map(|statement| std::ptr::from_ref(*statement) as usize).collect();
-    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    Arc::clone(cache.entry(key).or_insert_with(|| {
-        let mut plan = Vec::new();
-        let mut from = 0;
-        while from < statements.len() {
-            let end = from + together(&statements[from..]);
-            plan.push((fused(from, &statements[from..end]).into(), end));
-            from = end;
-        }
-        Arc::new(plan)
-    }))
-}
-
-/// How many of the statements, from the first on, touch nothing that another of them writes.
-fn together(statements: &[&'static Statement]) -> usize {
-    let mut seen: Vec<(&Statement, Tables)> = Vec::new();
-    for statement in statements.iter().copied() {
-        let tables = Tables::of(statement);
-        let meets = |(earlier, other): &(&Statement, Tables)| {
-            // Fences are of different shards.
-            let fences = std::ptr::eq(*earlier, &FENCE) && std::ptr::eq(statement, &FENCE);
-            !fences && (tables.all.contains(&other.written) || other.all.contains(&tables.written))
-        };
-        if seen.iter().any(meets) {
-            break;
-        }
-        seen.push((statement, tables));
-    }
-    seen.len()
-}
-
-/// Which tables a writing statement names.
-struct Tables {
-    written: String,
-    all: Vec<String>,
-}
-
-impl Tables {
-    fn of(statement: &Statement) -> Self {
-        let text = statement.text(Dialect::Postgres).to_lowercase();
-        let words: Vec<&str> =
-            text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).collect();
-        let mut all = Vec::new();
-        let mut written = String::new();
-        for pair in words.windows(2) {
-            let [verb, table] = pair else { continue };
-            let writes = matches!(*verb, "into" | "update") && *table != "set";
-            if (writes || matches!(*verb, "from" | "join")) && !matches!(*table, "r" | "rows") {
-                all.push((*table).to_owned());
-                // A delete is the only one that begins with `from`; what it deletes from is named first.
-                if written.is_empty() && (writes || text.contains(&format!("delete from {table}"))) {
-                    written = (*table).to_owned();
-                }
-            }
-        }
-        Self { written, all }
-    }
-}
-
-/// One statement of several: `from` is the place of the first among the writes of the batch.
-fn fused(from: usize, statements: &[&'static Statement]) -> String {
-    let (mut text, mut counts, mut parameter) = (String::from("with "), String::new(), 1);
-    for (index, statement) in statements.iter().enumerate() {
-        let comma = if index == 0 { "" } else { ", " };
-        let sql = render::text(statement, parameter);
-        parameter += statement.columns.len();
-        let _ = write!(text, "{comma}w{index} as ({sql} returning 1)");
-        // Counted in this order: the fence is looked at before anything else is written.
-        let _ = write!(
-            counts,
-            "{comma}endstate_must({}, (select count(*) from w{index}), ${parameter}::int8)",
-            from + index
-        );
-        parameter += 1;
-    }
-    format!("{text} select {counts}")
-}
-
-/// The statement as it is sent alone: what writes is counted, as in a batch.
-pub(super) fn alone(statement: &'static Statement) -> String {
-    let reads = Tables::of(statement).written.is_empty() || statement.sql.contains(" returning ");
-    if reads { render::text(statement, 1) } else { fused(0, &[statement]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    static INSERT: Statement = Statement {
-        name: "a",
-        columns: &[Kind::Int],
-        sql: "with r(id) as ({rows}) insert into a (id) select id from r where not exists (select 1 from b)",
-    };
-    static UPDATE: Statement =
-        Statement { name: "b", columns: &[Kind::Int], sql: "with r(id) as ({rows}) update b set id = r.id from r" };
-    static DELETE: Statement =
-        Statement { name: "c", columns: &[Kind::Int], sql: "delete from c where id in ({rows})" };
-
-    #[test]
-    fn writes_of_different_tables_are_one_statement() {
-        assert_eq!(together(&[&FENCE, &FENCE, &INSERT, &DELETE, &OUTBOX]), 5);
-        let text = fused(2, &[&INSERT, &DELETE]);
-        assert!(
-            text.contains("w1 as (delete from c where id in (select * from unnest($3::int8[])) returning 1)"),
-            "{text}"
-        );
-        assert!(text.ends_with("endstate_must(3, (select count(*) from w1), $4::int8)"), "{text}");
-    }
-
-    #[test]
-    fn a_write_does_not_share_a_statement_with_one_that_it_must_see() {
-        assert_eq!(together(&[&UPDATE, &INSERT]), 1, "the insert reads what is updated");
-        assert_eq!(together(&[&INSERT, &UPDATE]), 1, "and must not see what comes after it");
-        assert_eq!(together(&[&INSERT, &DELETE, &INSERT]), 2);
-        assert_eq!(plan(&[&INSERT, &DELETE, &INSERT]).iter().map(|(_, end)| *end).collect::<Vec<_>>(), [2, 3]);
-    }
 
     #[test]
     fn the_day_without_a_partition_is_read_from_the_error() {

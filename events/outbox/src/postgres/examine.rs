@@ -2,7 +2,7 @@
 
 use super::connections::{self, in_time};
 use super::fit::Server;
-use super::{Settings, commit, migrate};
+use super::{Settings, migrate, plan};
 use crate::statement::Statement;
 use crate::store::StoreError;
 use sqlx::postgres::PgConnection;
@@ -113,7 +113,7 @@ async fn ask_all(
 
 async fn prepared(connection: &mut PgConnection, statements: &[&'static Statement]) -> Finding {
     for statement in statements {
-        let text = AssertSqlSafe(commit::alone(statement)).into_sql_str();
+        let text = AssertSqlSafe(plan::alone(statement)).into_sql_str();
         if let Err(error) = connection.prepare(text).await {
             return finding("statements", Grade::Bad, format!("{} is not taken: {error}", statement.name));
         }

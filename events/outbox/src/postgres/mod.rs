@@ -1,7 +1,8 @@
 //! The PostgreSQL store: many processes, one shard row to fence them, one statement per batch.
 //!
 //! - [`render`]: statements over rows as PostgreSQL reads them
-//! - [`commit`]: a batch as one statement, its counts checked by the database
+//! - [`commit`], [`plan`]: a batch as one statement, its counts checked by the database
+//! - [`gather`]: batches that wait for a session are written together
 //! - [`spill`]: where messages wait while the broker does not answer
 //! - [`takeover`]: a new owner, also of a shard whose old one is frozen
 //! - [`connections`]: sessions, and what they run with
@@ -12,14 +13,17 @@ mod commit;
 mod connections;
 pub mod examine;
 mod fit;
+mod gather;
 mod migrate;
 mod partition;
+mod plan;
 mod render;
 mod spill;
 mod takeover;
 
-use self::commit::{Failure, Prepared};
-use self::connections::{Connections, DEADLINE, in_time, is_lost};
+use self::commit::{Failure, Joined, Prepared};
+use self::connections::{Connections, DEADLINE, Lent, in_time, is_lost};
+use self::gather::{Done, Gather};
 use crate::bus::Outgoing;
 use crate::statement::{Kind, Row, Rows, Statement, Value};
 use crate::store::{Assignment, Commit, CommitError, ShardId, Store, StoreError};
@@ -39,15 +43,17 @@ pub struct Settings {
     pub environment: Environment,
     /// Partitions of every topic; fixed when the store is made.
     pub partitions: u16,
-    /// Sessions for batches at most, and as many for reads.
+    /// Sessions for reads at most.
     pub connections: usize,
+    /// Sessions for batches at most. Batches that wait for one are written together: a few are faster than many.
+    pub writers: usize,
 }
 
 impl Settings {
     /// The default environment, 16 partitions, and sessions enough to keep two cores busy.
     #[must_use]
     pub fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), environment: Environment::default(), partitions: 16, connections: 16 }
+        Self { url: url.to_owned(), environment: Environment::default(), partitions: 16, connections: 16, writers: 2 }
     }
 }
 
@@ -62,6 +68,7 @@ pub struct PostgresStore {
     watchers: Connections,
     partitions: u16,
     days: partition::Days,
+    gather: Gather,
     rows: AtomicU64,
     commits: AtomicU64,
 }
@@ -102,12 +109,13 @@ impl PostgresStore {
             connections::options(&settings.url, purpose).map(|options| Connections::new(options, purpose, most))
         };
         Ok(Self {
-            writers: sessions("write", settings.connections)?,
+            writers: sessions("write", settings.writers)?,
             readers: sessions("read", settings.connections)?,
             takers: sessions("takeover", TAKERS)?,
             watchers: sessions("control", 2)?,
             partitions: settings.partitions,
             days: partition::Days::new(),
+            gather: Gather::default(),
             rows: AtomicU64::new(0),
             commits: AtomicU64::new(0),
         })
@@ -146,7 +154,7 @@ impl PostgresStore {
     /// Whether the database takes the statement: it is prepared and not run.
     pub async fn prepare(&self, statement: &'static Statement) -> Result<(), StoreError> {
         let mut lent = self.readers.take().await.map_err(failed(statement.name))?;
-        let text = AssertSqlSafe(commit::alone(statement)).into_sql_str();
+        let text = AssertSqlSafe(plan::alone(statement)).into_sql_str();
         lent.connection().prepare(text).await.map_err(failed(statement.name))?;
         lent.give_back();
         Ok(())
@@ -161,7 +169,7 @@ impl PostgresStore {
 
     async fn read_once(&self, statement: &'static Statement, rows: &Rows) -> Result<Vec<Row>, sqlx::Error> {
         let mut arguments = PgArguments::default();
-        render::bind(&mut arguments, statement, rows).map_err(sqlx::Error::Encode)?;
+        render::bind(&mut arguments, statement, &[rows]).map_err(sqlx::Error::Encode)?;
         let mut lent = self.readers.take().await?;
         let query = sqlx::query_with(AssertSqlSafe(render::text(statement, 1)), arguments);
         let found = in_time(DEADLINE, query.fetch_all(lent.connection())).await;
@@ -172,17 +180,76 @@ impl PostgresStore {
         found?.iter().map(render::row).collect()
     }
 
-    async fn try_commit(&self, prepared: &Prepared) -> Result<Vec<u64>, Failure> {
-        let lost = |error: sqlx::Error| Failure::Commit(CommitError::Doubt(error.to_string()));
-        let mut lent = self.writers.take().await.map_err(lost)?;
-        let done = prepared.run(lent.connection()).await;
-        match &done {
-            Err(Failure::Commit(CommitError::Doubt(_))) => self.writers.forget_idle(),
-            // Closed with its transaction.
-            Err(_) if prepared.is_long() => {}
-            Ok(_) | Err(_) => lent.give_back(),
+    /// Writes a batch, together with those that wait beside it.
+    async fn try_commit(&self, prepared: &Arc<Prepared>) -> Done {
+        let mut done = self.gather.put(Arc::clone(prepared));
+        let lent = tokio::select! {
+            biased;
+            // Somebody else had a session first and has written it with theirs.
+            done = &mut done => return done.unwrap_or_else(|_| Err(gather::lost("who wrote it has gone away"))),
+            lent = self.writers.take() => lent,
+        };
+        match lent {
+            Ok(lent) => self.write_waiting(lent).await,
+            // It no longer waits, once the receiver is dropped.
+            Err(error) => return done.try_recv().unwrap_or_else(|_| Err(gather::lost(&error.to_string()))),
         }
-        done
+        done.await.unwrap_or_else(|_| Err(gather::lost("who wrote it has gone away")))
+    }
+
+    /// Writes what waits: in one statement, or, when the database refuses that, each batch alone.
+    async fn write_waiting(&self, mut lent: Lent<'_>) {
+        let group = self.gather.take();
+        let batches: Vec<&Prepared> = group.iter().map(|waiting| &*waiting.batch).collect();
+        if batches.len() > 1 {
+            match Joined::of(&batches).run(lent.connection()).await {
+                Ok(hits) => {
+                    self.count(hits.iter().sum());
+                    for waiting in group {
+                        // Whoever went away meanwhile learns it from the shard's row.
+                        waiting.done.send(Ok(waiting.batch.met())).ok();
+                    }
+                    return lent.give_back();
+                }
+                // What the server refuses is taken back whole; which batch is at fault shows when each is alone.
+                Err(error) if matches!(error, sqlx::Error::Database(_)) && !is_lost(&error) => {
+                    tracing::debug!(%error, batches = batches.len(), "written one by one");
+                }
+                Err(error) => {
+                    self.writers.forget_idle();
+                    for waiting in group {
+                        waiting.done.send(Err(gather::lost(&error.to_string()))).ok();
+                    }
+                    return;
+                }
+            }
+        }
+        let mut lent = Some(lent);
+        for waiting in group {
+            let done = match &mut lent {
+                Some(session) => waiting.batch.run(session.connection()).await,
+                None => Err(gather::lost("the session was lost with another batch")),
+            };
+            match &done {
+                Err(Failure::Commit(CommitError::Doubt(_))) => {
+                    lent = None;
+                    self.writers.forget_idle();
+                }
+                // Closed with its transaction.
+                Err(_) if waiting.batch.is_long() => lent = None,
+                Ok((_, rows)) => self.count(*rows),
+                Err(_) => {}
+            }
+            waiting.done.send(done.map(|(hits, _)| hits)).ok();
+        }
+        if let Some(lent) = lent {
+            lent.give_back();
+        }
+    }
+
+    fn count(&self, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -208,7 +275,7 @@ impl Store for PostgresStore {
 
     async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
         self.days.ahead(&self.watchers).await;
-        let prepared = Prepared::new(commit)?;
+        let prepared = Arc::new(Prepared::new(commit)?);
         let mut done = self.try_commit(&prepared).await;
         // A batch may hold rows of several days that are missing; more than these few are not one batch's.
         for _ in 0..8 {
@@ -218,15 +285,10 @@ impl Store for PostgresStore {
             made.map_err(|error| CommitError::Doubt(error.to_string()))?;
             done = self.try_commit(&prepared).await;
         }
-        match done {
-            Ok(hits) => {
-                self.rows.fetch_add(hits.iter().sum(), Ordering::Relaxed);
-                self.commits.fetch_add(1, Ordering::Relaxed);
-                Ok(hits)
-            }
-            Err(Failure::Commit(error)) => Err(error),
-            Err(Failure::NoPartition { said, .. }) => Err(CommitError::Doubt(said)),
-        }
+        done.map_err(|failure| match failure {
+            Failure::Commit(error) => error,
+            Failure::NoPartition { said, .. } => CommitError::Doubt(said),
+        })
     }
 
     async fn outgoing(&self, shard: ShardId, from: i64, limit: usize) -> Result<Vec<(i64, Outgoing)>, StoreError> {

@@ -24,12 +24,13 @@ pub(super) fn text(statement: &Statement, first: usize) -> String {
     statement.text(Dialect::Postgres).replace("{rows}", &relation)
 }
 
-/// Adds the rows to the arguments: one array per column.
-pub(super) fn bind(arguments: &mut PgArguments, statement: &Statement, rows: &Rows) -> Result<(), BoxDynError> {
+/// Adds the rows of all parts to the arguments: one array per column.
+pub(super) fn bind(arguments: &mut PgArguments, statement: &Statement, parts: &[&Rows]) -> Result<(), BoxDynError> {
     let width = statement.columns.len();
-    debug_assert_eq!(rows.cells().len(), rows.len() * width, "{}: a row has the wrong length", statement.name);
+    let whole = |rows: &&Rows| rows.cells().len() == rows.len() * width;
+    debug_assert!(parts.iter().all(whole), "{}: a row has the wrong length", statement.name);
     for (index, kind) in statement.columns.iter().enumerate() {
-        let cells = || rows.cells().iter().skip(index).step_by(width);
+        let cells = || parts.iter().flat_map(move |rows| rows.cells().iter().skip(index).step_by(width));
         let fits = |cell: &Value| match cell {
             Value::Null => true,
             Value::Int(_) => *kind == Kind::Int,

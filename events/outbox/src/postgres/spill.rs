@@ -141,7 +141,7 @@ impl PostgresStore {
     /// Runs one statement that writes and returns rows. It commits by itself.
     async fn write_and_return(&self, statement: &'static Statement, rows: &Rows) -> Result<Vec<Row>, Error> {
         let mut arguments = PgArguments::default();
-        render::bind(&mut arguments, statement, rows).map_err(Error::Encode)?;
+        render::bind(&mut arguments, statement, &[rows]).map_err(Error::Encode)?;
         let mut lent = self.writers.take().await?;
         let query = sqlx::query_with(AssertSqlSafe(render::text(statement, 1)), arguments);
         let found = in_time(DEADLINE, query.fetch_all(lent.connection())).await;

@@ -84,7 +84,7 @@ pub(super) async fn assign(
 async fn bump(connection: &mut PgConnection, shard: ShardId) -> Result<Vec<Value>, sqlx::Error> {
     let mut arguments = PgArguments::default();
     let key = Rows::one([shard.side.label().into(), i64::from(shard.index).into()]);
-    render::bind(&mut arguments, &BUMP, &key).map_err(sqlx::Error::Encode)?;
+    render::bind(&mut arguments, &BUMP, &[&key]).map_err(sqlx::Error::Encode)?;
     let query = sqlx::query_with(AssertSqlSafe(render::text(&BUMP, 1)), arguments);
     render::row(&query.fetch_one(connection).await?)
 }

@@ -214,7 +214,7 @@ impl Writer {
             }
         }
         let mut hits = Vec::with_capacity(batch.writes.len());
-        for Write { statement, rows, expect } in &batch.writes {
+        for Write { statement, rows, expect, .. } in &batch.writes {
             let hit = self.write(statement, rows)?;
             if let Some(expected) = expect.filter(|expected| *expected != hit) {
                 return Err(CommitError::Conflict { statement: statement.name, expected, hit });

@@ -161,7 +161,7 @@ pub(crate) async fn one_batch_too_few_is_not_made_good_by_one_too_many(store: Ar
 
 pub(crate) async fn a_write_sees_those_before_it(store: Arc<dyn Store>) {
     let writes = |expect| {
-        let set = Write { statement: &SET, rows: Rows::one(["old".into()]), expect };
+        let set = Write { statement: &SET, rows: Rows::one(["old".into()]), expect, apart: false };
         let more = Write::exact(&PUT, Rows::one(["more".into(), "1".into()]));
         let none = Write::any(&PUT, Rows::new());
         Commit { writes: vec![put("a", "old").writes.remove(0), none, set, more], ..Commit::default() }
@@ -175,8 +175,10 @@ pub(crate) async fn a_write_sees_those_before_it(store: Arc<dyn Store>) {
 
 pub(crate) async fn nothing_to_write_hits_nothing(store: Arc<dyn Store>) {
     assert_eq!(store.commit(Commit::default()).await, Ok(vec![]));
-    let empty =
-        |expect| Commit { writes: vec![Write { statement: &SET, rows: Rows::new(), expect }], ..Commit::default() };
+    let empty = |expect| Commit {
+        writes: vec![Write { statement: &SET, rows: Rows::new(), expect, apart: false }],
+        ..Commit::default()
+    };
     assert_eq!(store.commit(empty(None)).await, Ok(vec![0]));
     assert_eq!(
         store.commit(empty(Some(1))).await,

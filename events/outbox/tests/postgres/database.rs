@@ -42,7 +42,7 @@ impl Database {
     }
 
     pub(crate) fn settings(&self) -> Settings {
-        Settings { partitions: 4, connections: 4, ..Settings::new(&self.url()) }
+        Settings { partitions: 4, connections: 4, writers: 4, ..Settings::new(&self.url()) }
     }
 
     pub(crate) async fn store(&self) -> Arc<PostgresStore> {

@@ -9,6 +9,7 @@ mod days;
 mod doubt;
 mod fit;
 mod spill;
+mod together;
 
 use database::Database;
 use endstate_outbox::Store;

@@ -1,0 +1,89 @@
+//! Batches that wait for a session are written together, and none of them answers for another.
+
+use crate::conformance::{PUT, names, step};
+use crate::database::Database;
+use endstate_events::Side;
+use endstate_outbox::postgres::Settings;
+use endstate_outbox::*;
+use sqlx::{Executor as _, PgConnection};
+use std::sync::Arc;
+
+fn shard(index: u16) -> ShardId {
+    ShardId { side: Side::Orchestrator, index }
+}
+
+/// A batch of a shard that writes one row.
+fn batch(owner: Assignment, name: &str) -> Commit {
+    let put = Write::exact(&PUT, Rows::one([name.into(), "1".into()])).apart();
+    Commit { fences: vec![step(owner)], writes: vec![put], ..Commit::default() }
+}
+
+/// A store with one session for batches, and the owners of its shards.
+async fn one_session(database: &Database) -> (Arc<PostgresStore>, Vec<Assignment>) {
+    let store = PostgresStore::open(&Settings { writers: 1, ..database.settings() }).await.unwrap();
+    let mut owners = Vec::new();
+    for index in 0..4 {
+        owners.push(store.assign(shard(index)).await.unwrap());
+    }
+    (store, owners)
+}
+
+/// Commits of the first shard that keeps the session busy, and of the others that come meanwhile.
+async fn meanwhile(
+    (database, store): (&Database, &Arc<PostgresStore>),
+    first: Commit,
+    others: Vec<Commit>,
+) -> Vec<Result<Vec<u64>, CommitError>> {
+    let mut lock: PgConnection = database.session("test").await;
+    lock.execute("begin").await.unwrap();
+    lock.execute("select from shard where side = 'orchestrator' and shard = 0 for update").await.unwrap();
+    let commit = |commit: Commit| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move { store.commit(commit).await })
+    };
+    let mut tasks = vec![commit(first)];
+    let waits = "select exists (select from pg_stat_activity where application_name = 'endstate write' \
+                 and datname = current_database() and wait_event_type = 'Lock')";
+    let mut observer = database.session("test").await;
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut observer).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    // Spawned in a row on one thread: all of them wait before the lock is let go.
+    tasks.extend(others.into_iter().map(commit));
+    tokio::task::yield_now().await;
+    lock.execute("commit").await.unwrap();
+    let mut done = Vec::new();
+    for task in tasks {
+        done.push(task.await.unwrap());
+    }
+    done
+}
+
+#[tokio::test]
+async fn what_waits_is_written_together() {
+    let database = Database::new().await;
+    let (store, owners) = one_session(&database).await;
+    let before = store.written();
+    let others = vec![batch(owners[1], "b"), batch(owners[2], "c"), batch(owners[3], "d")];
+    let done = meanwhile((&database, &store), batch(owners[0], "a"), others).await;
+    assert_eq!(done, vec![Ok(vec![1]); 4]);
+    let after = store.written();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (8, 2), "four fences and four rows, in two commits");
+    assert_eq!(names(&*store, &["a", "b", "c", "d"]).await, ["a", "b", "c", "d"]);
+    for (index, owner) in (0..4).zip(owners) {
+        assert_eq!(store.assign(shard(index)).await.unwrap().positions, step(owner).positions);
+    }
+}
+
+#[tokio::test]
+async fn one_that_lost_its_shard_or_has_bad_data_fails_alone() {
+    let database = Database::new().await;
+    let (store, owners) = one_session(&database).await;
+    let lost = Assignment { epoch: owners[1].epoch - 1, ..owners[1] };
+    let others = vec![batch(lost, "b"), batch(owners[2], "zero \0 byte"), batch(owners[3], "d")];
+    let done = meanwhile((&database, &store), batch(owners[0], "a"), others).await;
+    assert_eq!((&done[0], &done[1]), (&Ok(vec![1]), &Err(CommitError::Fenced(shard(1)))));
+    assert!(matches!(done[2], Err(CommitError::Data(_))), "{done:?}");
+    assert_eq!(done[3], Ok(vec![1]));
+    assert_eq!(names(&*store, &["a", "b", "d"]).await, ["a", "d"]);
+}
