@@ -7,13 +7,14 @@ use endstate_orchestrator::definitions::Reach;
 use endstate_outbox::postgres::{PostgresStore, Settings};
 use endstate_outbox::spill::SpillSettings;
 use endstate_outbox::sqlite::Made;
-use endstate_outbox::{Bus, KafkaBus, KafkaSettings, SpillingBus, SqliteStore, Store, SystemClock};
+use endstate_outbox::{Bus, Clock, KafkaBus, KafkaSettings, SpillingBus, SqliteStore, Store, StoreClock, SystemClock};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 /// How often read rows of the local bus are deleted.
 const PURGE_EVERY: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ pub(crate) enum Ground {
         kafka: Arc<KafkaBus>,
         /// The same, with a way round it.
         bus: Arc<SpillingBus>,
+        /// Theirs.
+        clock: Arc<StoreClock>,
         /// The system's name.
         environment: Environment,
         /// Where participants over Kafka take commands now.
@@ -70,16 +73,25 @@ impl Ground {
         let kafka = KafkaBus::open(kafka(config, store.partitions())?).await?;
         let patience = Duration::from_millis(config.kafka.spill_after_ms);
         let spill = SpillSettings { patience, most: i64::from(config.kafka.spill_most) };
-        let clock = Arc::new(SystemClock);
-        let bus = SpillingBus::new(kafka.clone(), store.clone(), store.clone(), clock, spill);
+        let bus = SpillingBus::new(kafka.clone(), store.clone(), store.clone(), Arc::new(SystemClock), spill);
+        let clock = StoreClock::new(store.clone(), Arc::new(SystemClock), Uuid::new_v4());
+        clock.ask().await?;
         let (environment, moved) = (config.environment.clone(), config.participants.topics()?);
-        Ok(Self::Shared { store, kafka, bus, environment, moved })
+        Ok(Self::Shared { store, kafka, bus, clock, environment, moved })
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Embedded(store) => store.clone(),
             Self::Shared { store, .. } => store.clone(),
+        }
+    }
+
+    /// The time of everything that runs on it.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        match self {
+            Self::Embedded(_) => Arc::new(SystemClock),
+            Self::Shared { clock, .. } => clock.clone(),
         }
     }
 
@@ -120,8 +132,9 @@ impl Ground {
         let stop = stop.clone();
         let store = match self {
             Self::Embedded(store) => store,
-            Self::Shared { bus, .. } => {
-                tasks.spawn(stop.run_until_cancelled_owned(bus.clone().follow()));
+            Self::Shared { bus, clock, .. } => {
+                tasks.spawn(stop.clone().run_until_cancelled_owned(bus.clone().follow()));
+                tasks.spawn(stop.run_until_cancelled_owned(clock.clone().follow()));
                 return;
             }
         };

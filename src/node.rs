@@ -12,7 +12,7 @@ use endstate_orchestrator::job::{Entry, Jobs};
 use endstate_orchestrator::others::Others;
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::fused::{Fused, ROUNDS};
-use endstate_outbox::{Bus, Census, Clock, Handler, PostgresStore, Shard, ShardId, SqliteStore, Store, SystemClock};
+use endstate_outbox::{Bus, Census, Clock, Handler, PostgresStore, Shard, ShardId, SqliteStore, Store};
 use endstate_participants::handler::{HANDED_OVER, HandOver, Participants, Settings};
 use endstate_saga::definition::{Source, shipped};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,7 @@ impl Node {
     /// A process on this ground, with the shipped definitions; nothing runs yet.
     pub(crate) async fn on(ground: Ground, roles: &[Role], mode: Mode) -> anyhow::Result<Self> {
         let (store, bus) = (ground.store(), ground.bus());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = ground.clock();
         let definitions =
             Definitions::reaching(store.clone(), ground.reach()).await.context("cannot read the stored definitions")?;
         for source in shipped() {

@@ -19,6 +19,9 @@ const PAGE: i64 = 32;
 /// How long a webhook may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a round may take: every post of it is slow, and the file is, too. Until then nobody else tells its alerts.
+const LEASE_MS: i64 = (PAGE + 4) * PATIENCE.as_millis() as i64;
+
 /// The first pause before an alert is posted again; it doubles up to [`PAUSE_MOST_MS`].
 const PAUSE_MS: i64 = 1_000;
 const PAUSE_MOST_MS: i64 = 3_600_000;
@@ -93,10 +96,8 @@ impl Teller {
         if waiting.is_empty() {
             return Ok(0);
         }
-        // Several processes may look; and one that dies while it tells leaves them to the next look after their pause.
-        let again_ms = |tries: i64| now_ms + (PAUSE_MS << tries.clamp(0, 20)).min(PAUSE_MOST_MS);
-        let claims: Vec<_> = waiting.iter().map(|waiting| (waiting, again_ms(waiting.tries))).collect();
-        if !alert::claim(&*self.store, &claims).await? {
+        // Several processes may look; and one that dies while it tells leaves them to whoever looks when its time is over.
+        if !alert::claim(&*self.store, &waiting, now_ms + LEASE_MS).await? {
             return Ok(0);
         }
         let mut tried = Vec::with_capacity(waiting.len());
@@ -112,7 +113,7 @@ impl Teller {
             let came = if up { Tried::Told("webhook") } else { self.put_off(waiting, &body).await };
             tried.push((id.clone(), came));
         }
-        alert::mark(&*self.store, &tried, now_ms).await?;
+        alert::mark(&*self.store, &tried, self.clock.now_ms()).await?;
         Ok(tried.len())
     }
 
@@ -148,7 +149,8 @@ impl Teller {
         if kept && (!has_webhook || waiting.tries >= GIVEN_UP_AFTER) {
             return Tried::Told("file");
         }
-        Tried::Again { kept }
+        let pause_ms = (PAUSE_MS << waiting.tries.clamp(0, 20)).min(PAUSE_MOST_MS);
+        Tried::Again { kept, next_ms: self.clock.now_ms() + pause_ms }
     }
 }
 

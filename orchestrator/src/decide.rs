@@ -248,10 +248,11 @@ impl Working {
             return false;
         };
         let Some(Stored { saga, due_ms, bytes }) = self.stored.remove(&id) else { return false };
+        let phase = saga.control.phase(definition.plan());
         let copy = Copy {
             before: Some(saga.version),
-            was_in_motion: saga.control.is_in_motion(),
-            was: Some(saga.control.phase(definition.plan())),
+            was_in_motion: persist::is_in_motion(phase, due_ms),
+            was: Some(phase),
             stored_due_ms: due_ms,
             bytes,
             saga: Some(saga),
@@ -429,7 +430,7 @@ impl Working {
             if !copy.events.is_empty() || due_ms != copy.stored_due_ms {
                 copy.bytes = self.pages.saga(shard, copy.before, &saga, phase, due_ms)?;
             }
-            let is_in_motion = saga.control.is_in_motion();
+            let is_in_motion = persist::is_in_motion(phase, due_ms);
             changed.push(Changed {
                 id,
                 saga: Some(saga),

@@ -28,6 +28,7 @@ static DUE: Statement = Statement {
           s.shard = (select shard from r) and s.due is not null order by s.due limit (select page from r)",
 };
 
+/// The same as [`is_in_motion`].
 static IN_MOTION: Statement = Statement {
     name: "saga.in_motion",
     columns: &[Kind::Int],
@@ -186,7 +187,17 @@ pub async fn load_due(store: &dyn Store, shard: u16, page: usize) -> Result<Vec<
     store.read(&DUE, rows).await?.into_iter().map(due).collect()
 }
 
-/// How many sagas of the shard have a command that awaits its reply.
+/// Whether a saga is in motion: it goes on by itself as soon as a command is answered. One that waits or is parked is not,
+/// whatever else is under way. Known from its row alone, so that it can be counted.
+#[must_use]
+pub fn is_in_motion(phase: Phase, due_ms: Option<i64>) -> bool {
+    match phase {
+        Phase::Running | Phase::Compensating | Phase::Reversing => due_ms.is_some(),
+        Phase::Waiting | Phase::Parked | Phase::Ended => false,
+    }
+}
+
+/// How many sagas of the shard are in motion.
 pub async fn count_in_motion(store: &dyn Store, shard: u16) -> Result<usize, StoreError> {
     let rows = store.read(&IN_MOTION, Rows::one([i64::from(shard).into()])).await?;
     let count = rows.first().and_then(|row| row.first()).and_then(Value::int).unwrap_or(0);

@@ -54,6 +54,9 @@ async fn z18_the_broker_is_killed_in_mid_sale_and_every_accepted_order_is_final_
     };
     tokio::time::timeout(PATIENCE, spilled).await.expect("orders and payments are taken");
 
+    let ready = town.http.get(format!("{here}/readyz")).send().await.unwrap().status();
+    assert_eq!(ready, 200, "calls are taken, so a load balancer may send some");
+
     broker.revive();
     let paid = (WAITING..WAITING + MEANWHILE).map(|number| async move { pay(payable(number).await).await });
     tokio::time::timeout(PATIENCE, join_all(paid)).await.expect("what was accepted goes on");

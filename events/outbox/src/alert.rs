@@ -77,6 +77,8 @@ pub enum Tried {
     Again {
         /// Whether it is kept in a file meanwhile.
         kept: bool,
+        /// When.
+        next_ms: i64,
     },
 }
 
@@ -114,8 +116,8 @@ static CLAIM: Statement = Statement {
 
 static AGAIN: Statement = Statement {
     name: "alert.again",
-    columns: &[Kind::Text, Kind::Int],
-    sql: "with r(id, kept) as ({rows}) update alert set kept = r.kept from r \
+    columns: &[Kind::Text, Kind::Int, Kind::Int],
+    sql: "with r(id, kept, next_ms) as ({rows}) update alert set kept = r.kept, next_ms = r.next_ms from r \
           where alert.id = r.id and alert.told_ms is null",
 };
 
@@ -175,12 +177,12 @@ fn waits(row: &Row) -> Option<Waiting> {
     Some(Waiting { alert, tries: tries.int()?, kept: kept.int()? == 1 })
 }
 
-/// Takes alerts before they are told, each with the time at which it is tried again if nobody marks it. False when another
-/// process has taken one of them meanwhile: then it tells them.
-pub async fn claim(store: &dyn Store, waiting: &[(&Waiting, i64)]) -> Result<bool, StoreError> {
+/// Takes alerts before they are told, until `until_ms`: then they are tried again if nobody has marked them. False when
+/// another process has taken one of them meanwhile: then it tells them.
+pub async fn claim(store: &dyn Store, waiting: &[Waiting], until_ms: i64) -> Result<bool, StoreError> {
     let mut rows = Rows::new();
-    for (Waiting { alert, tries, .. }, next_ms) in waiting {
-        rows.push([alert.id.as_str().into(), (*tries).into(), (*next_ms).into()]);
+    for Waiting { alert, tries, .. } in waiting {
+        rows.push([alert.id.as_str().into(), (*tries).into(), until_ms.into()]);
     }
     match store.commit(Commit { writes: vec![Write::exact(&CLAIM, rows)], ..Commit::default() }).await {
         Ok(_) => Ok(true),
@@ -195,7 +197,9 @@ pub async fn mark(store: &dyn Store, tried: &[(String, Tried)], now_ms: i64) -> 
     for (id, tried) in tried {
         match tried {
             Tried::Told(by) => told.push([id.as_str().into(), now_ms.into(), (*by).into()]),
-            Tried::Again { kept } => again.push([id.as_str().into(), i64::from(*kept).into()]),
+            Tried::Again { kept, next_ms } => {
+                again.push([id.as_str().into(), i64::from(*kept).into(), (*next_ms).into()]);
+            }
         }
     }
     let writes = [Write::any(&TOLD, told), Write::any(&AGAIN, again)];

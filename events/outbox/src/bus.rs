@@ -106,6 +106,11 @@ pub trait Bus: Send + Sync + 'static {
         false
     }
 
+    /// Whether messages to any partition are.
+    fn is_spilling_any(&self) -> bool {
+        false
+    }
+
     /// Carries a shard's committed messages from `published_seq` on. Made anew for every assignment. None where the store
     /// is the bus: there a commit is the delivery.
     fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {

@@ -1,5 +1,6 @@
 //! Time as an input: the core never reads a clock, the shard asks this one.
 
+use futures_util::future::BoxFuture;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now_ms(&self) -> i64;
+
+    /// Makes sure of the time: whether it may be trusted with timers, as of this call or later.
+    fn look(&self) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(true))
+    }
 }
 
 /// The machine's clock.

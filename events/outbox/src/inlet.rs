@@ -1,9 +1,10 @@
 //! What a shard reads: of each topic first what was spilled while the broker did not answer, then the log itself.
 //!
 //! A timer fires only when all but new starts was read to the end that it had when the timer was due (Z7). Who hears of
-//! that end only now and then is asked ([`Consumer::look`]), beside the work and not in front of it.
+//! that end only now and then is asked ([`Consumer::look`]), beside the work and not in front of it; and so is the clock.
 
 use crate::bus::{Bus, Consumer, Delivered, Undecodable};
+use crate::clock::Clock;
 use crate::store::{Assignment, StoreError};
 use endstate_events::{SCHEMA_VERSION, Topic};
 use futures_util::FutureExt as _;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 /// The queues of one assignment, those of the most urgent topic first.
 pub(crate) struct Inlets {
     bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
     index: u16,
     all: Vec<Inlet>,
     /// The look that is under way, and the time as of which it tells.
@@ -39,7 +41,13 @@ pub(crate) struct Taken {
 
 impl Inlets {
     /// Reads these topics on from where the assignments stand.
-    pub(crate) fn open(bus: &Arc<dyn Bus>, index: u16, topics: &[Topic], assignments: &[Assignment]) -> Self {
+    pub(crate) fn open(
+        bus: &Arc<dyn Bus>,
+        clock: &Arc<dyn Clock>,
+        index: u16,
+        topics: &[Topic],
+        assignments: &[Assignment],
+    ) -> Self {
         let inlet = |topic: &Topic| {
             let (position, spilled) =
                 (Assignment::position(assignments, *topic), Assignment::position_spilled(assignments, *topic));
@@ -47,7 +55,7 @@ impl Inlets {
             Inlet { topic: *topic, spilled, log: bus.consumer(*topic, index, position) }
         };
         let all = topics.iter().map(inlet).collect();
-        Self { bus: Arc::clone(bus), index, all, look: None, looked_ms: None }
+        Self { bus: Arc::clone(bus), clock: Arc::clone(clock), index, all, look: None, looked_ms: None }
     }
 
     /// The topics, in the order in which they are taken.
@@ -102,15 +110,16 @@ impl Inlets {
         }
     }
 
-    /// Whether the ends are known as of `due_ms` or later; when they are not, they are asked for, and it is worth asking
-    /// again soon.
+    /// Whether the ends, and the time, are known as of `due_ms` or later; when they are not, they are asked for, and it is
+    /// worth asking again soon.
     pub(crate) fn know_ends(&mut self, due_ms: i64, now_ms: i64) -> bool {
         if self.looked_ms.is_some_and(|looked| looked >= due_ms) {
             return true;
         }
         let (as_of, mut look) = self.look.take().unwrap_or_else(|| (now_ms, self.ask()));
         match (&mut look).now_or_never() {
-            Some(true) => self.looked_ms = Some(as_of),
+            // The clock may have been put right meanwhile.
+            Some(true) => self.looked_ms = Some(as_of.min(now_ms)),
             // Nobody could tell.
             Some(false) => {}
             None => self.look = Some((as_of, look)),
@@ -121,7 +130,7 @@ impl Inlets {
     fn ask(&mut self) -> BoxFuture<'static, bool> {
         let urgent = self.all.iter_mut().filter(|inlet| inlet.topic != Topic::Start);
         let queues = urgent.flat_map(|inlet| inlet.spilled.iter_mut().chain([&mut inlet.log]));
-        let looks: Vec<_> = queues.map(|queue| queue.look()).collect();
+        let looks: Vec<_> = queues.map(|queue| queue.look()).chain([self.clock.look()]).collect();
         async move { join_all(looks).await.into_iter().all(|known| known) }.boxed()
     }
 

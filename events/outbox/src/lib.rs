@@ -13,7 +13,7 @@
 //! - [`census`]: which shards are assigned; `pulse`: what one tells of itself; `trouble`: what people are told of one that
 //!   does not get on
 //! - [`dead_letter`]: records that nobody could handle; [`alert`]: what people should know
-//! - [`clock`]: time as an input
+//! - [`clock`]: time as an input; [`store_clock`]: the database's
 //! - [`sqlite`]: the embedded store, one file; `migration`: the numbered texts of a store
 //! - [`postgres`]: the store of many processes
 //! - [`local`]: the embedded bus, over the outbox of that file
@@ -36,6 +36,7 @@ mod trouble;
 pub mod dead_letter;
 pub mod alert;
 pub mod clock;
+pub mod store_clock;
 mod migration;
 pub mod sqlite;
 pub mod postgres;
@@ -57,6 +58,7 @@ pub use spill::{Spill, SpillingBus};
 pub use sqlite::SqliteStore;
 pub use statement::{Dialect, Kind, Row, Rows, Statement, Value, Write};
 pub use store::{Assignment, Commit, CommitError, Fence, Positions, ShardId, Store, StoreError};
+pub use store_clock::StoreClock;
 
 /// The SQL of this crate that every store must bear; [`SqliteStore`] and [`PostgresStore`] have some of their own.
 #[must_use]

@@ -130,7 +130,7 @@ table! {
     LagRecords = gauge "endstate_bus_lag_records" [topic, partition];
     /// Age of a batch's oldest record when the batch was taken.
     RecordAge = histogram of LONG "endstate_record_age_seconds" [inbox];
-    /// Sagas with a command that awaits its reply.
+    /// Sagas that go on as soon as a command is answered.
     InMotion = gauge "endstate_sagas_in_motion" [shard];
     /// Sagas in motion of one shard above which no start is taken.
     InMotionMost = gauge "endstate_sagas_in_motion_limit" [];
@@ -230,6 +230,8 @@ table! {
     SpilledAge = gauge "endstate_bus_spilled_oldest_seconds" [inbox] shared;
 
     // Database.
+    /// How far this machine's clock is behind the database's; below zero, ahead.
+    ClockBehind = gauge "endstate_clock_behind_seconds" [] shared;
     /// Sessions that are lent.
     Sessions = gauge "endstate_store_sessions_used" [purpose] shared;
     /// Sessions that there may be.

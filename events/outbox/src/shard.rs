@@ -182,6 +182,12 @@ impl<H: Handler> Shard<H> {
                     },
                     () = stop.cancelled() => {}
                 },
+                // A timer waits, records need not.
+                Turn::Wait(BEHIND) => tokio::select! {
+                    () = tokio::time::sleep(BEHIND) => {}
+                    () = self.ready() => {}
+                    () = stop.cancelled() => {}
+                },
                 Turn::Wait(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = stop.cancelled() => {}
@@ -194,11 +200,10 @@ impl<H: Handler> Shard<H> {
     async fn wait(&mut self) {
         let now_ms = self.clock.now_ms();
         let due = self.handler.due_ms().map(|due| Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)));
-        let Some(owned) = self.owned.as_mut() else { return };
+        let Some(owned) = &self.owned else { return };
         let is_open = owned.assignments.first().is_some_and(|first| owned.way.is_open(first));
         let mark = is_open.then_some(relay::SAVE_AFTER);
         let pause = due.into_iter().chain(mark).min();
-        let rooms: Vec<_> = owned.inlets.topics().map(|topic| self.handler.room(topic)).collect();
         let sleep = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
@@ -207,8 +212,15 @@ impl<H: Handler> Shard<H> {
         };
         tokio::select! {
             () = sleep => {}
-            () = owned.inlets.ready(&rooms) => {}
+            () = self.ready() => {}
         }
+    }
+
+    /// Resolves when there may be a record to take.
+    async fn ready(&mut self) {
+        let Some(owned) = self.owned.as_mut() else { return std::future::pending().await };
+        let rooms: Vec<_> = owned.inlets.topics().map(|topic| self.handler.room(topic)).collect();
+        owned.inlets.ready(&rooms).await;
     }
 
     /// Takes what is ready, decides and commits it.
@@ -315,7 +327,7 @@ impl<H: Handler> Shard<H> {
             assignments.push(assignment);
         }
         let way = way.ok_or("the handler reads no topic of any side")?;
-        let inlets = Inlets::open(&self.bus, self.id.index, &topics, &assignments);
+        let inlets = Inlets::open(&self.bus, &self.clock, self.id.index, &topics, &assignments);
         self.owned = Some(Owned { assignments, inlets, way });
         self.seat.take(true);
         self.pulse.assigned();

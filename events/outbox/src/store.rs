@@ -260,6 +260,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The store's own time, milliseconds since 1970; none where it has no clock but that of this process.
+    async fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
     /// How many partitions every topic has; fixed when the store is made.
     fn partitions(&self) -> u16;
 }

@@ -27,7 +27,8 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Should it get calls? Not while one of its shards is not assigned, while it drains, or its store does not answer.
+/// Should it get calls? Not while one of its shards is not assigned, while it drains, or its store does not answer. While
+/// the message broker is away, shards are not assigned, and calls are taken all the same.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "system",
     params(("verbose" = Option<String>, Query, description = "Show every check")),
     responses((status = 200, description = "Ready", body = String), (status = 503, description = "Not ready", body = String)))]
@@ -36,8 +37,8 @@ pub async fn readyz(State(api): State<Api>, mut params: Params) -> Result<Respon
     params.finish()?;
     let ping = api.gateway.store().read(&PING, Rows::one([1.into()]));
     let store = matches!(tokio::time::timeout(PATIENCE, ping).await, Ok(Ok(_)));
-    let checks =
-        [("shards assigned", api.shards.is_complete()), ("not draining", !api.drain.started()), ("store", store)];
+    let shards = api.shards.is_complete() || api.gateway.bus().is_spilling_any();
+    let checks = [("shards assigned", shards), ("not draining", !api.drain.started()), ("store", store)];
     let ready = checks.iter().all(|(_, fine)| *fine);
     let mut text = String::new();
     if verbose {

@@ -66,8 +66,8 @@ impl Projector {
         Ok(projector)
     }
 
-    /// One of several: follows only the shards that its process owns. Two that follow the same shard for a moment write
-    /// the same rows, and never an older one.
+    /// One of several: follows only the shards that its process owns. Of two that follow the same shard for a moment, the
+    /// second to commit looks again.
     #[must_use]
     pub fn among_others(self, owned: watch::Receiver<BTreeSet<u16>>) -> Self {
         Self { owned: Some(owned), ..self }
@@ -77,6 +77,10 @@ impl Projector {
     async fn go_on(&mut self) -> Result<(), StoreError> {
         let mut shards = Rows::new();
         (0..self.store.partitions()).for_each(|shard| shards.push([i64::from(shard).into()]));
+        let begin = Commit { writes: vec![Write::any(&sql::BEGIN, shards.clone())], ..Commit::default() };
+        let failed =
+            |error: CommitError| StoreError::Failed { statement: sql::BEGIN.name.into(), reason: error.to_string() };
+        self.store.commit(begin).await.map_err(failed)?;
         self.positions = vec![0; usize::from(self.store.partitions())];
         for row in self.store.read(&sql::POSITIONS, shards).await? {
             if let [Some(shard), Some(seq)] = [row[0].int(), row[1].int()] {
@@ -147,13 +151,21 @@ impl Projector {
                 changed.insert(saga);
             }
         }
-        let mut writes = self.project(&changed).await?;
         let mut saved = Rows::new();
         for (shard, seq) in positions.iter().enumerate().filter(|(shard, seq)| self.positions[*shard] != **seq) {
-            saved.push([(shard as i64).into(), (*seq).into()]);
+            saved.push([(shard as i64).into(), self.positions[shard].into(), (*seq).into()]);
         }
-        writes.push(Write::exact(&sql::SAVE, saved));
-        self.store.commit(Commit { writes, ..Commit::default() }).await?;
+        let mut writes = vec![Write::exact(&sql::SAVE, saved)];
+        writes.extend(self.project(&changed).await?);
+        match self.store.commit(Commit { writes, ..Commit::default() }).await {
+            Ok(_) => {}
+            Err(CommitError::Conflict { .. }) => {
+                // Another projector has followed one of these shards meanwhile: from where it stopped.
+                self.go_on().await?;
+                return Ok(true);
+            }
+            Err(error) => return Err(error.into()),
+        }
         self.positions = positions;
         self.show_lag(if full { self.clock.now_ms() - last } else { 0 });
         Ok(full)

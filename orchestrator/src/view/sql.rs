@@ -84,12 +84,21 @@ pub(crate) static DROP_SEARCH: Statement = Statement {
           where (name, value, started_ms, saga) in (select name, value, started_ms, saga from r)",
 };
 
-/// Saves how far the projector is.
+/// Makes the rows of shards that were never followed.
+pub(super) static BEGIN: Statement = Statement {
+    name: "view.begin_positions",
+    columns: &[Kind::Int],
+    sql: "with r(shard) as ({rows}) insert into projection (shard, seq) select shard, 0 from r where true \
+          on conflict (shard) do nothing",
+};
+
+/// Saves how far the projector is. Must hit every row: otherwise another one has gone on, and what this one is about to
+/// write is the difference to a view that is gone.
 pub(super) static SAVE: Statement = Statement {
     name: "view.save_position",
-    columns: &[Kind::Int, Kind::Int],
-    sql: "with r(shard, seq) as ({rows}) insert into projection (shard, seq) select shard, seq from r where true \
-          on conflict (shard) do update set seq = excluded.seq",
+    columns: &[Kind::Int, Kind::Int, Kind::Int],
+    sql: "with r(shard, before, seq) as ({rows}) update projection set seq = r.seq from r \
+          where projection.shard = r.shard and projection.seq = r.before",
 };
 
 /// Where the projector stopped, per shard given.
@@ -183,6 +192,7 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
     &UPSERT,
     &ADD_SEARCH,
     &DROP_SEARCH,
+    &BEGIN,
     &SAVE,
     &POSITIONS,
     &EMPTY_VIEW,

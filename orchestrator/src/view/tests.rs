@@ -1,8 +1,10 @@
 //! The projector and the lists over an embedded store, with sagas written by hand.
 
 use super::*;
+use endstate_outbox::{Assignment, CommitError, Row, ShardId, StoreError};
 use endstate_outbox::{Clock, Commit, Kind, Rows, SqliteStore, Statement, Store, SystemClock, Write};
 use serde_json::json;
+use std::pin::Pin;
 use std::sync::Arc;
 
 static SAGA: Statement = Statement {
@@ -69,6 +71,11 @@ impl World {
     }
 
     async fn put(&mut self, n: i64, version: i64, owner: &str, status: &str, goods: &str) {
+        let change = self.change(n, version, owner, status, goods);
+        self.store.commit(change).await.unwrap();
+    }
+
+    fn change(&mut self, n: i64, version: i64, owner: &str, status: &str, goods: &str) -> Commit {
         self.seq += 1;
         let number = format!("N-{n:04}");
         let id = id_of(&number);
@@ -77,7 +84,7 @@ impl World {
             Write::exact(&SAGA, Rows::one([id.into(), version.into(), state.into()])),
             Write::exact(&EVENT, Rows::one([0.into(), self.seq.into(), id.into()])),
         ];
-        self.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+        Commit { writes, ..Commit::default() }
     }
 
     async fn projector(&self) -> Projector {
@@ -149,3 +156,62 @@ async fn a_rebuilt_view_is_the_same_view() {
     assert_eq!(list(&*world.store, &filter, None, 100).await.unwrap(), before);
     assert!(!projector.look().await.unwrap());
 }
+
+/// A store on which something happens before the next commit.
+struct Meanwhile {
+    inner: Arc<SqliteStore>,
+    happens: tokio::sync::Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+}
+
+#[async_trait::async_trait]
+impl Store for Meanwhile {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        self.inner.read(statement, rows).await
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        self.inner.assign(shard).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        if let Some(happens) = self.happens.lock().await.take() {
+            happens.await;
+        }
+        self.inner.commit(commit).await
+    }
+
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+}
+
+/// A shard moves: its new owner's projector has followed the saga further when the old one's commits what it read before.
+#[tokio::test]
+async fn a_projector_that_was_overtaken_writes_nothing_old() {
+    let mut world = World::new().await;
+    let mut next = world.projector().await;
+    let happens = tokio::sync::Mutex::new(None);
+    let slow = Arc::new(Meanwhile { inner: world.store.clone(), happens });
+    let mut old = Projector::open(slow.clone(), Arc::new(Plain), Arc::new(SystemClock)).await.unwrap();
+    world.put(1, 1, "ann", "created", "tea").await;
+    let (change, store) = (world.change(1, 2, "ann", "paid", "coffee"), world.store.clone());
+    *slow.happens.lock().await = Some(Box::pin(async move {
+        store.commit(change).await.unwrap();
+        next.look().await.unwrap();
+    }));
+    assert!(old.look().await.unwrap(), "it has to look again");
+    assert!(!old.look().await.unwrap(), "where the other one stopped");
+    let goods = |value: &str| Filter { search: Some(("goods".to_owned(), value.to_owned())), ..Filter::default() };
+    assert_eq!(world.numbers(&goods("coffee")).await, ["N-0001"]);
+    assert_eq!(world.numbers(&goods("tea")).await, Vec::<String>::new());
+    let found = world.store.read(&SEARCH, Rows::one([1.into()])).await.unwrap();
+    assert_eq!(found.len(), 1, "nothing is left of the older version: {found:?}");
+    let position = world.store.read(&sql::POSITIONS, Rows::one([0.into()])).await.unwrap();
+    assert_eq!(position[0][1].int(), Some(2), "the position never goes back");
+}
+
+static SEARCH: Statement = Statement {
+    name: "test.search",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) select s.name, s.value from r cross join saga_search s",
+};

@@ -134,6 +134,7 @@ async fn an_alert_that_is_told_again_has_the_same_id() {
     let teller = Teller::new(dying, channel(folder.path(), Some(url.clone())), system.clock.clone()).unwrap();
     assert!(teller.round().await.is_err(), "told, and not marked");
     assert_eq!(teller.round().await.unwrap(), 0, "another one leaves it alone for a while");
+    system.clock.advance(5 * MINUTE_MS);
     tell(&system, folder.path(), Some(url)).await;
     let (first, again) = (taken.try_recv().unwrap(), taken.try_recv().unwrap());
     assert!(taken.try_recv().is_err());
@@ -176,11 +177,44 @@ async fn an_alert_is_told_by_one_of_several_processes() {
     let mut system = open(&folder.path().join("data")).await;
     parked(&mut system, "P-1").await;
     let waiting = alert::waiting(&*system.store, system.clock.now_ms(), 10).await.unwrap();
-    let claims = [(&waiting[0], system.clock.now_ms() + 1_000)];
-    assert!(alert::claim(&*system.store, &claims).await.unwrap());
-    assert!(!alert::claim(&*system.store, &claims).await.unwrap(), "seen by both, taken by one");
+    let until_ms = system.clock.now_ms() + 1_000;
+    assert!(alert::claim(&*system.store, &waiting, until_ms).await.unwrap());
+    assert!(!alert::claim(&*system.store, &waiting, until_ms).await.unwrap(), "seen by both, taken by one");
     tell(&system, folder.path(), None).await;
     assert_eq!(kept(folder.path()).len(), 1, "whoever took it has died; it is told after its pause");
+}
+
+/// A receiver takes its time; meanwhile another process looks, more than once.
+#[tokio::test]
+async fn an_alert_that_is_being_told_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(&folder.path().join("data")).await;
+    parked(&mut system, "P-1").await;
+    let (asked, mut ask) = mpsc::unbounded_channel();
+    let answer = Arc::new(tokio::sync::Notify::new());
+    let slow = {
+        let answer = Arc::clone(&answer);
+        move || async move {
+            asked.send(()).ok();
+            answer.notified().await;
+            StatusCode::NO_CONTENT
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/alerts", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, axum::Router::new().route("/alerts", post(slow))).into_future());
+    let teller =
+        || Teller::new(system.store.clone(), channel(folder.path(), Some(url.clone())), system.clock.clone()).unwrap();
+    let (first, second) = (teller(), teller());
+    let telling = tokio::spawn(async move { first.round().await.unwrap() });
+    ask.recv().await.unwrap();
+    for _ in 0..4 {
+        system.clock.advance(1_000);
+        assert_eq!(second.round().await.unwrap(), 0, "it is the other one's");
+    }
+    answer.notify_one();
+    assert_eq!(telling.await.unwrap(), 1);
+    assert!(ask.try_recv().is_err(), "told once");
 }
 
 /// The receiver is down for an hour: the file has each alert once, and the receiver gets it once it is back.

@@ -6,6 +6,7 @@ mod hazards;
 mod jobs;
 mod linked;
 mod memory;
+mod motion;
 mod newer;
 mod place;
 mod poison;

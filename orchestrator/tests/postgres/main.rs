@@ -15,6 +15,8 @@ mod hazards;
 mod jobs;
 #[path = "../it/linked.rs"]
 mod linked;
+#[path = "../it/motion.rs"]
+mod motion;
 #[path = "../it/newer.rs"]
 mod newer;
 mod place;

@@ -163,7 +163,7 @@ impl PostgresStore {
     /// SQL that only this store runs.
     #[must_use]
     pub fn statements() -> Vec<&'static Statement> {
-        let own = [&commit::FENCE, &commit::OUTBOX, &takeover::BUMP, &OUTGOING];
+        let own = [&commit::FENCE, &commit::OUTBOX, &takeover::BUMP, &OUTGOING, &NOW];
         own.into_iter().chain(spill::STATEMENTS).collect()
     }
 
@@ -312,10 +312,22 @@ impl Store for PostgresStore {
         Ok(found)
     }
 
+    async fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        let rows = self.read(&NOW, Rows::one([1.into()])).await?;
+        Ok(rows.first().and_then(|row| row.first()?.int()))
+    }
+
     fn partitions(&self) -> u16 {
         self.partitions
     }
 }
+
+/// The server's clock; the given row only carries the statement.
+static NOW: Statement = Statement {
+    name: "server.now",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) select (extract(epoch from clock_timestamp()) * 1000)::bigint from r",
+};
 
 /// Committed messages from a number on. The row that holds it may begin before it; a row has at most one batch.
 static OUTGOING: Statement = Statement {

@@ -213,6 +213,10 @@ impl Bus for SpillingBus {
         self.away().contains_key(&(topic, partition))
     }
 
+    fn is_spilling_any(&self) -> bool {
+        !self.away().is_empty()
+    }
+
     fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
         self.inner.relay(shard, published_seq)
     }

@@ -2,6 +2,7 @@
 
 mod relay;
 mod store;
+mod timers;
 mod trouble;
 
 use endstate_events::{Command, CommandKind, Direction, EffectId, Envelope, Environment, Json, Lane, Message, ReplyTo};

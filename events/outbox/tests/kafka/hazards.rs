@@ -99,3 +99,34 @@ async fn a_broker_that_is_not_there_is_named() {
     let said = KafkaBus::open(settings).await.err().expect("refused").to_string();
     assert!(said.starts_with("E4061") && said.contains("127.0.0.1:1"), "{said}");
 }
+
+/// What is queued when a timer is due is known to be there before any of it has arrived.
+#[tokio::test]
+async fn z07_the_broker_tells_where_a_partition_ends_now() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    let mut consumer = bus.consumer(Topic::Commands, 2, 0);
+    let settled = async {
+        while !consumer.at_end() {
+            assert!(consumer.take(10).await.unwrap().is_empty());
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::rig::PATIENCE, settled).await.expect("it is empty, and known to be");
+    for round in 1..=20 {
+        bus.produce(numbered(5)).await.unwrap();
+        assert!(consumer.look().await, "the broker answers");
+        for taken in 1..=5 {
+            assert!(!consumer.at_end() || taken == 1, "round {round}: {taken} of 5");
+            let mut found = consumer.take(1).await.unwrap();
+            while found.is_empty() {
+                assert!(!consumer.at_end(), "round {round}: five are queued, {} were taken", taken - 1);
+                consumer.ready().await;
+                found = consumer.take(1).await.unwrap();
+            }
+        }
+        assert!(consumer.at_end());
+    }
+    bus.close().await;
+    rig.wipe().await;
+}
