@@ -11,6 +11,8 @@ mod wait;
 #[cfg(test)]
 mod repeats;
 #[cfg(test)]
+mod silence;
+#[cfg(test)]
 mod tests;
 
 pub use timer::{asks_of, decide_due};

@@ -241,7 +241,7 @@ pub(crate) struct Run {
     pub(crate) now_ms: i64,
 }
 
-const PARTITIONS: u16 = 4;
+pub(crate) const PARTITIONS: u16 = 4;
 
 impl Run {
     pub(crate) fn start(toy: Toy) -> Self {

@@ -122,49 +122,6 @@ fn the_deadline_asks_before_it_cancels() {
 }
 
 #[test]
-fn an_unanswered_ask_runs_through_its_retries() {
-    let mut run = Run::start(Toy::order(1));
-    run.done("hold/0").done("coupon").done("open");
-    let mut asked = 0;
-    while run.saga.reason.is_none() {
-        assert!(run.tick());
-        asked += run.sent().iter().filter(|sent| sent.contains("ask.pay")).count();
-    }
-    assert_eq!(asked, 3);
-}
-
-#[test]
-fn a_silent_step_is_asked_about_sent_again_and_compensated() {
-    let mut run = Run::start(Toy::bench());
-    let mut sent = vec![];
-    while run.saga.reason.is_none() {
-        assert!(run.tick());
-        sent.extend(run.sent());
-    }
-    assert_eq!(sent, ["ask reserve#0", "do reserve#0", "do reserve#0", "undo -reserve#0"]);
-    assert_eq!(run.saga.reason.as_deref(), Some("exhausted"));
-}
-
-#[test]
-fn an_undo_never_gives_up_and_alerts_once() {
-    let mut run = Run::start(Toy::bench());
-    run.cancel("user", "owner");
-    (0..20).for_each(|_| assert!(run.tick()));
-    let alerts = run.effects.iter().filter(|effect| matches!(effect, crate::effect::Effect::Alert { .. })).count();
-    assert_eq!((alerts, run.is_parked()), (1, false));
-    run.done("-reserve");
-    assert_eq!(run.saga.control.outcome(), Some(Outcome::Cancelled));
-}
-
-#[test]
-fn never_seen_sends_again_at_once() {
-    let mut run = Run::start(Toy::bench());
-    let id = run.effect_id("reserve", "", endstate_events::Direction::Do, 0);
-    run.reply(id, Verdict::NeverSeen);
-    assert_eq!(run.sent(), ["do reserve#0"]);
-}
-
-#[test]
 fn z13_a_refused_confirm_reverses() {
     let mut run = paid_order();
     run.refuse("confirm/0");
