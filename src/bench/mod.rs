@@ -5,9 +5,11 @@
 //! - [`load`]: the clients; [`order`]: orders as load, with what they need
 //! - [`meter`], [`processes`]: CPU time, of services too, and flushes
 //! - [`ceiling`]: the same rows and records with no logic, by turns with the load
+//! - [`drain`]: sagas that waited for their participants
 //! - [`report`]: what was found
 
 mod ceiling;
+mod drain;
 mod load;
 mod meter;
 mod order;
@@ -15,6 +17,7 @@ mod processes;
 mod report;
 mod system;
 
+pub(crate) use drain::{DrainBench, drain};
 pub(crate) use report::{LimitReport, Report};
 
 use crate::node::Node;
@@ -348,14 +351,18 @@ async fn tenth(meter: &Meter, answered: &impl Fn() -> u64, goal: u64) -> Tenth {
 
 /// Two records must agree: what the clients were told, and the rows.
 async fn balanced(node: &Node, seen: &Seen) -> anyhow::Result<bool> {
+    Ok(balanced_rows(node, seen.completed + seen.cancelled).await? && seen.wrong.is_empty())
+}
+
+/// Whether there are so many sagas, and all have ended.
+async fn balanced_rows(node: &Node, told: u64) -> anyhow::Result<bool> {
     let rows = node.store.read(&OPEN, Rows::one(["ended".into()])).await?;
     let Some([Value::Int(all), Value::Int(ended)]) = rows.first().map(Vec::as_slice) else {
         anyhow::bail!("the sagas cannot be counted");
     };
-    let told = seen.completed + seen.cancelled;
     let agree = all == ended && u64::try_from(*all).ok() == Some(told);
     if !agree {
         eprintln!("wrong: {told} ends were told; of {all} sagas {ended} have ended");
     }
-    Ok(seen.wrong.is_empty() && agree)
+    Ok(agree)
 }

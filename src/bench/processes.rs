@@ -1,4 +1,4 @@
-//! The CPU time of services on this machine, with all their processes, found by the port they listen on.
+//! The CPU time and memory of services on this machine, with all their processes, found by the port they listen on.
 
 use std::fs;
 use std::path::Path;
@@ -50,9 +50,25 @@ impl Service {
         own.own_ms + own.ended_ms + children.sum::<f64>()
     }
 
+    /// Memory of its own, of all its processes, what they share left out, MB.
+    pub(crate) fn resident_mb(&self) -> f64 {
+        (anonymous_kb(self.pid) + self.children().map(anonymous_kb).sum::<f64>()) / 1024.0
+    }
+
     fn children(&self) -> impl Iterator<Item = u32> {
         pids().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == self.pid))
     }
+}
+
+/// Memory of this process, MB.
+pub(crate) fn own_resident_mb() -> f64 {
+    anonymous_kb(std::process::id()) / 1024.0
+}
+
+fn anonymous_kb(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
 }
 
 /// A thread's time on a core; `schedstat` counts nanoseconds where `stat` only knows ticks.
@@ -112,6 +128,7 @@ mod tests {
         let once_it_has_ended = service.cpu_ms();
         // Of what has ended, the kernel tells ticks only.
         assert!(once_it_has_ended > while_it_lives - 2.0 * TICK_MS, "{once_it_has_ended} after {while_it_lives}");
+        assert!(service.resident_mb() > 0.0 && own_resident_mb() > 0.0);
         drop(socket);
         assert_eq!(Service::listening(port), None);
     }

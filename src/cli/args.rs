@@ -145,6 +145,8 @@ pub(crate) enum BenchCommand {
     Saga(crate::bench::SagaBench),
     /// The same records and rows with no logic, and what the engine reaches of that
     Limit(crate::bench::LimitBench),
+    /// Sagas that were started while no participant ran: how long until all are final once they do, and what memory
+    Drain(crate::bench::DrainBench),
 }
 
 #[derive(Debug, Args)]

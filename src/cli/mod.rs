@@ -54,6 +54,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
             let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;
             output.print(&value, |_| format!("{report}\n"))
         }
+        Command::Bench(BenchCommand::Drain(options)) => {
+            let report = crate::bench::drain(&options).await?;
+            let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;
+            output.print(&value, |_| format!("{report}\n"))
+        }
         Command::Bench(BenchCommand::Limit(options)) => {
             let report = crate::bench::limit(&options).await?;
             let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;

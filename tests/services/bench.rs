@@ -66,3 +66,13 @@ fn the_limit_is_told_with_what_the_engine_reaches_of_it() {
         assert!(report[key].as_f64().unwrap() > 0.0, "{key}: {report:#}");
     }
 }
+
+#[test]
+fn what_waited_for_its_participants_comes_to_its_end() {
+    let report = bench(&[&["drain", "--sagas", "60"], &SHARED[..]].concat());
+    assert_eq!((&report["books_balanced"], &report["sagas"]), (&true.into(), &60.into()), "{report:#}");
+    for phase in ["before_mb", "waiting_mb", "draining_mb"] {
+        let processes: Vec<&String> = report[phase].as_object().unwrap().keys().collect();
+        assert_eq!(processes, ["endstate", "kafka", "postgres"], "{report:#}");
+    }
+}

@@ -1,5 +1,5 @@
 //! Batches that wait for a session. Whoever gets one takes all that wait and writes them together, in one statement: the
-//! busier the sessions are, the more batches share the price of a commit, and nobody waits for others to come.
+//! busier the sessions are, the more batches share the price of a commit, and nobody waits for others to come (ADR 0017).
 
 use super::commit::{Failure, Joined, Prepared};
 use crate::store::CommitError;
