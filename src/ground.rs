@@ -4,6 +4,7 @@ use crate::config::{Config, Mode};
 use anyhow::{Context as _, ensure};
 use endstate_events::{Environment, ForeignTopic};
 use endstate_orchestrator::definitions::Reach;
+use endstate_outbox::kafka::OpenError;
 use endstate_outbox::postgres::{PostgresStore, Settings};
 use endstate_outbox::spill::SpillSettings;
 use endstate_outbox::sqlite::Made;
@@ -11,7 +12,7 @@ use endstate_outbox::{Bus, Clock, KafkaBus, KafkaSettings, SpillingBus, SqliteSt
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -24,6 +25,10 @@ const EVENTS_KEPT: i64 = 100_000;
 
 /// Partitions of a shared system, unless told otherwise: enough to spread over some processes.
 const PARTITIONS: u16 = 16;
+
+/// How long a process that starts waits for brokers that are away, and how long between two attempts.
+const PATIENCE: Duration = Duration::from_secs(120);
+const AGAIN: Duration = Duration::from_secs(2);
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -70,7 +75,7 @@ impl Ground {
         PostgresStore::migrate(url).await?;
         let settings = postgres(config);
         let store = PostgresStore::open(&settings).await?;
-        let kafka = KafkaBus::open(kafka(config, store.partitions())?).await?;
+        let kafka = connected(kafka(config, store.partitions())?, PATIENCE, AGAIN).await?;
         let patience = Duration::from_millis(config.kafka.spill_after_ms);
         let spill = SpillSettings { patience, most: i64::from(config.kafka.spill_most) };
         let bus = SpillingBus::new(kafka.clone(), store.clone(), store.clone(), Arc::new(SystemClock), spill);
@@ -152,6 +157,20 @@ impl Ground {
     pub(crate) async fn leave(self) {
         if let Self::Shared { kafka, .. } = self {
             kafka.close().await;
+        }
+    }
+}
+
+/// The bus, as soon as a broker answers.
+async fn connected(settings: KafkaSettings, patience: Duration, pause: Duration) -> Result<Arc<KafkaBus>, OpenError> {
+    let started = Instant::now();
+    loop {
+        match KafkaBus::open(settings.clone()).await {
+            Err(error @ OpenError::Unreachable { .. }) if started.elapsed() < patience => {
+                tracing::warn!(%error, "not started yet; trying again");
+                tokio::time::sleep(pause).await;
+            }
+            other => return other,
         }
     }
 }

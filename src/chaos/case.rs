@@ -13,10 +13,20 @@ pub(crate) enum Case {
     Sessions,
     /// Z5: the socket to the database is cut when a batch was sent and before its answer comes
     Cut,
+    /// Z10: records come twice, out of order, cut in half, too large, of another environment
+    Records,
+    /// Z3: the groups' positions are moved to the beginning and to the end while nobody is in them
+    Offsets,
+    /// Z15: two versions of a definition in processes that know one each, and the active one changes
+    Versions,
+    /// Z17: another environment on the same servers, and processes that are set up wrong
+    Strangers,
     /// The database is stopped, or ends at once, and is started again
     Database,
     /// The broker is stopped, or killed, and is started again
     Broker,
+    /// Z14: an asynchronous standby that lacks the last commits is promoted
+    Standby,
 }
 
 /// Two processes that do everything, and one in front of them.
@@ -36,8 +46,20 @@ const FOUR: &[(&str, &str)] = &[
 
 impl Case {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Kill, Self::Freeze, Self::Storm, Self::Sessions, Self::Cut, Self::Database, Self::Broker];
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Kill,
+        Self::Freeze,
+        Self::Storm,
+        Self::Sessions,
+        Self::Cut,
+        Self::Records,
+        Self::Offsets,
+        Self::Versions,
+        Self::Strangers,
+        Self::Database,
+        Self::Broker,
+        Self::Standby,
+    ];
 
     /// Its name on the command line.
     pub(crate) fn label(self) -> &'static str {
@@ -47,8 +69,13 @@ impl Case {
             Self::Storm => "storm",
             Self::Sessions => "sessions",
             Self::Cut => "cut",
+            Self::Records => "records",
+            Self::Offsets => "offsets",
+            Self::Versions => "versions",
+            Self::Strangers => "strangers",
             Self::Database => "database",
             Self::Broker => "broker",
+            Self::Standby => "standby",
         }
     }
 
@@ -60,19 +87,26 @@ impl Case {
 
     /// Whether it stops a server, which only those may do whose server it is.
     pub(crate) fn hurts_servers(self) -> bool {
-        matches!(self, Self::Database | Self::Broker)
+        matches!(self, Self::Database | Self::Broker | Self::Standby)
     }
 
     /// Whether processes reach the database through a proxy of the case.
     pub(crate) fn is_behind_proxy(self) -> bool {
-        matches!(self, Self::Cut)
+        matches!(self, Self::Cut | Self::Standby)
+    }
+
+    /// Whether a person must look at what it parks.
+    pub(crate) fn needs_operator(self) -> bool {
+        matches!(self, Self::Records | Self::Standby)
+    }
+
+    /// The definition of the small sagas.
+    pub(crate) fn definition(self) -> &'static str {
+        if self == Self::Versions { super::cases::versions::NAME } else { "bench_saga" }
     }
 
     /// The processes it needs: name and roles.
     pub(crate) fn processes(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Kill => FOUR,
-            Self::Freeze | Self::Storm | Self::Sessions | Self::Cut | Self::Database | Self::Broker => THREE,
-        }
+        if self == Self::Kill { FOUR } else { THREE }
     }
 }

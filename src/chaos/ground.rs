@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// How long a server may take to stop or to start: the script waits itself, for less.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(270);
 
 /// PostgreSQL and Kafka.
 pub(crate) struct Ground {
@@ -89,6 +89,21 @@ impl Ground {
     /// Starts a server that was stopped, and waits until it answers.
     pub(crate) async fn start(&self, server: Server) -> anyhow::Result<()> {
         self.script("start", server).await
+    }
+
+    /// Starts an asynchronous standby of the database.
+    pub(crate) async fn standby(&self) -> anyhow::Result<()> {
+        self.script("standby", Server::Postgres).await
+    }
+
+    /// Cuts the standby off, ends the primary at once, and promotes the standby; returns its address. What was committed
+    /// in between is lost.
+    pub(crate) async fn promote(&self) -> anyhow::Result<String> {
+        self.script("promote", Server::Postgres).await?;
+        let control = self.control.as_ref().context("these servers may be somebody else's")?;
+        let ports = std::fs::read_to_string(control.data.join("ports"))?;
+        let port = ports.lines().find_map(|line| line.strip_prefix("standby "));
+        Ok(format!("127.0.0.1:{}", port.context("the standby has no port")?))
     }
 
     /// Starts whatever does not run; nothing where the servers are somebody else's.

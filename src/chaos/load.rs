@@ -2,6 +2,7 @@
 //! Every call is repeated under the same number until it is answered; every answer is kept.
 
 use super::Plan;
+use super::case::Case;
 use crate::demo::Run;
 use crate::demo::books::Books;
 use crate::demo::generate;
@@ -29,17 +30,19 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// Units of scarce goods in the whole sale; fewer of them in a small one, so that they run out all the same.
 const SCARCE: i64 = 20;
 
-/// Seconds that buyers of every second promotion have to pay: an outage shorter than that takes no order with it.
+/// Seconds that buyers of every second promotion have to pay, at most: an outage shorter than that takes no order with it.
 const PAY_WITHIN_S: i64 = 20;
 
 /// What is driven, and where it stands.
 pub(crate) struct Load {
     pub(crate) run: Arc<Run>,
+    /// The definition of the small sagas.
+    definition: &'static str,
     small: Vec<Small>,
     ended: AtomicU64,
 }
 
-/// A saga of `bench_saga`, and what its number says must become of it.
+/// A small saga, and what its number says must become of it.
 struct Small {
     number: String,
     fail_at: &'static str,
@@ -55,7 +58,7 @@ pub(crate) struct Journal {
 
 impl Load {
     /// Opens stock, points and coupons; from then on the sale's time runs.
-    pub(crate) async fn open(gateways: &[String], plan: &Plan, random: &Random) -> anyhow::Result<Self> {
+    pub(crate) async fn open(case: Case, gateways: &[String], plan: &Plan, random: &Random) -> anyhow::Result<Self> {
         let mut random = random.clone();
         let count = usize::try_from(plan.rate * plan.load.as_secs())?;
         let sale = sale(plan.seed, count, plan.load, &mut random)?;
@@ -69,7 +72,7 @@ impl Load {
             at: Duration::from_millis(random.below(most_ms) as u64),
         });
         let small = small.collect();
-        Ok(Self { run, small, ended: AtomicU64::new(0) })
+        Ok(Self { run, definition: case.definition(), small, ended: AtomicU64::new(0) })
     }
 
     /// Drives it until every order and every small saga has its end.
@@ -106,8 +109,9 @@ impl Load {
         let shop = &self.run.shop;
         let body = json!({ "number": number, "fail_at": fail_at });
         let started = Instant::now();
-        shop.must(Method::POST, "/v1/sagas/bench_saga", Some(number), Some(&body)).await?;
-        let path = format!("/v1/sagas/bench_saga/{number}");
+        let path = format!("/v1/sagas/{}", self.definition);
+        shop.must(Method::POST, &path, Some(number), Some(&body)).await?;
+        let path = format!("{path}/{number}");
         let mut pause = Duration::from_millis(100);
         loop {
             let answer = shop.call(Method::GET, &path, None, None).await?;
@@ -167,7 +171,9 @@ fn sale(seed: u64, count: usize, within: Duration, random: &mut Random) -> anyho
                 let fewer = |units: i64| (units * count as i64 / all as i64).max(i64::from(units > 0));
                 (goods.stock, goods.standby) = (fewer(goods.stock), fewer(goods.standby));
             }
-            Line::Promotion(promotion) if at % 2 == 0 => promotion.pay_within_s = PAY_WITHIN_S,
+            Line::Promotion(promotion) if at % 2 == 0 => {
+                promotion.pay_within_s = i64::try_from(within.as_secs())?.min(PAY_WITHIN_S).max(promotion.pay_within_s);
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 //! - [`ground`]: the PostgreSQL and the Kafka it runs on, and what it may do to them
 //! - [`town`]: a database, an environment and processes of a case's own, and the payment provider beside them
 //! - [`proxy`]: a way to the database that can be cut
+//! - [`operator`]: a person who looks at what is parked
 //! - [`load`]: buyers and small sagas, driven over HTTP until each has its end
 //! - [`case`]: what goes wrong; [`cases`] does it
 //! - [`check`]: what must be true afterwards
@@ -13,6 +14,7 @@ mod cases;
 mod check;
 mod ground;
 mod load;
+mod operator;
 mod proxy;
 mod report;
 mod town;
@@ -167,11 +169,16 @@ async fn act(case: Case, ground: &Ground, plan: &Plan, folder: &Path, ended: &mu
     (plan.seed, case.label()).hash(&mut hasher);
     let random = Random::new(hasher.finish());
     let mut town = Town::found(ground, case, folder, plan).await?;
+    if case == Case::Standby {
+        // It takes its time, which is none of the load's.
+        ground.standby().await?;
+    }
     town.start().await?;
-    let load = Arc::new(Load::open(&town.gateways, plan, &random).await?);
+    let load = Arc::new(Load::open(case, &town.gateways, plan, &random).await?);
     let (told, faults) = tokio::select! {
-        done = async { tokio::try_join!(load.drive(), cases::act(case, &mut town, ground, plan, random)) } => done?,
+        done = async { tokio::try_join!(load.drive(), cases::act(case, &mut town, ground, &load, plan, random)) } => done?,
         () = say(case, &load) => unreachable!("lines are written until dropped"),
+        error = operator::work(&load), if case.needs_operator() => return Err(error),
     };
     if faults.is_empty() {
         ended.wrong.push("nothing went wrong: a case that does nothing shows nothing".to_owned());
@@ -180,8 +187,17 @@ async fn act(case: Case, ground: &Ground, plan: &Plan, folder: &Path, ended: &mu
     town.heal().await?;
     ended.count(&told);
     ended.wrong.append(&mut town.ended);
-    ended.wrong.extend(check::after(&town, &load, &told).await?);
+    let wrong = tokio::select! {
+        wrong = check::after(&town, &load, &told) => wrong?,
+        error = operator::work(&load), if case.needs_operator() => return Err(error),
+    };
+    ended.wrong.extend(wrong);
     ended.wrong.extend(town.stop().await);
+    if ended.wrong.is_empty() {
+        // A broker that is killed in a later case would have all of them to recover.
+        let wiped = cases::raw(&town, ground)?.wipe().await;
+        wiped.unwrap_or_else(|error| eprintln!("{}: its topics stay: {error}", case.label()));
+    }
     Ok(())
 }
 

@@ -47,6 +47,11 @@ impl Proxy {
         self.state.armed.store(true, Ordering::Release);
     }
 
+    /// Leads connections that are opened from now on to another server.
+    pub(crate) fn lead_to(&self, upstream: &str) {
+        upstream.clone_into(&mut self.state.upstream.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// How many were cut.
     pub(crate) fn cut_so_far(&self) -> u64 {
         self.state.cut.load(Ordering::Acquire)

@@ -3,6 +3,7 @@
 
 use super::Plan;
 use super::case::Case;
+use super::cases::versions;
 use super::ground::Ground;
 use super::proxy::Proxy;
 use crate::demo::process::{Process, free_port};
@@ -53,6 +54,8 @@ impl Town {
             Some(proxy) => ground.database_behind(&proxy.address.to_string(), &name),
             None => database.clone(),
         };
+        // After a failover the truth is where the processes find it.
+        let database = if case == Case::Standby { reached.clone() } else { database };
         let ports: Vec<u16> = case.processes().iter().map(|_| free_port()).collect::<Result<_, _>>()?;
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
         let takes_calls = |roles: &str| roles.split(',').any(|role| role == "gateway");
@@ -98,8 +101,14 @@ impl Town {
             dead_letters: 0,
             ended: Vec::new(),
         };
-        for ((name, roles), port) in with_ports() {
-            let member = town.process(name, roles, *port, &[])?;
+        for (place, ((name, roles), port)) in with_ports().enumerate() {
+            // The first takes calls and knows none of them; the others know one each.
+            let mut own = Vec::new();
+            if case == Case::Versions && place > 0 {
+                let definitions = versions::write(folder, u32::try_from(place)?)?;
+                own.push(("ENDSTATE_ENGINE_DEFINITIONS", definitions.to_string_lossy().into_owned()));
+            }
+            let member = town.process(name, roles, *port, &own)?;
             town.members.push(member);
         }
         Ok(town)
@@ -135,7 +144,8 @@ impl Town {
         self.ready().await
     }
 
-    async fn ready(&mut self) -> anyhow::Result<()> {
+    /// Waits until all are ready.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
         for member in &mut self.members {
             member.wait_until_ready().await?;
         }

@@ -88,6 +88,13 @@ impl Process {
         self.child.is_some() && !self.is_running()
     }
 
+    /// Waits until it ends by itself; whether it ended well. None when it does not.
+    pub(crate) async fn ended_within(&mut self, limit: Duration) -> anyhow::Result<Option<bool>> {
+        let Some(child) = self.child.as_mut() else { return Ok(None) };
+        let ended = tokio::time::timeout(limit, child.wait()).await;
+        Ok(ended.ok().transpose()?.map(|status| status.success()))
+    }
+
     /// Sends it a signal by its name: `STOP` freezes it, `CONT` wakes it.
     pub(crate) async fn signal(&self, name: &str) -> anyhow::Result<()> {
         let Some(id) = self.child.as_ref().and_then(Child::id) else { bail!("the {} does not run", self.name) };

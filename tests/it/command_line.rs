@@ -122,7 +122,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn chaos_stops_no_server_that_may_be_somebody_elses() {
     let servers = ["--postgres", "postgres://u:p@127.0.0.1:1/any", "--kafka", "127.0.0.1:1"];
-    for case in ["database", "broker"] {
+    for case in ["database", "broker", "standby"] {
         let refused = run(&[&["chaos", "--case", case], &servers[..]].concat());
         assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{}", refused.err);
         assert!(refused.err.contains("scripts/services run"), "{}", refused.err);

@@ -113,16 +113,26 @@ fn tests_of<'f>(number: &str, functions: &'f BTreeSet<String>) -> Vec<&'f str> {
     functions.iter().map(String::as_str).filter(|name| name.starts_with(&prefix)).collect()
 }
 
-/// The page of hazards with the tests that there are, by name.
-fn hazards(page: &str, functions: &BTreeSet<String>) -> String {
+/// Cases of `endstate chaos` for a hazard: those whose help begins with its number.
+fn cases_of(number: &str, cases: &str) -> Vec<String> {
+    let lines: Vec<&str> = cases.lines().map(str::trim).collect();
+    let about = format!("/// {number}: ");
+    let of_it = lines.windows(2).filter(|pair| pair[0].starts_with(&about));
+    let variants = of_it.filter_map(|pair| pair[1].strip_suffix(','));
+    variants.map(|variant| format!("endstate chaos --case {}", variant.to_ascii_lowercase())).collect()
+}
+
+/// The page of hazards with the tests and cases that there are, by name.
+fn hazards(page: &str, functions: &BTreeSet<String>, cases: &str) -> String {
     let row = |line: &str| {
         let number = line.split(' ').nth(1).unwrap_or_default();
-        let tests = tests_of(number, functions);
-        let Some((rest, _)) = line.trim_end_matches(" |").rsplit_once(" | ").filter(|_| !tests.is_empty()) else {
+        let mut shown: Vec<String> = tests_of(number, functions).into_iter().map(str::to_owned).collect();
+        shown.extend(cases_of(number, cases));
+        let Some((rest, _)) = line.trim_end_matches(" |").rsplit_once(" | ").filter(|_| !shown.is_empty()) else {
             return line.to_owned() + "\n";
         };
-        let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
-        format!("{rest} | {} |\n", tests.join(", "))
+        let shown: Vec<String> = shown.iter().map(|shown| format!("`{shown}`")).collect();
+        format!("{rest} | {} |\n", shown.join(", "))
     };
     page.lines().map(row).collect()
 }
@@ -132,14 +142,21 @@ fn hazards(page: &str, functions: &BTreeSet<String>) -> String {
 fn requirements_and_hazards_name_tests_that_exist_or_say_not_yet() {
     let functions = functions();
     if std::env::var_os("ENDSTATE_BLESS").is_some() {
-        let page = hazards(&read("docs/hazards.md"), &functions);
+        let page = hazards(&read("docs/hazards.md"), &functions, &read("src/chaos/case.rs"));
         fs::write(root().join("docs/hazards.md"), page).unwrap();
     }
+    let cases = read("src/chaos/case.rs");
     let mut findings = Vec::new();
     for path in ["docs/requirements.md", "docs/hazards.md"] {
         for (number, shown) in rows(&read(path)) {
             let tests = named(&shown);
-            if tests.is_empty() && !shown.contains("not yet") {
+            let case = shown.split("--case ").nth(1).and_then(|rest| rest.split('`').next());
+            let number = number.trim();
+            if let Some(case) = case.filter(|case| !cases_of(number, &cases).iter().any(|known| known.ends_with(case)))
+            {
+                findings.push(format!("{path}: {number} names the case {case}, which is none of it"));
+            }
+            if tests.is_empty() && case.is_none() && !shown.contains("not yet") {
                 findings.push(format!("{path}: {number} has neither a test nor `not yet`"));
             }
             for test in tests.iter().filter(|test| !functions.contains(*test)) {

@@ -1,12 +1,15 @@
 //! Sizes (Z10, Z20): what is too large parks its saga before anything is sent, and what is large is taken in bounded parts.
 
 use crate::system::{System, done, odd_job};
-use endstate_events::{InputBody, Json, Operation, SagaId, Topic};
+use endstate_events::{CommandKind, InputBody, Json, Message, Operation, SagaId, Topic};
 use endstate_outbox::{TAKE_BYTES, Turn};
 use endstate_saga::control::Outcome;
 use endstate_saga::definition::Source;
 use endstate_saga::size::PAYLOAD_BYTES;
 use serde_json::json;
+
+/// What the sagas of a batch may send, as docs/guarantees.md has it.
+const SENT_BYTES: usize = 16 << 20;
 
 const PARCEL: &str = "saga: parcel
 version: 1
@@ -110,4 +113,57 @@ async fn z20_large_messages_are_taken_and_sent_in_bounded_parts() {
     }
     assert!(turns >= STARTS * bytes / (TAKE_BYTES + bytes), "{turns} batches");
     assert_eq!(system.to_participants().await.len(), STARTS);
+}
+
+/// A definition that sends its input to eight steps at once, and again when nobody answers.
+fn pallet() -> Source {
+    let step = |n| {
+        format!(
+            "      s{n}: {{ call: lab.make, with: {{ do: done, undo: done, text: =input.text }}, undo: lab.unmake }}\n"
+        )
+    };
+    let steps: String = (0..8).map(step).collect();
+    let text = PARCEL.replace("saga: parcel\n", "saga: pallet\n");
+    let text = text.replace("stages:\n", "retry: { timeout: 1s, ask_after: 1s, waits: [1s x 3] }\nstages:\n");
+    let kept = text.lines().filter(|line| !line.trim_start().starts_with("send: {"));
+    let text: String = kept.map(|line| format!("{line}\n")).collect();
+    let text = text.replace("    steps:\n", &format!("    steps:\n{steps}"));
+    Source { text, siblings: vec!["pallet".to_owned()], ..parcel() }
+}
+
+/// Ten sagas of one shard, of which a few fill a batch: it is halved (E3006), and so are their timers, which are all due at
+/// once.
+#[tokio::test]
+async fn z20_a_batch_that_sends_too_much_is_halved_and_timers_that_do_fire_in_parts() {
+    const STARTS: usize = 10;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 1_000).await;
+    system.definitions.load(&pallet(), 0).await.unwrap();
+    let bytes = PAYLOAD_BYTES - 10_000;
+    assert!(STARTS * 8 * bytes > SENT_BYTES, "together they send too much for a batch");
+    let (partitions, mut sagas, mut number) = (system.store.partitions(), Vec::new(), 0);
+    while sagas.len() < STARTS {
+        let (saga, start) = system.start("pallet", input(&format!("P-{number}"), bytes));
+        number += 1;
+        if saga.slot().partition(partitions) == 0 {
+            system.queue(&[start]).await;
+            sagas.push(saga);
+        }
+    }
+    let large = async |system: &System| {
+        let sent = system.to_participants().await;
+        sent.iter().filter(|message| matches!(message, Message::Command(c) if c.kind == CommandKind::Do)).count()
+    };
+    system.run_until_idle().await;
+    assert_eq!(large(&system).await, 8 * STARTS, "each was sent, and once");
+    for _ in 0..4 {
+        system.clock.advance(5_000);
+        system.run_until_idle().await;
+    }
+    assert!(large(&system).await >= 2 * 8 * STARTS, "what nobody answered is sent again");
+    let letters = endstate_outbox::dead_letter::list(&*system.store, 0, 10).await.unwrap();
+    assert!(letters.is_empty(), "{letters:?}");
+    for saga in sagas {
+        assert_ne!(phase(&system, saga).await, "parked");
+    }
 }

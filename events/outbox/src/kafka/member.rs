@@ -2,11 +2,12 @@
 //! partitions paused: what the group gives it are the shards this process owns. Records are read elsewhere
 //! ([`super::reader`]), at the database's positions; what is committed here only feeds tools that show lag.
 
+use super::guard;
 use super::metric;
 use super::reader::Places;
 use super::settings::{ANSWER, KafkaSettings};
 use crate::metric::Metric;
-use endstate_events::{Side, Topic};
+use endstate_events::{Environment, Side, Topic};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
@@ -30,28 +31,37 @@ pub(super) struct Member {
 }
 
 /// The topics of a side; the first decides who owns a shard, so that partition k of all goes together.
-fn topics(side: Side) -> &'static [Topic] {
+pub(super) fn topics(side: Side) -> &'static [Topic] {
     match side {
         Side::Orchestrator => &[Topic::Progress, Topic::Start],
         Side::Participants => &[Topic::Commands],
     }
 }
 
+/// The group of a side.
+pub(super) fn group(environment: &Environment, side: Side) -> String {
+    format!("{environment}.endstate.{}", side.label())
+}
+
 impl Member {
     /// Joins the side's group.
     pub(super) fn join(settings: &KafkaSettings, side: Side, places: Places) -> KafkaResult<Self> {
         let (sender, owned) = watch::channel(BTreeSet::new());
-        let context = Context { side, owned: Arc::new(sender) };
-        let group = format!("{}.endstate.{}", settings.environment, side.label());
-        let consumer = BaseConsumer::from_config_and_context(&settings.member(&group), context)?;
-        consumer.subscribe(&[&*topics(side)[0].name(&settings.environment)])?;
+        let (sender, settings) = (Arc::new(sender), settings.clone());
         let stop = CancellationToken::new();
-        let names = topics(side).iter().map(|topic| (*topic, topic.name(&settings.environment).into_owned())).collect();
-        let membership = Membership { consumer, names, places };
-        let stopped = stop.clone();
+        let mut first = Some(Membership::join(&settings, side, &sender, &places)?);
+        let (stopped, held) = (stop.clone(), Arc::clone(&sender));
+        let body = move || {
+            if !stopped.is_cancelled() {
+                let again = || Membership::join(&settings, side, &sender, &places);
+                first.take().map_or_else(again, Ok).expect("a membership as the first").run(&stopped);
+            }
+        };
+        // Its shards are somebody else's as soon as the group notices.
+        let fallen = move |_: &str| _ = held.send_replace(BTreeSet::new());
         let thread = std::thread::Builder::new()
             .name(format!("kafka-{}", side.label()))
-            .spawn(move || membership.run(&stopped))
+            .spawn(move || guard::survive("a membership of the bus", body, fallen))
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         Ok(Self { owned, stop, thread: Mutex::new(Some(thread)) })
     }
@@ -128,6 +138,21 @@ struct Membership {
 }
 
 impl Membership {
+    fn join(
+        settings: &KafkaSettings,
+        side: Side,
+        owned: &Arc<watch::Sender<BTreeSet<u16>>>,
+        places: &Places,
+    ) -> KafkaResult<Self> {
+        let context = Context { side, owned: Arc::clone(owned) };
+        let group = group(&settings.environment, side);
+        let consumer = BaseConsumer::from_config_and_context(&settings.member(&group), context)?;
+        consumer.subscribe(&[&topics(side)[0].name(&settings.environment)])?;
+        let name = |topic: &Topic| (*topic, topic.name(&settings.environment).into_owned());
+        let names = topics(side).iter().map(name).collect();
+        Ok(Self { consumer, names, places: places.clone() })
+    }
+
     /// Lives until it is told to leave; the consumer leaves the group when it is dropped.
     fn run(self, stop: &CancellationToken) {
         let mut told = Instant::now();

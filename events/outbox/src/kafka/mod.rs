@@ -5,17 +5,23 @@
 //! - [`topics`]: made with the right settings, or checked
 //! - [`wire`]: a message as a record
 //! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
-//! - [`reader`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it;
+//! - [`reader`], [`reading`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it;
 //!   [`watermark`]: where partitions end now
-//! - [`member`]: which shards this process owns
+//! - [`look`]: where a log begins and ends, asked without keeping the reader
+//! - [`member`]: which shards this process owns; [`guard`]: its thread and the reader's survive a panic
+//! - [`raw`]: a broker as strangers see it
 //! - [`metric`]: what the clients tell of themselves; [`examine`]: a report about brokers and topics
 
 mod assigned;
 pub mod examine;
+mod guard;
 mod hand_over;
+mod look;
 mod member;
 mod metric;
+pub mod raw;
 mod reader;
+mod reading;
 mod sender;
 mod settings;
 mod topics;

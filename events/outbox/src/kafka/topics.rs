@@ -16,6 +16,10 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// How often it is looked for.
 const LOOKS: usize = 50;
 
+/// How long a partition's leader may take to answer at the start, and how often one is looked for: some ten seconds.
+const LED: Duration = Duration::from_secs(1);
+const LOOKS_FOR_LEADERS: usize = 8;
+
 /// Names of topics on the broker.
 #[derive(Clone)]
 pub(super) struct Names([String; Topic::ALL.len()]);
@@ -159,15 +163,16 @@ async fn partitions<C: ClientContext>(
     Err(OpenError::Topic { topic: name.to_owned(), reason })
 }
 
-/// Waits until every partition of a topic has a leader that knows of it: one that was just made has not at once.
+/// Waits until every partition of a topic has a leader that knows of it: one that was just made has not at once. One that
+/// has none for longer holds nobody up: its shard tries again and says so, and the others work.
 async fn led<C: ClientContext>(admin: &AdminClient<C>, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
     let mut looks = 0;
     for partition in 0..settings.partitions {
-        while let Err(error) = admin.inner().fetch_watermarks(name, i32::from(partition), ANSWER) {
+        while let Err(error) = admin.inner().fetch_watermarks(name, i32::from(partition), LED) {
             looks += 1;
-            if looks > LOOKS {
-                let reason = format!("partition {partition} cannot be read: {error}");
-                return Err(OpenError::Topic { topic: name.to_owned(), reason });
+            if looks > LOOKS_FOR_LEADERS {
+                tracing::warn!(topic = name, partition, %error, "a partition cannot be read; its shard will try again");
+                return Ok(());
             }
             tokio::time::sleep(SETTLE).await;
         }

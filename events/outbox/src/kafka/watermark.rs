@@ -2,7 +2,7 @@
 //! and at most some times a second. Statistics tell it too, but up to five seconds late.
 
 use super::hand_over::HandOver;
-use super::reader::Context;
+use super::reading::Context;
 use super::settings::ANSWER;
 use super::topics::Names;
 use super::window::Place;

@@ -2,6 +2,7 @@
 
 use crate::rig::{PARTITIONS, Rig, item, refusal, send, take};
 use endstate_events::Topic;
+use endstate_outbox::kafka::raw::{Raw, RawRecord};
 use endstate_outbox::{Bus as _, KafkaBus, KafkaSettings};
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -127,6 +128,22 @@ async fn z07_the_broker_tells_where_a_partition_ends_now() {
         }
         assert!(consumer.at_end());
     }
+    bus.close().await;
+    rig.wipe().await;
+}
+
+#[tokio::test]
+async fn z10_bytes_of_strangers_are_read_as_what_they_are() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    let raw = Raw::new(&rig.settings.brokers, rig.settings.environment.clone());
+    let header = ("ce_type".to_owned(), b"nonsense".to_vec());
+    let sent = RawRecord { key: Some(b"k".to_vec()), payload: vec![0xff, b'x'], headers: vec![header] };
+    raw.send(Topic::Commands, 2, vec![sent.clone()]).await.unwrap();
+    assert_eq!(raw.read(Topic::Commands, 2, 5).await.unwrap(), [sent]);
+    let mut consumer = bus.consumer(Topic::Commands, 2, 0);
+    assert!(take(&mut *consumer, 1).await.unwrap()[0].envelope.is_err());
+    drop(consumer);
     bus.close().await;
     rig.wipe().await;
 }

@@ -1,0 +1,378 @@
+//! What the reading thread does: it assigns partitions, takes what they bring, and lets go of those in which something is
+//! wrong.
+//!
+//! Never `split_partition_queue`: a partition read through it can stall for ever (rust-rdkafka pull request 840).
+
+use super::hand_over::HandOver;
+use super::look::{self, Look, Purpose};
+use super::metric;
+use super::reader::{Places, Wish, failed};
+use super::settings::{ANSWER, KafkaSettings};
+use super::topics::Names;
+use super::window::Place;
+use super::wire;
+use crate::bus::Delivered;
+use crate::metric::Metric;
+use crate::store::StoreError;
+use endstate_events::Environment;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::statistics::Statistics;
+use rdkafka::{Offset, TopicPartitionList};
+use rustc_hash::FxHashMap;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+/// How long the thread waits for records before it looks for wishes of shards.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Records that are read between two looks for wishes.
+const ROUND: usize = 512;
+
+/// The ends of partitions, as statistics tell them.
+type Ends = Arc<Mutex<FxHashMap<(String, i32), i64>>>;
+
+pub(super) struct Context {
+    ends: Ends,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        metric::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "the consumer has trouble");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        metric::client(&statistics);
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for topic in statistics.topics.values() {
+            for (partition, told) in topic.partitions.iter().filter(|(_, told)| told.hi_offset >= 0) {
+                ends.insert((topic.topic.clone(), *partition), told.hi_offset);
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// One partition that is read.
+struct Slot {
+    generation: u64,
+    queue: Arc<HandOver>,
+    /// The offset that comes next.
+    next: i64,
+    /// The offset behind which a gap was seen once.
+    doubted: Option<i64>,
+    /// Somebody looks what is wrong with it.
+    looked_at: bool,
+}
+
+/// The thread's own state.
+pub(super) struct Reading {
+    pub(super) consumer: Arc<BaseConsumer<Context>>,
+    pub(super) names: Names,
+    environment: Environment,
+    /// For answers of those who look.
+    wishes: mpsc::Sender<Wish>,
+    /// Partitions that are looked at before they are read, and for whom.
+    awaited: FxHashMap<Place, u64>,
+    slots: FxHashMap<Place, Slot>,
+    places: Places,
+    ends: Ends,
+}
+
+impl Reading {
+    pub(super) fn new(settings: &KafkaSettings, wishes: &mpsc::Sender<Wish>, places: &Places) -> KafkaResult<Self> {
+        let ends = Ends::default();
+        let consumer = BaseConsumer::from_config_and_context(&settings.reader(), Context { ends: ends.clone() })?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            names: Names::of(&settings.environment),
+            environment: settings.environment.clone(),
+            wishes: wishes.clone(),
+            awaited: FxHashMap::default(),
+            slots: FxHashMap::default(),
+            places: places.clone(),
+            ends,
+        })
+    }
+
+    pub(super) fn run(mut self, wished: &mpsc::Receiver<Wish>) {
+        let mut told = std::time::Instant::now();
+        loop {
+            loop {
+                match wished.try_recv() {
+                    Ok(Wish::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
+                    Ok(wish) => self.grant(wish),
+                    Err(mpsc::TryRecvError::Empty) => break,
+                }
+            }
+            self.round();
+            if told.elapsed() > ANSWER {
+                told = std::time::Instant::now();
+                self.tell();
+            }
+        }
+    }
+
+    fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Assign { place, position, generation, queue } => {
+                self.release(place);
+                self.awaited.insert(place, generation);
+                self.places.lock().insert(place, Arc::clone(&queue));
+                self.look(Look { place, position, generation, purpose: Purpose::Assign(queue) });
+            }
+            Wish::Release { place, generation } => {
+                if self.is_current(place, generation) || self.awaited.get(&place) == Some(&generation) {
+                    self.release(place);
+                }
+            }
+            Wish::Resume { place, generation } if self.is_current(place, generation) => self.resume(place),
+            Wish::Looked { look, ends } => self.looked(look, ends),
+            Wish::Unseen { place, generation } => {
+                if self.is_current(place, generation) || self.awaited.get(&place) == Some(&generation) {
+                    self.fail(place, failed("nobody could look at the log"));
+                }
+            }
+            Wish::Resume { .. } | Wish::Stop => {}
+        }
+    }
+
+    fn is_current(&self, place: Place, generation: u64) -> bool {
+        self.slots.get(&place).is_some_and(|slot| slot.generation == generation)
+    }
+
+    fn look(&self, look: Look) {
+        look::at(&self.consumer, self.name(look.place), look, &self.wishes);
+    }
+
+    fn resume(&mut self, place: Place) {
+        let Some((position, generation)) = self.slots.get(&place).map(|slot| (slot.next, slot.generation)) else {
+            return;
+        };
+        match self.consumer.resume(&self.list(place, None)) {
+            Ok(()) => self.look(Look { place, position, generation, purpose: Purpose::Resume }),
+            Err(error) => self.fail(place, failed(&error.to_string())),
+        }
+    }
+
+    /// Somebody has looked; what for may be over by now.
+    fn looked(&mut self, look: Look, ends: Result<(i64, i64), StoreError>) {
+        let Look { place, position, generation, purpose } = look;
+        let end = ends.and_then(|ends| self.fits(place, position, ends));
+        match purpose {
+            Purpose::Assign(queue) if self.awaited.get(&place) == Some(&generation) => {
+                self.awaited.remove(&place);
+                if let Err(error) = end.and_then(|end| {
+                    queue.ends(end);
+                    self.assign(place, position)
+                }) {
+                    self.places.lock().remove(&place);
+                    return queue.fail(error);
+                }
+                let slot = Slot { generation, queue, next: position, doubted: None, looked_at: false };
+                self.slots.insert(place, slot);
+            }
+            Purpose::Resume | Purpose::Doubt if self.is_current(place, generation) => {
+                let end = match end {
+                    Ok(end) => end,
+                    Err(error) => return self.fail(place, error),
+                };
+                let Some(slot) = self.slots.get_mut(&place) else { return };
+                if matches!(purpose, Purpose::Resume) {
+                    return slot.queue.ends(end);
+                }
+                slot.looked_at = false;
+                let next = slot.next;
+                // An error stopped its fetching, or another's: begin anew where it was.
+                self.unassign(place);
+                if let Err(error) = self.assign(place, next) {
+                    self.fail(place, error);
+                }
+            }
+            Purpose::Assign(_) | Purpose::Resume | Purpose::Doubt => {}
+        }
+    }
+
+    /// The log must hold our position, or end there. Returns its end.
+    fn fits(&self, place: Place, position: i64, (low, high): (i64, i64)) -> Result<i64, StoreError> {
+        let (topic, partition) = (self.name(place), place.1);
+        let reason = if position < low {
+            format!("it begins at {low}, what lay before was deleted unread")
+        } else if position > high {
+            format!("it ends at {high}: it was made anew, or has lost records that were read")
+        } else {
+            return Ok(high);
+        };
+        Metric::LostPositions.add(1, &[place.0.label()]);
+        let lost = StoreError::Lost { topic: topic.to_owned(), partition, position, reason };
+        tracing::error!("{lost}");
+        Err(lost)
+    }
+
+    fn assign(&self, place: Place, position: i64) -> Result<(), StoreError> {
+        let list = self.list(place, Some(position));
+        // Whoever had it before may have left it paused.
+        let assigned = self.consumer.incremental_assign(&list).and_then(|()| self.consumer.resume(&list));
+        assigned.map_err(|error| failed(&error.to_string()))
+    }
+
+    fn release(&mut self, place: Place) {
+        if self.awaited.remove(&place).is_some() {
+            self.places.lock().remove(&place);
+        }
+        if self.slots.remove(&place).is_none() {
+            return;
+        }
+        self.places.lock().remove(&place);
+        gauges(place, 0.0, 0.0);
+        self.unassign(place);
+    }
+
+    fn unassign(&self, place: Place) {
+        if let Err(error) = self.consumer.incremental_unassign(&self.list(place, None)) {
+            tracing::warn!(%error, topic = self.name(place), partition = place.1, "a partition is not released");
+        }
+    }
+
+    fn fail(&mut self, place: Place, error: StoreError) {
+        if let Some(queue) = self.places.lock().get(&place) {
+            queue.fail(error);
+        }
+        self.release(place);
+    }
+
+    /// Reads what is there, at most one round.
+    fn round(&mut self) {
+        let mut wait = POLL;
+        for _ in 0..ROUND {
+            let full = match self.consumer.poll(wait) {
+                None => return,
+                Some(Ok(record)) => arrived(&mut self.slots, &self.names, &self.environment, &record),
+                Some(Err(error)) => return self.trouble(&error),
+            };
+            match full {
+                Next::More => {}
+                Next::Pause(place) => {
+                    if let Err(error) = self.consumer.pause(&self.list(place, None)) {
+                        self.fail(place, failed(&error.to_string()));
+                    }
+                }
+                Next::ReadAgain(place, position) => {
+                    self.unassign(place);
+                    if let Err(error) = self.assign(place, position) {
+                        self.fail(place, error);
+                    }
+                }
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    /// An error says what happened, but not where.
+    fn trouble(&mut self, error: &KafkaError) {
+        use RDKafkaErrorCode as Code;
+        let code = error.rdkafka_error_code();
+        let everywhere = match code {
+            Some(
+                Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::TopicAuthorizationFailed,
+            ) => false,
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => true,
+            _ => return tracing::debug!(%error, "the consumer goes on"),
+        };
+        tracing::warn!(%error, "positions are checked");
+        let places: Vec<Place> = self.slots.keys().copied().collect();
+        for place in places {
+            let Some(slot) = self.slots.get_mut(&place) else { continue };
+            if everywhere {
+                self.fail(place, failed(&error.to_string()));
+            } else if !std::mem::replace(&mut slot.looked_at, true) {
+                let (position, generation) = (slot.next, slot.generation);
+                self.look(Look { place, position, generation, purpose: Purpose::Doubt });
+            }
+        }
+    }
+
+    /// Tells how far each partition is.
+    fn tell(&self) {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, slot) in &self.slots {
+            let (position, waiting) = slot.queue.place();
+            let end = ends.get(&(self.name(*place).to_owned(), i32::from(place.1)));
+            end.iter().for_each(|end| slot.queue.grows(**end));
+            let lag = end.map_or(0, |end| (end - position).max(0));
+            gauges(*place, lag as f64, waiting as f64);
+        }
+    }
+
+    fn name(&self, place: Place) -> &str {
+        self.names.get(place.0)
+    }
+
+    fn list(&self, place: Place, position: Option<i64>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(1);
+        let offset = position.map_or(Offset::Invalid, Offset::Offset);
+        if let Err(error) = list.add_partition_offset(self.name(place), i32::from(place.1), offset) {
+            // Only an offset below zero is refused, and no shard row has one.
+            tracing::error!(%error, "a position cannot be expressed");
+        }
+        list
+    }
+}
+
+impl Drop for Reading {
+    /// Others may still ask the client where partitions end; nobody takes its records any more.
+    fn drop(&mut self) {
+        self.consumer.unassign().ok();
+    }
+}
+
+/// What a record calls for.
+enum Next {
+    More,
+    Pause(Place),
+    ReadAgain(Place, i64),
+}
+
+fn arrived(
+    slots: &mut FxHashMap<Place, Slot>,
+    names: &Names,
+    environment: &Environment,
+    record: &BorrowedMessage<'_>,
+) -> Next {
+    let Some(place) = names.find(record.topic()).zip(u16::try_from(record.partition()).ok()) else { return Next::More };
+    let Some(slot) = slots.get_mut(&place) else { return Next::More };
+    let offset = record.offset();
+    if offset < slot.next {
+        // Of an older assignment.
+        return Next::More;
+    }
+    if offset > slot.next && slot.doubted != Some(slot.next) {
+        // Of an older assignment as well, or a gap that the broker really has (marks of a transaction, compaction): what
+        // a second reading shows is true.
+        slot.doubted = Some(slot.next);
+        return Next::ReadAgain(place, slot.next);
+    }
+    slot.next = offset + 1;
+    let (envelope, bytes) = (wire::unpack(record, place.0, environment), record.payload_len() + record.key_len());
+    let read = Delivered { topic: place.0, offset, envelope, bytes };
+    if slot.queue.put(read, bytes) { Next::Pause(place) } else { Next::More }
+}
+
+fn gauges((topic, partition): Place, lag: f64, waiting: f64) {
+    let partition = partition.to_string();
+    Metric::LagRecords.set(lag, &[topic.label(), &partition]);
+    Metric::HandedOverRecords.set(waiting, &[topic.label(), &partition]);
+}
