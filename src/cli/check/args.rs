@@ -42,6 +42,9 @@ pub(crate) struct CheckArgs {
     /// Seconds that a committed message has waited for the broker.
     #[arg(long, default_value = "10:60", value_name = "W:C")]
     pub(crate) unpublished: Bounds,
+    /// Seconds that an input has waited in the database because the broker did not take it.
+    #[arg(long, default_value = "10:60", value_name = "W:C")]
+    pub(crate) spilled: Bounds,
     /// Records that wait in all partitions of the server asked.
     #[arg(long, default_value = "10000:100000", value_name = "W:C")]
     pub(crate) lag: Bounds,
