@@ -35,11 +35,20 @@ pub fn attributes<'a>(envelope: &'a Envelope, environment: &'a Environment) -> [
     let mut at = String::with_capacity(24);
     // Writing to a string cannot fail.
     time::write(envelope.time_ms, &mut at).ok();
+    let (id, kind, source) = match &envelope.message {
+        Message::Foreign(ForeignEvent { id, kind, source, .. }) => {
+            (id.as_str(), Cow::Borrowed(kind.as_str()), Cow::Borrowed(source.as_str()))
+        }
+        ours => {
+            let kind = format!("{TYPES}{}", ours.label());
+            (envelope.id.as_str(), kind.into(), format!("/endstate/{environment}").into())
+        }
+    };
     [
         ("specversion", "1.0".into()),
-        ("id", envelope.id.as_str().into()),
-        ("type", format!("{TYPES}{}", envelope.message.label()).into()),
-        ("source", format!("/endstate/{environment}").into()),
+        ("id", id.into()),
+        ("type", kind),
+        ("source", source),
         ("time", at.into()),
         ("partitionkey", envelope.key.as_str().into()),
         ("schemaversion", envelope.schema.to_string().into()),
@@ -173,6 +182,7 @@ impl<'a> Record<'a> {
             id: named("id", self.id, 128)?,
             kind: named("type", self.kind, 128)?,
             subject: self.subject.map(|subject| named("subject", Some(subject), 256)).transpose()?,
+            teller: None,
             data: std::str::from_utf8(body).map_err(|_| "its body is no UTF-8")?.to_owned(),
         };
         let lane = match self.lane {

@@ -1,6 +1,6 @@
 //! What surrounds every message on the bus: the CloudEvents attributes that routing, deduplication and upgrades need.
 
-use crate::{Command, DomainEvent, ForeignEvent, Input, InquiryAnswer, Lane, Letter, Reply};
+use crate::{Command, DomainEvent, ForeignEvent, ForeignReply, Input, InquiryAnswer, Lane, Letter, Reply};
 use serde::{Deserialize, Serialize};
 
 /// Schema version written by this program. A newer one pauses a shard; it is not poison.
@@ -58,7 +58,7 @@ pub enum Message {
     /// To other teams.
     Domain(DomainEvent),
     /// What a participant of another team answers, in `progress`. Its word is weighed before it is a saga's input.
-    Reply(Reply),
+    Reply(ForeignReply),
     /// An event of another team, read in a topic of theirs.
     Foreign(ForeignEvent),
     /// A copy of a dead letter, for other teams.

@@ -1,6 +1,17 @@
 //! What other teams say in topics of their own, and what they are told in ours.
 
+use crate::{EffectId, Verdict};
 use serde::{Deserialize, Serialize};
+
+/// What a participant of another team answers: flat, as its author writes it by hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ForeignReply {
+    /// The effect it speaks about.
+    pub effect_id: EffectId,
+    /// What became of it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
 
 /// An event of another team (CloudEvents 1.0), as it stands in its record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +25,9 @@ pub struct ForeignEvent {
     /// Its `subject`: `DEFINITION/NUMBER` when it is for one saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// The participant that speaks in the topic where it was read; none: nobody who is in a catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teller: Option<String>,
     /// Its data, as the JSON text that came: whoever takes it reads it strictly.
     pub data: String,
 }

@@ -33,7 +33,7 @@ pub use catalogue::{Action, Catalogue, EventKind, Participant, Transport};
 pub use command::{Command, CommandKind, Forward};
 pub use domain::DomainEvent;
 pub use envelope::{Envelope, Message, SCHEMA_VERSION};
-pub use foreign::{ForeignEvent, Letter};
+pub use foreign::{ForeignEvent, ForeignReply, Letter};
 pub use ids::{Direction, EffectId, IdError, SLOTS, SagaId, Slot};
 pub use input::{Actor, ForcedEnd, Input, InputBody, Link, Operation, Start};
 pub use lane::{Environment, Lane};

@@ -38,6 +38,10 @@ fn start(reply_to: ReplyTo) -> Start {
 
 /// One message of every kind, by the name of its golden file.
 fn messages() -> Vec<(&'static str, Message)> {
+    [our_messages(), foreign_messages()].concat()
+}
+
+fn our_messages() -> Vec<(&'static str, Message)> {
     let reply_to = ReplyTo { topic: Topic::Progress, partition: 3 };
     let with = serde_json::json!({ "unit": "sku-1", "quantity": 2 });
     let command = |definition_version, kind, direction, of| {
@@ -80,18 +84,6 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("operate_wake", operate(Operation::Wake { step: "refund".into() })),
         ("inquire", input(InputBody::Inquire { effect_id: effect(Direction::Do), reply_to })),
         ("answer", Message::Answer(reply(Verdict::Done { data: serde_json::Value::Null }))),
-        ("foreign_reply", Message::Reply(reply(Verdict::Done { data: serde_json::json!({ "tag": "gift-1" }) }))),
-        (
-            "dead_letter",
-            Message::Letter(Letter {
-                topic: "progress".into(),
-                partition: 3,
-                offset: 41,
-                bytes: "{".into(),
-                cut: false,
-                reason: "EOF while parsing an object".into(),
-            }),
-        ),
         ("inquired", Message::Inquired(InquiryAnswer { effect_id: effect(Direction::Do), keep: true })),
         (
             "domain",
@@ -104,6 +96,30 @@ fn messages() -> Vec<(&'static str, Message)> {
                 before: "awaiting_payment".into(),
                 outcome: Some("cancelled".into()),
                 reason: Some("unpaid".into()),
+            }),
+        ),
+    ]
+}
+
+/// Those that other teams write, or read.
+fn foreign_messages() -> Vec<(&'static str, Message)> {
+    vec![
+        (
+            "foreign_reply",
+            Message::Reply(ForeignReply {
+                effect_id: effect(Direction::Do),
+                verdict: Verdict::Done { data: serde_json::json!({ "tag": "gift-1" }) },
+            }),
+        ),
+        (
+            "dead_letter",
+            Message::Letter(Letter {
+                topic: "progress".into(),
+                partition: 3,
+                offset: 41,
+                bytes: "{".into(),
+                cut: false,
+                reason: "EOF while parsing an object".into(),
             }),
         ),
     ]
@@ -206,6 +222,37 @@ fn what_a_foreign_sender_leaves_out_comes_from_the_record() {
     record.set("type", "endstate.command");
     let envelope = record.read(&Environment::default()).unwrap();
     assert_eq!((envelope.key.as_str(), envelope.time_ms, envelope.lane), ("sku-1", 77, Lane::Live));
+}
+
+#[test]
+fn an_event_of_another_team_is_the_same_in_both_modes() {
+    let data = r#"{"order_no":"S-1","n":1.50}"#;
+    let expected = ForeignEvent {
+        source: "/shop".into(),
+        id: "e-1".into(),
+        kind: "shop.placed".into(),
+        subject: Some("shop_order/S-1".into()),
+        teller: None,
+        data: data.into(),
+    };
+    let mut binary = Record::new(None, data.as_bytes(), 77);
+    for (name, value) in
+        [("id", "e-1"), ("source", "/shop"), ("type", "shop.placed"), ("subject", "shop_order/S-1"), ("lane", "test")]
+    {
+        binary.set(name, value);
+    }
+    let body = format!(
+        r#"{{"specversion":"1.0","id":"e-1","source":"/shop","type":"shop.placed","subject":"shop_order/S-1","lane":"test","data":{data}}}"#
+    );
+    let mut structured = Record::new(None, body.as_bytes(), 77);
+    structured.set_content_type("application/cloudevents+json");
+    for record in [binary, structured] {
+        let envelope = record.read_foreign(&Environment::default()).unwrap();
+        assert_eq!((envelope.id.as_str(), envelope.time_ms, envelope.lane), ("/shop#e-1", 77, Lane::Test));
+        assert_eq!(envelope.message, Message::Foreign(expected.clone()));
+    }
+    let nothing = Record::new(None, data.as_bytes(), 77).read_foreign(&Environment::default()).unwrap_err();
+    assert_eq!(nothing.reason, "it is no CloudEvent: it has no source");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use crate::town::{PATIENCE, Process, Town};
 use endstate_events::{
-    Command, CommandKind, EffectId, Envelope, Environment, ForeignTopic, Lane, Message, Reply, SCHEMA_VERSION, SagaId,
-    Topic, Verdict,
+    Command, CommandKind, EffectId, Envelope, Environment, ForeignReply, ForeignTopic, Lane, Message, SCHEMA_VERSION,
+    SagaId, Topic, Verdict,
 };
 use endstate_outbox::{Bus, Consumer, KafkaBus, KafkaSettings, Outgoing};
 use endstate_saga::definition::Source;
@@ -16,13 +16,13 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// Of the participant's topic: another number than our shards.
-const THEIRS: u16 = 3;
+pub(crate) const THEIRS: u16 = 3;
 
 /// Our shards.
 const SHARDS: u16 = 8;
 
 /// A client of the broker in the town's environment, as another team would have one.
-async fn client(town: &Town) -> Arc<KafkaBus> {
+pub(crate) async fn client(town: &Town) -> Arc<KafkaBus> {
     let settings = KafkaSettings {
         brokers: town.variable("ENDSTATE_KAFKA_BROKERS").to_owned(),
         environment: Environment::new(town.variable("ENDSTATE_ENVIRONMENT")).unwrap(),
@@ -30,7 +30,7 @@ async fn client(town: &Town) -> Arc<KafkaBus> {
         replication: 0,
         min_insync: 0,
         foreign_partitions: THEIRS,
-        retention: Duration::from_secs(24 * 3600),
+        retention: Duration::from_secs(7 * 24 * 3600),
         session: Duration::from_secs(6),
         client: BTreeMap::new(),
     };
@@ -40,7 +40,7 @@ async fn client(town: &Town) -> Arc<KafkaBus> {
 /// Where a reply goes, as a stranger would send it.
 fn said(id: &str, (partition, effect_id): (u16, EffectId), verdict: Verdict) -> Outgoing {
     let key = effect_id.saga.to_string();
-    let message = Message::Reply(Reply { effect_id, verdict });
+    let message = Message::Reply(ForeignReply { effect_id, verdict });
     let (id, lane) = (id.to_owned(), Lane::Live);
     let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: 1, key, lane, message };
     Outgoing { topic: Topic::Progress, partition, envelope: envelope.into() }
@@ -125,7 +125,7 @@ fn gift_order() -> Value {
     serde_json::to_value(source).unwrap()
 }
 
-async fn open_stock(town: &Town, server: &Process) {
+pub(crate) async fn open_stock(town: &Town, server: &Process) {
     let with = json!({"unit": "tea", "quantity": 500, "standby": false});
     let body = json!({"operation": "open-1", "lines": [{"participant": "stock", "action": "open", "with": with}]});
     town.post(std::slice::from_ref(&server.url), "/v1/operations", &body).await;
@@ -133,13 +133,13 @@ async fn open_stock(town: &Town, server: &Process) {
     town.until(&operation, |answer| answer["items"][0]["verdict"] == "done").await;
 }
 
-async fn start(town: &Town, server: &Process, number: &str, paper: &str) -> SagaId {
+pub(crate) async fn start(town: &Town, server: &Process, number: &str, paper: &str) -> SagaId {
     let body = json!({"order_no": number, "user_id": "ann", "sku": "tea", "paper": paper});
     let started = town.post(std::slice::from_ref(&server.url), "/v1/sagas/gift_order", &body).await;
     started["saga"].as_str().unwrap().parse().unwrap()
 }
 
-async fn ended(town: &Town, server: &Process, number: &str) -> Value {
+pub(crate) async fn ended(town: &Town, server: &Process, number: &str) -> Value {
     let url = format!("{}/v1/sagas/gift_order/{number}", server.url);
     town.until(&url, |saga| saga["phase"] == "ended").await
 }

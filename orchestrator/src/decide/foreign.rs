@@ -3,8 +3,8 @@
 
 use super::Working;
 use endstate_events::{
-    Action, Command, CommandKind, Direction, EffectId, Envelope, Input, InputBody, Json, Reply, Topic, Transport,
-    Verdict,
+    Action, Command, CommandKind, Direction, EffectId, Envelope, ForeignReply, Input, InputBody, Json, Reply, Topic,
+    Transport, Verdict,
 };
 use endstate_outbox::Alert;
 use endstate_saga::definition::{Definition, Shape};
@@ -28,7 +28,7 @@ pub(super) fn command_id(command: &Command) -> String {
 
 impl Working {
     /// Takes a reply as a participant of another team writes it.
-    pub fn told(&mut self, topic: Topic, envelope: &Arc<Envelope>, reply: &Reply) {
+    pub fn told(&mut self, topic: Topic, envelope: &Arc<Envelope>, reply: &ForeignReply) {
         let saga = reply.effect_id.saga;
         let partition = saga.slot().partition(self.partitions);
         if partition == self.assignment.shard.index && self.open(saga) {
@@ -49,13 +49,14 @@ impl Working {
             return self.step(&envelope, &Input { saga, body: InputBody::Reply(reply) });
         }
         // Elsewhere, or nowhere: as for any reply.
-        self.input(topic, envelope, &Input { saga, body: InputBody::Reply(reply.clone()) });
+        let reply = Reply { effect_id: reply.effect_id.clone(), verdict: reply.verdict.clone() };
+        self.input(topic, envelope, &Input { saga, body: InputBody::Reply(reply) });
     }
 
     fn tell_broken(
         &mut self,
         definition: &Definition,
-        reply: &Reply,
+        reply: &ForeignReply,
         (participant, action): (&str, &str),
         reason: &str,
     ) {
@@ -91,7 +92,7 @@ fn told_by(definition: &Definition, effect: &EffectId) -> Option<(Arc<str>, Arc<
 }
 
 /// What a reply is worth; the second says what promise it breaks.
-fn weighed(action: Option<&Action>, reply: &Reply, asked: bool) -> (Verdict, Option<String>) {
+fn weighed(action: Option<&Action>, reply: &ForeignReply, asked: bool) -> (Verdict, Option<String>) {
     let broken = match &reply.verdict {
         Verdict::Done { data } => misfit(action, data),
         // Only who was asked can say that there was nothing to be seen; to a command it is no answer.
@@ -144,8 +145,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn reply(verdict: Verdict) -> Reply {
-        Reply { effect_id: "0193a0b2-7c00-8abc-9def-0123456789ab:wrap::do:0".parse().unwrap(), verdict }
+    fn reply(verdict: Verdict) -> ForeignReply {
+        ForeignReply { effect_id: "0193a0b2-7c00-8abc-9def-0123456789ab:wrap::do:0".parse().unwrap(), verdict }
     }
 
     fn taken(verdict: Verdict, asked: bool) -> Verdict {
