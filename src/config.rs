@@ -39,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) payment: Payment,
     pub(crate) notify: Notify,
     pub(crate) participants: Participants,
+    pub(crate) events: Events,
     pub(crate) sweep: Sweep,
     pub(crate) archive: Archive,
     pub(crate) retention: Retention,
@@ -196,6 +197,34 @@ impl Participants {
     /// For the caller of outside parties.
     pub(crate) fn limits(&self) -> Limits {
         Limits { at_once: self.calls_at_once, waiting: self.calls_waiting }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Events {
+    pub(crate) topics: String,
+    pub(crate) from: From,
+}
+
+/// Where a topic is read first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum From {
+    Beginning,
+    End,
+}
+
+impl Events {
+    /// Topics of other teams, and the participant that speaks in each, if one does.
+    pub(crate) fn topics(&self) -> anyhow::Result<Vec<(ForeignTopic, Option<String>)>> {
+        let read = |text: &str| {
+            let (topic, teller) = text.split_once('=').map_or((text, None), |(topic, teller)| (topic, Some(teller)));
+            let topic = ForeignTopic::named(topic).with_context(|| format!("events.topics: `{text}`"))?;
+            anyhow::ensure!(teller != Some(""), "events.topics: `{text}` is not TOPIC=PARTICIPANT");
+            Ok((topic, teller.map(str::to_owned)))
+        };
+        self.topics.split_whitespace().map(read).collect()
     }
 }
 

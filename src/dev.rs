@@ -23,6 +23,7 @@ use endstate_orchestrator::alert::{Channel, Teller};
 use endstate_orchestrator::archive::{Archive, Holders};
 use endstate_orchestrator::http;
 use endstate_orchestrator::job::{self, Entry};
+use endstate_orchestrator::listen::Listener;
 use endstate_orchestrator::measure::Measure;
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::sweep::Sweep;
@@ -136,6 +137,7 @@ pub(crate) async fn assemble(
     let caller = caller.within(config.participants.limits());
     node.tasks.spawn(caller.run(node.stop_token()));
     watch(node, config, address).await?;
+    listen(node, config)?;
 
     node.start(config.engine.in_motion, config.participants.settings());
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
@@ -210,6 +212,19 @@ async fn provider(node: &Node, config: &Config, address: SocketAddr) -> anyhow::
         }
     });
     Ok((url, secret.into_bytes()))
+}
+
+/// Listens to topics of other teams, where calls are taken, too.
+fn listen(node: &Node, config: &Config) -> anyhow::Result<()> {
+    for (topic, teller) in config.events.topics()?.into_iter().filter(|_| node.has(Role::Gateway)) {
+        let name = topic.name();
+        let owned = node.bus.heard(topic);
+        let owned = owned.with_context(|| format!("events.topics names {name}, and kafka.brokers is empty"))?;
+        let listener =
+            Listener::new(node.gateway.clone(), topic, teller, config.events.from == config::From::Beginning);
+        node.tasks.spawn(listener.run(owned, node.stop_token()));
+    }
+    Ok(())
 }
 
 /// What participants of this node still hold, for the archive.

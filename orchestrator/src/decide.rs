@@ -8,6 +8,7 @@ pub use poison::saga_of;
 
 use crate::consume::start_of;
 use crate::definitions::Definitions;
+use crate::listen::EVENT_ID;
 use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
 use crate::waiters::Claim;
@@ -170,6 +171,13 @@ impl Working {
             self.refused.push((input.saga, Claim::Taken { by, same_body }));
             if let Some(link) = &start.link {
                 self.refuse_linked(envelope, start, link, by, same_body);
+            } else if !same_body && envelope.id.starts_with(EVENT_ID) {
+                let Start { definition, number, .. } = start;
+                self.bury(
+                    topic,
+                    envelope,
+                    format!("E2301: {definition} {number} was started with another body, as {by}"),
+                );
             }
             return;
         }
@@ -343,17 +351,13 @@ impl Working {
                 let of = command.of.as_ref().map_or(0, |of| size::of(&of.with) + size::of(&of.reply));
                 self.sent += size::of(&command.with) + of;
                 let key = command.key.clone();
-                match self.definitions.foreign_topic(&copy.definition, &command.participant) {
-                    // Its partitions are its own: the producer chooses by the key.
-                    Some(topic) => {
-                        let id = foreign::command_id(&command);
-                        send(Topic::Foreign(topic), 0, id, key, Message::Command(*command));
-                    }
-                    None => {
-                        let (partition, id) = (at(&key), command.effect_id.to_string());
-                        send(Topic::Commands, partition, id, key, Message::Command(*command));
-                    }
-                }
+                let (topic, partition, id) =
+                    match self.definitions.foreign_topic(&copy.definition, &command.participant) {
+                        // Its partitions are its own: the producer chooses by the key.
+                        Some(topic) => (Topic::Foreign(topic), 0, foreign::command_id(&command)),
+                        None => (Topic::Commands, at(&key), command.effect_id.to_string()),
+                    };
+                send(topic, partition, id, key, Message::Command(*command));
             }
             Effect::Reply { to, reply } => {
                 let saga = reply.effect_id.saga;

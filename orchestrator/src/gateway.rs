@@ -8,7 +8,7 @@ use endstate_events::{
 };
 use endstate_outbox::{Bus, BusError, Clock, Outgoing, Store, StoreError};
 use endstate_saga::control::{Outcome, Phase};
-use endstate_saga::definition::{Identity, Misfit, OrderReference, body_hash};
+use endstate_saga::definition::{Definition, Identity, Misfit, OrderReference, body_hash};
 use endstate_saga::event::Event;
 use endstate_saga::plan::EvalError;
 use endstate_saga::saga::Saga;
@@ -201,36 +201,14 @@ impl Gateway {
             self.definitions.refresh().await?;
         }
         let definition = known().ok_or_else(|| GatewayError::UnknownDefinition(definition.to_owned()))?;
-        let misfits = definition.misfits(&input);
-        if !misfits.is_empty() {
-            return Err(GatewayError::Invalid { definition: definition.name().to_string(), misfits });
-        }
-        let order = match definition.order_reference(&input)? {
-            Some(reference) => Some(self.order(&reference).await?),
-            None => None,
-        };
-        let snapshot = order.as_ref().map_or(&Json::Null, |order| &order.snapshot);
-        let Identity { number, key, owner } = definition.identify(&input, snapshot)?;
+        let start = self.compose(&definition, input).await?;
+        let (number, key) = (start.number.clone(), start.key.clone());
         if let Some(key) = options.idempotency_key.filter(|key| *key != number) {
             return Err(GatewayError::KeyIsNotNumber { key, number });
         }
-        let key = key.or_else(|| order.as_ref().map(|order| order.key.clone())).unwrap_or_else(|| number.clone());
-        let link = order.map(|order| Link { order: order.saga, snapshot: order.snapshot, caller: None });
-        let now_ms = self.clock.now_ms();
-        let saga = SagaId::mint(now_ms, Slot::of(&key), rand::random());
-        let body_hash = body_hash(&input, &key);
-        let wanted =
-            Wanted { definition: definition.name().to_string(), number: number.clone(), body_hash: body_hash.clone() };
-        let start = Start {
-            definition: definition.name().to_string(),
-            version: definition.version(),
-            number: number.clone(),
-            key: key.clone(),
-            owner,
-            input,
-            body_hash,
-            link,
-        };
+        let saga = SagaId::mint(self.clock.now_ms(), Slot::of(&key), rand::random());
+        let (definition, body_hash) = (start.definition.clone(), start.body_hash.clone());
+        let wanted = Wanted { definition, number: number.clone(), body_hash };
         let mut waiting = self.waiters.sagas.wait(saga);
         let _starting = self.waiters.starts.begin(saga, wanted);
         let body = InputBody::Start(Box::new(start));
@@ -250,6 +228,25 @@ impl Gateway {
             Some(Claim::First) => Ok(Started { saga: Some(saga), number, replayed: false, notice }),
             None => Ok(Started { saga: None, number, replayed: false, notice }),
         }
+    }
+
+    /// The start that an input means, if it fits.
+    pub(crate) async fn compose(&self, definition: &Definition, input: Json) -> Result<Start, GatewayError> {
+        let misfits = definition.misfits(&input);
+        if !misfits.is_empty() {
+            return Err(GatewayError::Invalid { definition: definition.name().to_string(), misfits });
+        }
+        let order = match definition.order_reference(&input)? {
+            Some(reference) => Some(self.order(&reference).await?),
+            None => None,
+        };
+        let snapshot = order.as_ref().map_or(&Json::Null, |order| &order.snapshot);
+        let Identity { number, key, owner } = definition.identify(&input, snapshot)?;
+        let key = key.or_else(|| order.as_ref().map(|order| order.key.clone())).unwrap_or_else(|| number.clone());
+        let link = order.map(|order| Link { order: order.saga, snapshot: order.snapshot, caller: None });
+        let (body_hash, version) = (body_hash(&input, &key), definition.version());
+        let definition = definition.name().to_string();
+        Ok(Start { definition, version, number, key, owner, input, body_hash, link })
     }
 
     async fn order(&self, reference: &OrderReference) -> Result<Order, GatewayError> {

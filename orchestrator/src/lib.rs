@@ -3,6 +3,7 @@
 //! Modules in reading order:
 //! - [`definitions`]: what sagas there are
 //! - [`gateway`]: the one way in
+//! - [`listen`]: events of other teams, from topics of theirs
 //! - [`consume`]: what a batch needs to know before it decides
 //! - [`decide`]: each input in turn, on working copies
 //! - [`persist`]: all SQL of sagas
@@ -17,6 +18,7 @@
 
 pub mod definitions;
 pub mod gateway;
+pub mod listen;
 pub mod consume;
 pub mod decide;
 pub mod persist;
@@ -41,6 +43,7 @@ pub mod measure;
 pub fn statements() -> Vec<&'static endstate_outbox::Statement> {
     [
         definitions::STATEMENTS,
+        listen::STATEMENTS,
         persist::STATEMENTS,
         view::sql::STATEMENTS,
         feed::STATEMENTS,

@@ -78,6 +78,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  ENDSTATE_PAYMENT_SECRET=s3cret endstate provider --listen 127.0.0.1:7700 --file provider.ndjson"
     )]
     Provider(ProviderArgs),
+    /// Participants: whether one keeps what every participant promises
+    #[command(subcommand)]
+    Participant(crate::verify::ParticipantCommand),
     /// Work on definitions, and on single sagas
     #[command(subcommand)]
     Saga(SagaCommand),

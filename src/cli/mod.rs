@@ -64,6 +64,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
             let value = serde_json::to_value(&report).map_err(anyhow::Error::from)?;
             output.print(&value, |_| format!("{report}\n"))
         }
+        Command::Participant(crate::verify::ParticipantCommand::Verify(args)) => {
+            crate::verify::run(&args, output).await
+        }
         Command::Migrate { config } => store::migrate(config.as_deref(), output).await,
         Command::Doctor { config } => store::doctor(config.as_deref(), output).await,
         Command::Check(args) => check::run(&args, output, client).await,

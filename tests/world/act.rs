@@ -111,9 +111,11 @@ impl World {
                 met(&self.coverage, "operator", "replay");
                 self.note(|| format!("letter {} is sent again", letter.id));
                 let wish = dead_letter::Replay { by: "operator".into(), reason: "the world".into() };
-                dead_letter::replay(&*store, &*store.bus(), letter.id, &wish, self.system.now_ms(), |_| {})
-                    .await
-                    .expect("it is sent again");
+                dead_letter::replay(&*store, &*store.bus(), letter.id, &wish, self.system.now_ms(), async |letter| {
+                    Ok(vec![letter])
+                })
+                .await
+                .expect("it is sent again");
             }
         }
     }

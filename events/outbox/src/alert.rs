@@ -15,7 +15,7 @@ pub struct Alert {
     pub id: String,
     /// What it is about: `parked`, `silent`, `discrepancy`, `dead_letter`, `orphan`, `undefined`,
     /// `unreadable`, `self_check`, `shard`,
-    /// `reply`.
+    /// `reply`, `events`.
     pub kind: Arc<str>,
     /// The saga concerned, if one is.
     pub saga: Option<SagaId>,

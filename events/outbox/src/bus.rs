@@ -127,6 +127,18 @@ pub trait Bus: Send + Sync + 'static {
         )))
     }
 
+    /// The oldest offset of a foreign topic's partition, and the one behind its newest.
+    async fn edges(&self, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), BusError> {
+        let _ = partition;
+        Err(BusError::Refused(format!("`{}` is on no bus here", topic.name())))
+    }
+
+    /// The partitions of a foreign topic that this process is to read, as that changes. None where nobody can.
+    fn heard(&self, topic: ForeignTopic) -> Option<watch::Receiver<BTreeSet<u16>>> {
+        let _ = topic;
+        None
+    }
+
     /// The shards of a side that this process owns, as that changes. None: all of them, as long as it runs.
     fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {
         let _ = side;

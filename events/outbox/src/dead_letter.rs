@@ -49,8 +49,9 @@ pub(crate) fn rows(letters: Vec<DeadLetter>) -> Rows {
     rows
 }
 
-/// A copy for the tools of other teams, in the partition of the same number.
-pub(crate) fn copy(letter: &DeadLetter) -> Outgoing {
+/// A copy for the tools of other teams, in the partition of the same number; a foreign topic may have more than ours.
+#[must_use]
+pub fn copy(letter: &DeadLetter, partitions: u16) -> Outgoing {
     let DeadLetter { topic, partition, offset, bytes, reason, time_ms } = letter;
     let kept = bytes.floor_char_boundary(LETTER_BYTES);
     let copy = Letter {
@@ -64,7 +65,7 @@ pub(crate) fn copy(letter: &DeadLetter) -> Outgoing {
     let id = format!("{}/{partition}/{offset}", topic.label());
     let (key, message) = (id.clone(), Message::Letter(copy));
     let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: *time_ms, key, lane: Lane::Live, message };
-    Outgoing { topic: Topic::DeadLetters, partition: *partition, envelope: envelope.into() }
+    Outgoing { topic: Topic::DeadLetters, partition: partition % partitions.max(1), envelope: envelope.into() }
 }
 
 static LIST: Statement = Statement {
@@ -125,7 +126,7 @@ pub enum ReplayError {
     #[error("dead letter {0} was replayed already")]
     Replayed(i64),
     /// The bytes are still no message; correct the sender and let it send again.
-    #[error("dead letter {id} still cannot be read: {reason}")]
+    #[error("dead letter {id} still cannot be taken: {reason}")]
     Unreadable {
         /// The letter.
         id: i64,
@@ -164,15 +165,15 @@ fn stored(row: &[Value]) -> Option<Stored> {
 }
 
 /// Sends a dead letter to its partition again and marks it. Sent first: a letter that is marked was sent, and one that two
-/// people send at a time comes twice, which its reader knows by its id. `amend` may complete what the letter lacked when
-/// it was put aside.
+/// people send at a time comes twice, which its reader knows by its id. `again` says what is sent for the letter's message:
+/// it may complete what the letter lacked when it was put aside, and knows what an event of another team means.
 pub async fn replay(
     store: &dyn Store,
     bus: &dyn Bus,
     id: i64,
     Replay { by, reason }: &Replay,
     now_ms: i64,
-    amend: impl FnOnce(&mut Envelope) + Send,
+    again: impl AsyncFnOnce(Outgoing) -> Result<Vec<Outgoing>, String>,
 ) -> Result<(), ReplayError> {
     let rows = store.read(&ONE, Rows::one([id.into()])).await?;
     let row = rows.first().ok_or(ReplayError::Unknown(id))?;
@@ -182,11 +183,12 @@ pub async fn replay(
     }
     let topic = topic.text().and_then(Topic::labelled).ok_or(ReplayError::Unknown(id))?;
     let partition = partition.int().and_then(|p| u16::try_from(p).ok()).ok_or(ReplayError::Unknown(id))?;
-    let mut envelope: Envelope = serde_json::from_str(bytes.text().unwrap_or_default())
+    let envelope: Envelope = serde_json::from_str(bytes.text().unwrap_or_default())
         .map_err(|error| ReplayError::Unreadable { id, reason: error.to_string() })?;
-    amend(&mut envelope);
+    let letter = Outgoing { topic, partition, envelope: envelope.into() };
+    let messages = again(letter).await.map_err(|reason| ReplayError::Unreadable { id, reason })?;
     let mark = Rows::one([id.into(), now_ms.into(), by.as_str().into(), reason.as_str().into()]);
-    bus.produce(vec![Outgoing { topic, partition, envelope: envelope.into() }]).await?;
+    bus.produce(messages).await?;
     let commit = Commit { writes: vec![crate::Write::exact(&REPLAYED, mark)], ..Commit::default() };
     match store.commit(commit).await {
         Ok(_) => Ok(()),

@@ -24,6 +24,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("reason", &["fenced", "panicked", "other"]),
     ("change", &["assigned", "revoked"]),
     ("measured", &["done", "failed"]),
+    ("heard", &["taken", "ignored", "refused"]),
     ("purpose", &["write", "read", "takeover", "control"]),
 ];
 
@@ -228,6 +229,8 @@ table! {
     SpilledWaiting = gauge "endstate_bus_spilled_waiting_messages" [inbox] shared;
     /// Age of the oldest of them.
     SpilledAge = gauge "endstate_bus_spilled_oldest_seconds" [inbox] shared;
+    /// Events of other teams that were read: taken, of no use to anybody here, or put aside.
+    ForeignEvents = counter "endstate_foreign_events_total" [heard] shared;
 
     // Database.
     /// How far this machine's clock is behind the database's; below zero, ahead.

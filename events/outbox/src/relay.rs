@@ -4,6 +4,7 @@
 //! Nothing polls the outbox: it is read only on assignment, from the mark that the last owner left.
 
 use crate::bus::{Bus, Outgoing, Packed, Relay, RelayError};
+use crate::dead_letter::{self, DeadLetter};
 use crate::store::{Assignment, Commit, Fence, Store};
 use std::time::Duration;
 
@@ -47,9 +48,10 @@ impl Way {
         Ok(way)
     }
 
-    /// Whether others can read what is sent: where the store is the bus, everybody who could sees the rows.
-    pub(crate) fn leads_out(&self) -> bool {
-        self.relay.is_some()
+    /// Copies of dead letters for others. None where the store is the bus: whoever could read them there sees the rows.
+    pub(crate) fn copies(&self, letters: &[DeadLetter], partitions: u16) -> Vec<Outgoing> {
+        let letters = if self.relay.is_some() { letters } else { &[] };
+        letters.iter().map(|letter| dead_letter::copy(letter, partitions)).collect()
     }
 
     /// Encodes what a batch wants to send, and sorts it as the outbox wants it. None where commit is delivery.

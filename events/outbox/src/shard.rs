@@ -7,7 +7,7 @@
 use crate::bus::{Bus, Delivered, Outgoing, RelayError};
 use crate::census::{Census, Seat};
 use crate::clock::Clock;
-use crate::dead_letter::{self, DeadLetter};
+use crate::dead_letter::DeadLetter;
 use crate::inlet::{Inlets, Taken};
 use crate::part::{Part, sort, split};
 use crate::pulse::Pulse;
@@ -368,9 +368,7 @@ impl<H: Handler> Shard<H> {
         }
         self.pulse.offered(part.records.len(), &outcome);
         let mut messages = outcome.messages;
-        if owned.way.leads_out() {
-            messages.extend(dead_letters.iter().map(dead_letter::copy));
-        }
+        messages.extend(owned.way.copies(&dead_letters, self.store.partitions()));
         let packed = owned.way.pack(&mut messages).map_err(|reason| {
             self.handler.rolled_back();
             Failure::Data(reason)

@@ -5,6 +5,7 @@ use super::answer::{RequestAnswers, RequestHeaders, SagaPath, request};
 use super::model::{Accepted, Woken};
 use super::read::find;
 use super::{Api, refuse};
+use crate::listen::EVENT_ID;
 use crate::persist::Stored;
 use crate::view::{self, Filter};
 use crate::waiters::Answer;
@@ -115,7 +116,7 @@ pub(super) fn check_event(
 /// The identity of an event that somebody sends: apart from those of participants, so that nobody can use up the id of
 /// a payment that is still to come.
 pub(super) fn event_id(name: &str, id: &str) -> String {
-    format!("event/{name}/{id}")
+    format!("{EVENT_ID}{name}/{id}")
 }
 
 /// The body of a cancel.

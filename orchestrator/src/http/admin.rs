@@ -2,6 +2,7 @@
 
 use super::model::Page;
 use super::{Api, refuse};
+use crate::listen;
 use axum::Json as Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -10,7 +11,7 @@ use endstate_http::guard::StrictJson;
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Code, Fields, Params, Problem, Timestamp, scope};
 use endstate_outbox::dead_letter::{self, Replay};
-use endstate_outbox::{Kind, Rows, Statement};
+use endstate_outbox::{Kind, Outgoing, Rows, Statement};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -158,13 +159,26 @@ pub async fn replay(
     let id = id.parse().map_err(|_| Problem::new(Code::UnknownDeadLetter, "ids of dead letters are numbers"))?;
     let now_ms = api.gateway.clock().now_ms();
     let wish = Replay { by: caller.subject, reason };
-    let amend = |envelope: &mut Envelope| choose_version(&api, envelope);
-    dead_letter::replay(&**api.gateway.store(), &**api.gateway.bus(), id, &wish, now_ms, amend)
+    let again = async |letter: Outgoing| again(&api, letter).await;
+    dead_letter::replay(&**api.gateway.store(), &**api.gateway.bus(), id, &wish, now_ms, again)
         .await
         .map_err(refuse::replay)?;
     let Replay { by, reason } = wish;
     tracing::info!(id, by, reason, "a dead letter was replayed");
     Ok((StatusCode::ACCEPTED, Body(Replayed { id, by, reason })))
+}
+
+/// What is sent for a letter. One of another team's topic is never written there: what it means is queued here.
+async fn again(api: &Api, letter: Outgoing) -> Result<Vec<Outgoing>, String> {
+    if let Message::Foreign(_) = &letter.envelope.message {
+        return listen::inputs_of(&api.gateway, &letter.envelope).await.map_err(|fault| fault.to_string());
+    }
+    if let Topic::Foreign(_) = letter.topic {
+        return Err("it is no event".to_owned());
+    }
+    let mut envelope = Envelope::clone(&letter.envelope);
+    choose_version(api, &mut envelope);
+    Ok(vec![Outgoing { envelope: envelope.into(), ..letter }])
 }
 
 /// Whoever queues a start chooses the version; one that was queued while its definition had none gets it now.

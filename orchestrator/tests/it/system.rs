@@ -137,7 +137,11 @@ impl System {
     /// Sends a dead letter again.
     pub(crate) async fn replay(&self, letter: i64) {
         let wish = dead_letter::Replay { by: "olga".into(), reason: "its cause is gone".into() };
-        dead_letter::replay(&*self.store, &*self.bus, letter, &wish, self.clock.now_ms(), |_| {}).await.unwrap();
+        dead_letter::replay(&*self.store, &*self.bus, letter, &wish, self.clock.now_ms(), async |letter| {
+            Ok(vec![letter])
+        })
+        .await
+        .unwrap();
     }
 
     /// Lets every shard work on a task of its own until none finds anything to do.

@@ -7,7 +7,7 @@ use super::metric;
 use super::reader::Places;
 use super::settings::{ANSWER, KafkaSettings};
 use crate::metric::Metric;
-use endstate_events::{Environment, Side, Topic};
+use endstate_events::{Environment, ForeignTopic, Side, Topic};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
@@ -30,37 +30,57 @@ pub(super) struct Member {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The topics of a side; the first decides who owns a shard, so that partition k of all goes together.
-pub(super) fn topics(side: Side) -> &'static [Topic] {
-    match side {
-        Side::Orchestrator => &[Topic::Progress, Topic::Start],
-        Side::Participants => &[Topic::Commands],
+/// What a group shares out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// The shards of a side.
+    Shards(Side),
+    /// The partitions of a topic of another team.
+    Foreign(ForeignTopic),
+}
+
+impl Share {
+    /// Its topics; the first decides who owns what, so that partition k of all goes together.
+    pub(super) fn topics(self) -> Vec<Topic> {
+        match self {
+            Self::Shards(Side::Orchestrator) => vec![Topic::Progress, Topic::Start],
+            Self::Shards(Side::Participants) => vec![Topic::Commands],
+            Self::Foreign(topic) => vec![Topic::Foreign(topic)],
+        }
+    }
+
+    /// Its group.
+    pub(super) fn group(self, environment: &Environment) -> String {
+        format!("{environment}.endstate.{}", self.label())
+    }
+
+    /// Names the group, and the label of its metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Shards(side) => side.label(),
+            Self::Foreign(topic) => topic.name(),
+        }
     }
 }
 
-/// The group of a side.
-pub(super) fn group(environment: &Environment, side: Side) -> String {
-    format!("{environment}.endstate.{}", side.label())
-}
-
 impl Member {
-    /// Joins the side's group.
-    pub(super) fn join(settings: &KafkaSettings, side: Side, places: Places) -> KafkaResult<Self> {
+    /// Joins the group that shares something out.
+    pub(super) fn join(settings: &KafkaSettings, share: Share, places: Places) -> KafkaResult<Self> {
         let (sender, owned) = watch::channel(BTreeSet::new());
         let (sender, settings) = (Arc::new(sender), settings.clone());
         let stop = CancellationToken::new();
-        let mut first = Some(Membership::join(&settings, side, &sender, &places)?);
+        let mut first = Some(Membership::join(&settings, share, &sender, &places)?);
         let (stopped, held) = (stop.clone(), Arc::clone(&sender));
         let body = move || {
             if !stopped.is_cancelled() {
-                let again = || Membership::join(&settings, side, &sender, &places);
+                let again = || Membership::join(&settings, share, &sender, &places);
                 first.take().map_or_else(again, Ok).expect("a membership as the first").run(&stopped);
             }
         };
         // Its shards are somebody else's as soon as the group notices.
         let fallen = move |_: &str| _ = held.send_replace(BTreeSet::new());
         let thread = std::thread::Builder::new()
-            .name(format!("kafka-{}", side.label()))
+            .name(format!("kafka-{}", share.label()))
             .spawn(move || guard::survive("a membership of the bus", body, fallen))
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         Ok(Self { owned, stop, thread: Mutex::new(Some(thread)) })
@@ -83,7 +103,7 @@ impl Drop for Member {
 }
 
 struct Context {
-    side: Side,
+    share: Share,
     owned: Arc<watch::Sender<BTreeSet<u16>>>,
 }
 
@@ -93,8 +113,8 @@ impl Context {
         let partitions = partitions.iter().filter_map(|element| u16::try_from(element.partition()).ok());
         self.owned.send_modify(|owned| partitions.for_each(|partition| _ = change(owned, partition)));
         let owned = self.owned.borrow();
-        Metric::OwnedShards.set(owned.len() as f64, &[self.side.label()]);
-        tracing::info!(side = self.side.label(), owned = ?*owned, "shards of this process");
+        Metric::OwnedShards.set(owned.len() as f64, &[self.share.label()]);
+        tracing::info!(side = self.share.label(), owned = ?*owned, "shards of this process");
     }
 }
 
@@ -104,14 +124,14 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, side = self.side.label(), "the membership has trouble");
+        tracing::warn!(%error, reason, side = self.share.label(), "the membership has trouble");
     }
 }
 
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
-            Metric::Rebalances.add(1, &[self.side.label(), "revoked"]);
+            Metric::Rebalances.add(1, &[self.share.label(), "revoked"]);
             self.change(list, |owned, partition| owned.remove(&partition));
         }
     }
@@ -119,7 +139,7 @@ impl ConsumerContext for Context {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
-                Metric::Rebalances.add(1, &[self.side.label(), "assigned"]);
+                Metric::Rebalances.add(1, &[self.share.label(), "assigned"]);
                 if let Err(error) = consumer.pause(list) {
                     tracing::warn!(%error, "a partition of the membership is read for nothing");
                 }
@@ -140,16 +160,17 @@ struct Membership {
 impl Membership {
     fn join(
         settings: &KafkaSettings,
-        side: Side,
+        share: Share,
         owned: &Arc<watch::Sender<BTreeSet<u16>>>,
         places: &Places,
     ) -> KafkaResult<Self> {
-        let context = Context { side, owned: Arc::clone(owned) };
-        let group = group(&settings.environment, side);
+        let context = Context { share, owned: Arc::clone(owned) };
+        let group = share.group(&settings.environment);
         let consumer = BaseConsumer::from_config_and_context(&settings.member(&group), context)?;
-        consumer.subscribe(&[&topics(side)[0].name(&settings.environment)])?;
+        let topics = share.topics();
+        consumer.subscribe(&[&*topics[0].name(&settings.environment)])?;
         let name = |topic: &Topic| (*topic, topic.name(&settings.environment).into_owned());
-        let names = topics(side).iter().map(name).collect();
+        let names = topics.iter().map(name).collect();
         Ok(Self { consumer, names, places: places.clone() })
     }
 

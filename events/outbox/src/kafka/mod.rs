@@ -37,7 +37,7 @@ use crate::bus::{Bus, BusError, Consumer, Outgoing, Relay};
 use crate::store::ShardId;
 use async_trait::async_trait;
 use endstate_events::{ForeignTopic, Side, Topic};
-use member::Member;
+use member::{Member, Share};
 use reader::Reader;
 use sender::{Carrier, Sender};
 use std::collections::BTreeSet;
@@ -71,7 +71,7 @@ pub struct KafkaBus {
     settings: KafkaSettings,
     sender: Arc<Sender>,
     reader: Reader,
-    members: Mutex<Vec<(Side, Member)>>,
+    members: Mutex<Vec<(Share, Member)>>,
     stop: CancellationToken,
 }
 
@@ -87,6 +87,25 @@ impl KafkaBus {
         let sender = Sender::new(&settings, stop.clone()).map_err(unusable)?;
         let reader = Reader::start(&settings).map_err(unusable)?;
         Ok(Arc::new(Self { settings, sender, reader, members: Mutex::default(), stop }))
+    }
+
+    /// What this process owns of something that a group shares out; joins the group when it is asked first.
+    fn member(&self, share: Share) -> watch::Receiver<BTreeSet<u16>> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, member)) = members.iter().find(|(mine, _)| *mine == share) {
+            return member.owned.clone();
+        }
+        match Member::join(&self.settings, share, self.reader.places.clone()) {
+            Ok(member) => {
+                let owned = member.owned.clone();
+                members.push((share, member));
+                owned
+            }
+            Err(error) => {
+                tracing::error!(%error, ?share, "E4061: the group cannot be joined; nothing of it is owned");
+                watch::channel(BTreeSet::new()).1
+            }
+        }
     }
 
     /// What it has sent to topics of its own.
@@ -141,21 +160,17 @@ impl Bus for KafkaBus {
         }
     }
 
+    async fn edges(&self, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), BusError> {
+        let settings = self.settings.clone();
+        let found = tokio::task::spawn_blocking(move || topics::edges(&settings, topic, partition)).await;
+        found.unwrap_or_else(|error| Err(error.to_string())).map_err(BusError::Refused)
+    }
+
+    fn heard(&self, topic: ForeignTopic) -> Option<watch::Receiver<BTreeSet<u16>>> {
+        Some(self.member(Share::Foreign(topic)))
+    }
+
     fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, member)) = members.iter().find(|(mine, _)| *mine == side) {
-            return Some(member.owned.clone());
-        }
-        match Member::join(&self.settings, side, self.reader.places.clone()) {
-            Ok(member) => {
-                let owned = member.owned.clone();
-                members.push((side, member));
-                Some(owned)
-            }
-            Err(error) => {
-                tracing::error!(%error, side = side.label(), "E4061: the group cannot be joined; no shard is owned");
-                Some(watch::channel(BTreeSet::new()).1)
-            }
-        }
+        Some(self.member(Share::Shards(side)))
     }
 }

@@ -1,7 +1,7 @@
 //! A broker as strangers see it: records of any bytes, and positions of groups that nobody is in. For tools that try what
 //! programs make of such things; the program itself reads and writes through [`super::KafkaBus`].
 
-use super::member;
+use super::member::Share;
 use super::settings::ANSWER;
 use super::topics::Names;
 use endstate_events::{Environment, Side, Topic};
@@ -131,10 +131,10 @@ impl Raw {
     }
 
     fn move_now(&self, side: Side, partitions: u16, place: Place) -> Result<(), KafkaError> {
-        let consumer: BaseConsumer = self.client(&member::group(&self.environment, side)).create()?;
+        let consumer: BaseConsumer = self.client(&Share::Shards(side).group(&self.environment)).create()?;
         let mut list = TopicPartitionList::new();
-        for topic in member::topics(side) {
-            let name = self.name(*topic);
+        for topic in Share::Shards(side).topics() {
+            let name = self.name(topic);
             for partition in 0..i32::from(partitions) {
                 let (low, high) = consumer.fetch_watermarks(&name, partition, ANSWER)?;
                 let offset = if place == Place::Beginning { low } else { high };

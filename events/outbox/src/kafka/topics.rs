@@ -83,6 +83,14 @@ fn counted<C: ClientContext>(admin: &AdminClient<C>, name: &str) -> Result<u16, 
     u16::try_from(count).map_err(|_| format!("topic `{name}` has {count} partitions"))
 }
 
+/// The oldest offset of a partition, and the one behind its newest.
+pub(super) fn edges(settings: &KafkaSettings, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), String> {
+    let admin: AdminClient<DefaultClientContext> =
+        AdminClient::from_config(&settings.admin()).map_err(|error| error.to_string())?;
+    let edges = admin.inner().fetch_watermarks(topic.name(), i32::from(partition), ANSWER);
+    edges.map_err(|error| format!("{}/{partition}: {error}", topic.name()))
+}
+
 /// Deletes all topics of an environment.
 pub(super) async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
     let admin: AdminClient<DefaultClientContext> =

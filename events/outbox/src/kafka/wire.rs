@@ -75,6 +75,7 @@ fn extensions(topic: Topic, envelope: &Envelope, environment: &Environment) -> V
             ("ce_deadoffset", letter.offset.to_string()),
             ("ce_reason", letter.reason.chars().take(REASON).collect()),
         ],
+        (_, Body::Foreign(event)) => event.subject.iter().map(|subject| ("ce_subject", subject.clone())).collect(),
         _ => Vec::new(),
     }
 }

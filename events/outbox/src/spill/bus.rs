@@ -225,6 +225,14 @@ impl Bus for SpillingBus {
         self.inner.reach(topic, partitions).await
     }
 
+    async fn edges(&self, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), BusError> {
+        self.inner.edges(topic, partition).await
+    }
+
+    fn heard(&self, topic: ForeignTopic) -> Option<watch::Receiver<BTreeSet<u16>>> {
+        self.inner.heard(topic)
+    }
+
     fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {
         self.inner.owned(side)
     }

@@ -146,8 +146,11 @@ async fn z10_one_poisonous_record_does_not_hurt_its_neighbours() {
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].letter.offset, letters[0].letter.reason.as_str()), (2, "I do not eat this"));
     let wish = dead_letter::Replay { by: "ann".into(), reason: "fixed".into() };
-    dead_letter::replay(&*store, &*store.bus(), letters[0].id, &wish, 5, |_| {}).await.unwrap();
-    let again = dead_letter::replay(&*store, &*store.bus(), letters[0].id, &wish, 6, |_| {}).await;
+    dead_letter::replay(&*store, &*store.bus(), letters[0].id, &wish, 5, async |letter| Ok(vec![letter]))
+        .await
+        .unwrap();
+    let again =
+        dead_letter::replay(&*store, &*store.bus(), letters[0].id, &wish, 6, async |letter| Ok(vec![letter])).await;
     assert!(matches!(again, Err(dead_letter::ReplayError::Replayed(_))));
     let marked = dead_letter::list(&*store, 0, 10).await.unwrap().remove(0);
     assert_eq!((marked.replayed_ms, marked.replayed), (Some(5), Some(wish)));
