@@ -5,7 +5,7 @@ use crate::decide::Denied;
 use crate::effect::{DiscrepancyKind, Effect};
 use crate::plan::{AtDeadline, Mismatch, Refused};
 use crate::toy::{Run, Toy};
-use endstate_events::{ForcedEnd, Operation, Verdict};
+use endstate_events::{ForcedEnd, Operation};
 
 fn paid_order() -> Run {
     let mut run = Run::start(Toy::order(2));
