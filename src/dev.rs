@@ -10,6 +10,7 @@ use crate::ground::Ground;
 use crate::node::Node;
 use crate::outside::Outdoors;
 use crate::scrape;
+use crate::signal::Stop;
 use anyhow::Context;
 use async_trait::async_trait;
 use axum::extract::Request;
@@ -291,14 +292,16 @@ async fn answer(listener: TcpListener, router: axum::Router, drain: &Drain, http
     let closing = CancellationToken::new();
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
+    // Before the first call is answered: whoever finds it ready may ask it to stop.
+    let mut stop = Stop::listen();
     let served = tokio::spawn(served.into_future());
-    crate::signal::asked_to_stop().await;
+    stop.asked().await;
     eprintln!("stopping");
     drain.start();
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(http.unready_s)) => {}
         // Asked once more: nobody wants to wait.
-        () = crate::signal::asked_to_stop() => {}
+        () = stop.asked() => {}
     }
     drain.close();
     closing.cancel();

@@ -2,6 +2,7 @@
 
 use crate::cli::args::ProviderArgs;
 use crate::cli::failure::Failure;
+use crate::signal::Stop;
 use endstate_outbox::SystemClock;
 use endstate_participants::simulated::{Config, Simulated};
 use std::sync::Arc;
@@ -19,13 +20,14 @@ pub(crate) async fn run(args: ProviderArgs) -> Result<(), Failure> {
         ..Config::local(&args.callback_url, args.secret.as_bytes(), &args.file)
     };
     let provider = Simulated::bind(config, Arc::new(SystemClock)).await.map_err(anyhow::Error::from)?;
+    let mut asked = Stop::listen();
     eprintln!("simulated payment provider at http://{}; callbacks go to {}", provider.address(), args.callback_url);
     let stop = CancellationToken::new();
     let served = provider.serve(stop.clone());
     tokio::pin!(served);
     tokio::select! {
         done = &mut served => return Ok(done?),
-        () = crate::signal::asked_to_stop() => stop.cancel(),
+        () = asked.asked() => stop.cancel(),
     }
     Ok(served.await?)
 }

@@ -22,6 +22,7 @@ mod town;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::demo::random::Random;
+use crate::signal::Stop;
 use anyhow::Context as _;
 use case::Case;
 use ground::Ground;
@@ -99,7 +100,7 @@ pub(crate) async fn run(args: ChaosArgs, output: Output) -> Result<(), Failure> 
         Some(folder) => folder.clone(),
         None => tempfile::Builder::new().prefix("endstate-chaos-").tempdir().map_err(anyhow::Error::from)?.keep(),
     };
-    let started = Instant::now();
+    let (started, mut asked) = (Instant::now(), Stop::listen());
     let all = async {
         let mut ended = Vec::new();
         for case in cases {
@@ -110,7 +111,7 @@ pub(crate) async fn run(args: ChaosArgs, output: Output) -> Result<(), Failure> 
     let ended = tokio::select! {
         ended = all => ended,
         // What was started ends with the future that owns it.
-        () = crate::signal::asked_to_stop() => return Err(Failure::no("stopped before the last case had ended")),
+        () = asked.asked() => return Err(Failure::no("stopped before the last case had ended")),
     };
     // Gone when every case ended well.
     std::fs::remove_dir(&folder).ok();
