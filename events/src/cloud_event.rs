@@ -173,6 +173,8 @@ impl<'a> Record<'a> {
     /// An event of another team. Its time is the broker's: what is made of it must be the same at every reading.
     fn foreign(&self, body: &[u8]) -> Result<Envelope, String> {
         let named = |name: &str, value: Option<&str>, most: usize| match value {
+            // They become parts of ids, and keys of rows.
+            Some(value) if value.contains(char::is_control) => Err(format!("its {name} holds a control character")),
             Some(value) if (1..=most).contains(&value.len()) => Ok(value.to_owned()),
             Some(_) => Err(format!("its {name} is empty, or longer than {most} bytes")),
             None => Err(format!("it is no CloudEvent: it has no {name}")),

@@ -233,6 +233,12 @@ impl Definitions {
         write(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether a definition of this name has an active version, also one that this program cannot read.
+    #[must_use]
+    pub fn is_active(&self, name: &str) -> bool {
+        self.read(|known| known.active.contains_key(name))
+    }
+
     /// One version of a definition.
     #[must_use]
     pub fn get(&self, name: &str, version: u32) -> Option<Arc<Definition>> {

@@ -16,8 +16,10 @@ use crate::gateway::Gateway;
 use endstate_events::{Envelope, ForeignTopic, Message, Topic};
 use endstate_outbox::dead_letter::{self, DeadLetter};
 use endstate_outbox::metric::Metric;
-use endstate_outbox::{Alert, Commit, Consumer, Delivered, Outgoing, StoreError, alert};
+use endstate_outbox::{Alert, BusError, Commit, Consumer, Delivered, Outgoing, StoreError, alert};
+use futures_util::FutureExt as _;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -32,6 +34,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often an event waits for the saga that it names: the saga's start may be on its way.
 const LOOKS: u32 = 10;
+
+/// Records that were taken at once, and what has become of them.
+struct Heard<'a> {
+    partition: u16,
+    taken: &'a [Delivered],
+    /// What they mean, by their place among those taken.
+    queued: Vec<(usize, Vec<Outgoing>)>,
+    letters: Vec<DeadLetter>,
+}
 
 /// One topic that is listened to.
 #[derive(Clone)]
@@ -83,8 +94,12 @@ impl Listener {
     async fn follow(self, partition: u16, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
-                ended = self.read(partition) => {
-                    let Err(reason) = ended;
+                ended = AssertUnwindSafe(self.read(partition)).catch_unwind() => {
+                    let reason = match ended {
+                        Ok(Err(reason)) => reason,
+                        // Nobody else reads it as long as it is ours.
+                        Err(_) => "reading it panicked".to_owned(),
+                    };
                     tracing::warn!(topic = self.topic.name(), partition, reason, "events of another team are read again");
                 }
                 () = stop.cancelled() => return,
@@ -122,51 +137,69 @@ impl Listener {
             }
         };
         let Some(last) = taken.last().map(|record| record.offset) else { return Ok(()) };
-        let (mut queued, mut letters) = (Vec::new(), Vec::new());
-        for record in &taken {
-            let outcome = match self.heard(record, &mut queued).await? {
+        let mut batch = Heard { partition, taken: &taken, queued: Vec::new(), letters: Vec::new() };
+        let mut looks = 0;
+        for (index, record) in taken.iter().enumerate() {
+            let heard = loop {
+                match self.heard(record).await {
+                    // Its start may be among what was just read: nothing comes of that before it is queued. What is not
+                    // there after such a wait holds up nothing else of the batch.
+                    Err(Fault::NoSaga(_)) if looks < LOOKS || !batch.queued.is_empty() => {
+                        looks = if batch.queued.is_empty() { looks + 1 } else { 1 };
+                        self.queue(&mut batch).await?;
+                        tokio::time::sleep(AGAIN / 2).await;
+                    }
+                    Err(Fault::Passing(reason)) => return Err(reason),
+                    Err(Fault::NoSaga(reason) | Fault::Refused(reason)) => break Err(reason),
+                    Ok(inputs) => break Ok(inputs),
+                }
+            };
+            let outcome = match heard {
                 Ok(inputs) if inputs.is_empty() => "ignored",
                 Ok(inputs) => {
-                    queued.extend(inputs);
+                    batch.queued.push((index, inputs));
                     "taken"
                 }
                 Err(reason) => {
-                    letters.push(self.letter(partition, record, reason));
+                    batch.letters.push(self.letter(partition, record, reason));
                     "refused"
                 }
             };
             Metric::ForeignEvents.add(1, &[outcome]);
         }
-        self.produce(queued).await?;
-        self.put_aside(letters).await?;
+        self.queue(&mut batch).await?;
+        self.put_aside(batch.letters).await?;
         let store = &**self.gateway.store();
         position::save(store, self.topic, partition, last + 1).await.map_err(|error| error.to_string())
     }
 
-    /// What a record means; inside, why it goes to the dead letters.
-    async fn heard(
-        &self,
-        record: &Delivered,
-        queued: &mut Vec<Outgoing>,
-    ) -> Result<Result<Vec<Outgoing>, String>, String> {
-        let envelope = match &record.envelope {
-            Ok(envelope) => self.spoken(envelope),
-            Err(unreadable) => return Ok(Err(unreadable.reason.clone())),
-        };
-        let mut looks = 0;
-        loop {
-            match inputs_of(&self.gateway, &envelope).await {
-                Ok(inputs) => return Ok(Ok(inputs)),
-                // Its start may be among what was just read: nothing comes of that before it is queued.
-                Err(Fault::NoSaga(_)) if looks < LOOKS => {
-                    looks += 1;
-                    self.produce(std::mem::take(queued)).await?;
-                    tokio::time::sleep(AGAIN / 2).await;
+    /// What a record means.
+    async fn heard(&self, record: &Delivered) -> Result<Vec<Outgoing>, Fault> {
+        match &record.envelope {
+            Ok(envelope) => inputs_of(&self.gateway, &self.spoken(envelope)).await,
+            Err(unreadable) => Err(Fault::Refused(unreadable.reason.clone())),
+        }
+    }
+
+    /// Queues what was heard. What the bus can never take goes to the dead letters, and nothing else with it.
+    async fn queue(&self, batch: &mut Heard<'_>) -> Result<(), String> {
+        let queued = std::mem::take(&mut batch.queued);
+        let all = queued.iter().flat_map(|(_, messages)| messages.iter().cloned()).collect();
+        match self.gateway.bus().produce(all).await {
+            Ok(()) => return Ok(()),
+            Err(BusError::Refused(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        for (index, messages) in queued {
+            match self.gateway.bus().produce(messages).await {
+                Ok(()) => {}
+                Err(BusError::Refused(reason)) => {
+                    batch.letters.push(self.letter(batch.partition, &batch.taken[index], reason));
                 }
-                Err(Fault::NoSaga(reason) | Fault::Refused(reason)) => return Ok(Err(reason)),
-                Err(Fault::Passing(reason)) => return Err(reason),
+                Err(error) => return Err(error.to_string()),
             }
         }
+        Ok(())
     }
 
     /// The event with who speaks in this topic.
@@ -176,10 +209,6 @@ impl Listener {
             event.teller = self.teller.as_deref().map(str::to_owned);
         }
         envelope
-    }
-
-    async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), String> {
-        self.gateway.bus().produce(messages).await.map_err(|error| error.to_string())
     }
 
     fn letter(&self, partition: u16, record: &Delivered, reason: String) -> DeadLetter {
@@ -207,7 +236,11 @@ impl Listener {
         let alerts: Vec<Alert> = letters.iter().map(told).collect();
         let partitions = self.gateway.store().partitions();
         let copies = letters.iter().map(|letter| dead_letter::copy(letter, partitions)).collect();
-        self.produce(copies).await?;
+        match self.gateway.bus().produce(copies).await {
+            // The letter itself is in the table.
+            Ok(()) | Err(BusError::Refused(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
         let commit =
             Commit { dead_letters: letters, writes: alert::write(&alerts).into_iter().collect(), ..Commit::default() };
         self.gateway.store().commit(commit).await.map(drop).map_err(|error| error.to_string())

@@ -49,18 +49,23 @@ pub(crate) fn rows(letters: Vec<DeadLetter>) -> Rows {
     rows
 }
 
+/// Bytes of a reason that a copy keeps.
+const REASON_BYTES: usize = 4_096;
+
 /// A copy for the tools of other teams, in the partition of the same number; a foreign topic may have more than ours.
 #[must_use]
 pub fn copy(letter: &DeadLetter, partitions: u16) -> Outgoing {
     let DeadLetter { topic, partition, offset, bytes, reason, time_ms } = letter;
     let kept = bytes.floor_char_boundary(LETTER_BYTES);
+    // A reason may hold what it complains of.
+    let told = reason.floor_char_boundary(REASON_BYTES);
     let copy = Letter {
         topic: topic.label().to_owned(),
         partition: *partition,
         offset: *offset,
         bytes: bytes[..kept].to_owned(),
         cut: kept < bytes.len(),
-        reason: reason.clone(),
+        reason: reason[..told].to_owned(),
     };
     let id = format!("{}/{partition}/{offset}", topic.label());
     let (key, message) = (id.clone(), Message::Letter(copy));

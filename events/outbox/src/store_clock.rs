@@ -18,6 +18,9 @@ use uuid::Uuid;
 /// How far a clock may be off; beyond, its owner fires nothing.
 pub const OFF_MS: i64 = 5_000;
 
+/// How long an answer of the database may take to be one.
+const SURE_MS: i64 = 1_000;
+
 /// How often the database is asked where no timer asks for it.
 const ASK: Duration = Duration::from_secs(5);
 
@@ -69,9 +72,10 @@ impl Inner {
         let before = self.own.now_ms();
         let Some(theirs) = self.store.now_ms().await? else { return Ok(true) };
         let after = self.own.now_ms();
-        // Somewhere between the two it looked at its clock. A jump of ours in between shows as well.
-        let behind_ms =
-            if theirs < before.min(after) { theirs - before.min(after) } else { (theirs - after.max(before)).max(0) };
+        // Somewhere between the two it looked at its clock, and that is all that is known: what was known before stays as
+        // far as it fits. A jump of ours in between shows as well.
+        let (first, last) = (before.min(after), before.max(after));
+        let behind_ms = self.behind_ms.load(Ordering::Acquire).clamp(theirs - last, theirs - first);
         self.behind_ms.store(behind_ms, Ordering::Release);
         Metric::ClockBehind.set(behind_ms as f64 / 1_000.0, &[]);
         let off = behind_ms.abs() > OFF_MS;
@@ -81,7 +85,8 @@ impl Inner {
         } else if was_off && !off {
             tracing::info!(behind_ms, "this machine's clock is right again: timers fire");
         }
-        Ok(!off)
+        // An answer that took long tells little: no timer hangs on it.
+        Ok(!off && last - first <= SURE_MS)
     }
 
     async fn tell(&self, behind_ms: i64, theirs: i64) {

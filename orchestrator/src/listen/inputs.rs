@@ -42,7 +42,7 @@ pub async fn inputs_of(gateway: &Gateway, envelope: &Envelope) -> Result<Vec<Out
     };
     let id = format!("{EVENT_ID}{}/{}#{}", event.kind, event.source, event.id);
     let named = event.subject.as_deref().and_then(|subject| subject.split_once('/'));
-    match named.filter(|(definition, _)| gateway.definitions().active(definition).is_some()) {
+    match named.filter(|(definition, _)| gateway.definitions().is_active(definition)) {
         Some((definition, number)) => Ok(vec![to_saga(gateway, envelope, event, id, (definition, number)).await?]),
         None => starts(gateway, envelope, event, id).await,
     }

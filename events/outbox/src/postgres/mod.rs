@@ -183,18 +183,21 @@ impl PostgresStore {
     /// Writes a batch, together with those that wait beside it.
     async fn try_commit(&self, prepared: &Arc<Prepared>) -> Done {
         let mut done = self.gather.put(Arc::clone(prepared));
-        let lent = tokio::select! {
-            biased;
-            // Somebody else had a session first and has written it with theirs.
-            done = &mut done => return done.unwrap_or_else(|_| Err(gather::lost("who wrote it has gone away"))),
-            lent = self.writers.take() => lent,
-        };
-        match lent {
-            Ok(lent) => self.write_waiting(lent).await,
-            // It no longer waits, once the receiver is dropped.
-            Err(error) => return done.try_recv().unwrap_or_else(|_| Err(gather::lost(&error.to_string()))),
+        loop {
+            let lent = tokio::select! {
+                biased;
+                // Written, by whoever had a session first.
+                done = &mut done => return done.unwrap_or_else(|_| Err(gather::lost("who wrote it has gone away"))),
+                lent = self.writers.take() => lent,
+            };
+            match lent {
+                // It may have been the turn of others that wait longer, who leave now without having had a session: as long
+                // as a batch waits, its owner looks for one.
+                Ok(lent) => self.write_waiting(lent).await,
+                // It no longer waits, once the receiver is dropped.
+                Err(error) => return done.try_recv().unwrap_or_else(|_| Err(gather::lost(&error.to_string()))),
+            }
         }
-        done.await.unwrap_or_else(|_| Err(gather::lost("who wrote it has gone away")))
     }
 
     /// Writes what waits: in one statement, or, when the database refuses that, each batch alone.

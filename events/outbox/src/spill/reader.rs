@@ -127,6 +127,12 @@ impl Reader {
             let envelope = envelope.map_err(|error| Undecodable { bytes: body, reason: error.to_string() });
             self.page.push_back(Delivered { topic, offset: Delivered::offset_spilled(number), envelope, bytes });
         }
+        if self.page.is_empty() {
+            // Somebody else has read on, and deleted what we stand at.
+            let (expected, next) = (self.position, self.ends.next(self.place));
+            let reason = format!("{}/{partition} ends at {next} and has no {expected}", topic.label());
+            return Err(StoreError::Failed { statement: "spill.page".to_owned(), reason });
+        }
         Ok(())
     }
 }

@@ -87,3 +87,22 @@ async fn one_that_lost_its_shard_or_has_bad_data_fails_alone() {
     assert_eq!(done[3], Ok(vec![1]));
     assert_eq!(names(&*store, &["a", "b", "d"]).await, ["a", "d"]);
 }
+
+#[tokio::test]
+async fn a_batch_whose_session_wrote_others_is_written_all_the_same() {
+    let database = Database::new().await;
+    for round in 0..40 {
+        // Whoever connects first writes what waits longest, which need not be its own: without fences nothing is joined.
+        let store = PostgresStore::open(&Settings { writers: 2, ..database.settings() }).await.unwrap();
+        let alone = |name: String| {
+            let store = Arc::clone(&store);
+            let put = Write::exact(&PUT, Rows::one([name.into(), "1".into()]));
+            tokio::spawn(async move { store.commit(Commit { writes: vec![put], ..Commit::default() }).await })
+        };
+        let tasks: Vec<_> = (0..2).map(|one| alone(format!("alone-{round}-{one}"))).collect();
+        for task in tasks {
+            let done = tokio::time::timeout(std::time::Duration::from_secs(60), task).await;
+            done.expect("it is written").unwrap().unwrap();
+        }
+    }
+}
