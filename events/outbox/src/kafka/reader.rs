@@ -133,8 +133,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    #[tokio::test]
-    async fn a_partition_whose_broker_is_away_keeps_no_other_waiting() {
+    /// Two partitions of `commands`, the second one's broker away, and a record in the first.
+    fn half_away() -> (MockCluster<'static, rdkafka::producer::DefaultProducerContext>, KafkaSettings) {
         let cluster = MockCluster::new(2).unwrap();
         let settings = KafkaSettings {
             brokers: cluster.bootstrap_servers(),
@@ -158,7 +158,29 @@ mod tests {
         let producer: BaseProducer = client.set("bootstrap.servers", &settings.brokers).create().unwrap();
         producer.send(BaseRecord::<[u8], [u8]>::to(&name).partition(0).payload(b"x")).unwrap();
         producer.flush(Duration::from_secs(30)).unwrap();
+        (cluster, settings)
+    }
 
+    #[tokio::test]
+    async fn z07_a_partition_whose_end_nobody_knows_keeps_no_other_from_knowing_its_own() {
+        let (_cluster, settings) = half_away();
+        let reader = Reader::start(&settings).unwrap();
+        let (mut absent, mut here) = (reader.read((Topic::Commands, 1), 0), reader.read((Topic::Commands, 0), 0));
+        here.ready().await;
+        assert_eq!(here.take(10).await.unwrap().len(), 1);
+        let mut known = Vec::new();
+        for _ in 0..4 {
+            known.push(futures_util::future::join(here.look(), absent.look()).await);
+        }
+        assert!(known.iter().all(|(_, absent)| !absent), "{known:?}");
+        let here: Vec<bool> = known.iter().map(|(here, _)| *here).collect();
+        assert_eq!(here[1..], [true; 3], "the question that failed may take all with it, the next ones not");
+    }
+
+    #[tokio::test]
+    async fn a_partition_whose_broker_is_away_keeps_no_other_waiting() {
+        let (_cluster, settings) = half_away();
+        let topic = Topic::Commands;
         let reader = Reader::start(&settings).unwrap();
         let (mut absent, mut here) = (reader.read((topic, 1), 0), reader.read((topic, 0), 0));
         // The client may know at once that the partition has no leader, or wait for one.

@@ -1,5 +1,6 @@
 //! Where partitions end now, for timers that are due: the broker is asked for all of them at once, on a thread of its own,
-//! and at most some times a second. Statistics tell it too, but up to five seconds late.
+//! and at most some times a second. Statistics tell it too, but up to five seconds late. One whose end could not be told is
+//! asked for by itself until it can: a partition without a leader would take the answers of all others with it.
 
 use super::hand_over::HandOver;
 use super::reading::Context;
@@ -7,54 +8,81 @@ use super::settings::ANSWER;
 use super::topics::Names;
 use super::window::Place;
 use crate::looks::Looks;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
-use std::sync::Arc;
+use rustc_hash::FxHashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A partition, and who is told of its end.
+type Wanted = (Place, Arc<HandOver>);
 
 /// Asks where partitions end.
 #[derive(Clone)]
 pub(super) struct Watermarks {
     consumer: Arc<BaseConsumer<Context>>,
     names: Names,
-    looks: Arc<Looks<(Place, Arc<HandOver>)>>,
+    looks: Arc<Looks<Wanted>>,
+    /// Those whose end could not be told when they were asked for last.
+    apart: Arc<Mutex<FxHashSet<Place>>>,
 }
 
 impl Watermarks {
     pub(super) fn new(consumer: Arc<BaseConsumer<Context>>, names: Names) -> Self {
-        Self { consumer, names, looks: Arc::new(Looks::new()) }
+        Self { consumer, names, looks: Arc::new(Looks::new()), apart: Arc::default() }
     }
 
     /// Asks for the end of one partition, and tells its queue.
     pub(super) fn look(&self, place: Place, queue: Arc<HandOver>) -> BoxFuture<'static, bool> {
-        let (consumer, names) = (Arc::clone(&self.consumer), self.names.clone());
-        self.looks.ask((place, queue), move |wanted| {
-            let (consumer, names) = (Arc::clone(&consumer), names.clone());
-            async move {
-                let asked = tokio::task::spawn_blocking(move || ask(&consumer, &names, &wanted)).await;
-                asked.is_ok_and(|asked| {
-                    asked.inspect_err(|error| tracing::debug!(%error, "where partitions end is not known")).is_ok()
-                })
-            }
-        })
+        let (all, this) = (self.clone(), self.clone());
+        let asked = if self.apart().contains(&place) {
+            all.ask(vec![(place, queue)]).boxed()
+        } else {
+            self.looks.ask((place, queue), move |wanted| all.clone().ask(wanted))
+        };
+        async move { asked.await && !this.apart().contains(&place) }.boxed()
     }
-}
 
-fn ask(consumer: &BaseConsumer<Context>, names: &Names, wanted: &[(Place, Arc<HandOver>)]) -> KafkaResult<()> {
-    let name = |(topic, _): Place| names.get(topic);
-    let mut list = TopicPartitionList::with_capacity(wanted.len());
-    for (place, _) in wanted {
-        // As a point in time, this is the end.
-        list.add_partition_offset(name(*place), i32::from(place.1), Offset::End)?;
+    /// Asks for all of these at once; those whose end is not told then are apart. Whether anybody could ask.
+    async fn ask(self, wanted: Vec<Wanted>) -> bool {
+        let asking = move || {
+            let known = self.ends(&wanted).unwrap_or_else(|error| {
+                tracing::debug!(%error, partitions = wanted.len(), "where partitions end is not known");
+                FxHashSet::default()
+            });
+            let (known, unknown) = wanted.iter().map(|(place, _)| *place).partition::<Vec<_>, _>(|p| known.contains(p));
+            let mut apart = self.apart();
+            known.iter().for_each(|place| _ = apart.remove(place));
+            apart.extend(unknown);
+        };
+        tokio::task::spawn_blocking(asking).await.is_ok()
     }
-    let ends = consumer.offsets_for_times(list, ANSWER)?;
-    for (place, queue) in wanted {
-        let end = ends.find_partition(name(*place), i32::from(place.1));
-        let end = end.map(|end| end.error().map(|()| end.offset())).transpose()?;
-        if let Some(Offset::Offset(end)) = end {
-            queue.ends(end);
+
+    /// Tells the queues of those whose end the broker tells, and returns them.
+    fn ends(&self, wanted: &[Wanted]) -> KafkaResult<FxHashSet<Place>> {
+        let name = |(topic, _): Place| self.names.get(topic);
+        let mut list = TopicPartitionList::with_capacity(wanted.len());
+        for (place, _) in wanted {
+            // As a point in time, this is the end.
+            list.add_partition_offset(name(*place), i32::from(place.1), Offset::End)?;
         }
+        let ends = self.consumer.offsets_for_times(list, ANSWER)?;
+        let mut known = FxHashSet::default();
+        for (place, queue) in wanted {
+            let end = ends.find_partition(name(*place), i32::from(place.1));
+            if let Some(end) = end.filter(|end| end.error().is_ok())
+                && let Offset::Offset(end) = end.offset()
+            {
+                queue.ends(end);
+                known.insert(*place);
+            }
+        }
+        Ok(known)
     }
-    Ok(())
+
+    fn apart(&self) -> MutexGuard<'_, FxHashSet<Place>> {
+        self.apart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
