@@ -8,9 +8,9 @@ use crate::store::StoreError;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// How long a caller waits for a connection that is free, and then for one that is new.
@@ -73,20 +73,29 @@ pub(super) async fn in_time<T>(
 /// Connections of one kind.
 pub(super) struct Connections {
     options: PgConnectOptions,
-    permits: Semaphore,
-    /// The one used last is lent first: its statements are prepared.
-    idle: Mutex<Vec<PgConnection>>,
+    permits: Arc<Semaphore>,
+    idle: Arc<Idle>,
     used: Gauge,
     waited: Histogram,
     opened: Counter,
 }
 
+/// Connections that nobody uses. The one used last is lent first: its statements are prepared.
+#[derive(Default)]
+struct Idle(Mutex<Vec<PgConnection>>);
+
+impl Idle {
+    fn lock(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A connection for one use. Dropped, it is closed; whatever it was doing ends with it.
-pub(super) struct Lent<'a> {
-    home: &'a Connections,
+pub(super) struct Lent {
+    home: Arc<Idle>,
     connection: PgConnection,
     _used: Used,
-    _permit: SemaphorePermit<'a>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Counts a connection while it is lent.
@@ -111,8 +120,8 @@ impl Connections {
         Metric::SessionsMost.set(most as f64, &[purpose]);
         Self {
             options,
-            permits: Semaphore::new(most),
-            idle: Mutex::default(),
+            permits: Arc::new(Semaphore::new(most)),
+            idle: Arc::default(),
             used: Metric::Sessions.gauge(&[purpose]),
             waited: Metric::SessionWait.histogram(&[purpose]),
             opened: Metric::SessionsOpened.counter(&[purpose]),
@@ -120,13 +129,13 @@ impl Connections {
     }
 
     /// Lends a connection, an idle one if there is one.
-    pub(super) async fn take(&self) -> Result<Lent<'_>, sqlx::Error> {
-        let free = async { self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed) };
+    pub(super) async fn take(&self) -> Result<Lent, sqlx::Error> {
+        let free = async { Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed) };
         let began = Instant::now();
         let permit = in_time(ACQUIRE, free).await?;
         self.waited.record(began.elapsed());
         let used = Used::of(&self.used);
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
             None => {
@@ -134,23 +143,28 @@ impl Connections {
                 connect(&self.options).await?
             }
         };
-        Ok(Lent { home: self, connection, _used: used, _permit: permit })
+        Ok(Lent { home: Arc::clone(&self.idle), connection, _used: used, _permit: permit })
     }
 
     /// A server that closed one connection has probably closed them all.
     pub(super) fn forget_idle(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.lock().clear();
     }
 }
 
-impl Lent<'_> {
+impl Lent {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
 
     /// It is in order and may be lent again.
     pub(super) fn give_back(self) {
-        self.home.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.connection);
+        self.home.lock().push(self.connection);
+    }
+
+    /// It is gone, and so probably are those that idle.
+    pub(super) fn lost(self) {
+        self.home.lock().clear();
     }
 }
 

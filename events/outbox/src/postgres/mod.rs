@@ -2,7 +2,7 @@
 //!
 //! - [`render`]: statements over rows as PostgreSQL reads them
 //! - [`commit`], [`plan`]: a batch as one statement, its counts checked by the database
-//! - [`gather`]: batches that wait for a session are written together
+//! - [`gather`], [`write`]: batches that wait for a session are written together
 //! - [`spill`]: where messages wait while the broker does not answer
 //! - [`takeover`]: a new owner, also of a shard whose old one is frozen
 //! - [`connections`]: sessions, and what they run with
@@ -20,10 +20,12 @@ mod plan;
 mod render;
 mod spill;
 mod takeover;
+mod write;
 
-use self::commit::{Failure, Joined, Prepared};
-use self::connections::{Connections, DEADLINE, Lent, in_time, is_lost};
+use self::commit::{Failure, Prepared};
+use self::connections::{Connections, DEADLINE, in_time, is_lost};
 use self::gather::{Done, Gather};
+use self::write::Written;
 use crate::bus::Outgoing;
 use crate::statement::{Kind, Row, Rows, Statement, Value};
 use crate::store::{Assignment, Commit, CommitError, ShardId, Store, StoreError};
@@ -32,7 +34,7 @@ use endstate_events::{Envelope, Environment, Topic};
 use sqlx::postgres::PgArguments;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Which database, and what it was made for.
 #[derive(Clone, Debug)]
@@ -69,8 +71,7 @@ pub struct PostgresStore {
     partitions: u16,
     days: partition::Days,
     gather: Gather,
-    rows: AtomicU64,
-    commits: AtomicU64,
+    written: Arc<Written>,
 }
 
 impl PostgresStore {
@@ -100,7 +101,7 @@ impl PostgresStore {
     /// Rows and commits written since the store was opened.
     #[must_use]
     pub fn written(&self) -> (u64, u64) {
-        (self.rows.load(Ordering::Relaxed), self.commits.load(Ordering::Relaxed))
+        (self.written.rows.load(Ordering::Relaxed), self.written.commits.load(Ordering::Relaxed))
     }
 
     /// A store that has not reached for its database.
@@ -116,8 +117,7 @@ impl PostgresStore {
             partitions: settings.partitions,
             days: partition::Days::new(),
             gather: Gather::default(),
-            rows: AtomicU64::new(0),
-            commits: AtomicU64::new(0),
+            written: Arc::default(),
         })
     }
 
@@ -193,66 +193,21 @@ impl PostgresStore {
             match lent {
                 // It may have been the turn of others that wait longer, who leave now without having had a session: as long
                 // as a batch waits, its owner looks for one.
-                Ok(lent) => self.write_waiting(lent).await,
+                Ok(lent) => {
+                    let group = self.gather.take();
+                    let alone = group.iter().all(|waiting| Arc::ptr_eq(&waiting.batch, prepared));
+                    let writing = write::write(lent, group, Arc::clone(&self.written));
+                    if alone {
+                        writing.await;
+                    } else {
+                        // Others wait for it, too: our caller may go away in the middle of it.
+                        tokio::spawn(writing).await.ok();
+                    }
+                }
                 // It no longer waits, once the receiver is dropped.
                 Err(error) => return done.try_recv().unwrap_or_else(|_| Err(gather::lost(&error.to_string()))),
             }
         }
-    }
-
-    /// Writes what waits: in one statement, or, when the database refuses that, each batch alone.
-    async fn write_waiting(&self, mut lent: Lent<'_>) {
-        let group = self.gather.take();
-        let batches: Vec<&Prepared> = group.iter().map(|waiting| &*waiting.batch).collect();
-        if batches.len() > 1 {
-            match Joined::of(&batches).run(lent.connection()).await {
-                Ok(hits) => {
-                    self.count(hits.iter().sum());
-                    for waiting in group {
-                        // Whoever went away meanwhile learns it from the shard's row.
-                        waiting.done.send(Ok(waiting.batch.met())).ok();
-                    }
-                    return lent.give_back();
-                }
-                // What the server refuses is taken back whole; which batch is at fault shows when each is alone.
-                Err(error) if matches!(error, sqlx::Error::Database(_)) && !is_lost(&error) => {
-                    tracing::debug!(%error, batches = batches.len(), "written one by one");
-                }
-                Err(error) => {
-                    self.writers.forget_idle();
-                    for waiting in group {
-                        waiting.done.send(Err(gather::lost(&error.to_string()))).ok();
-                    }
-                    return;
-                }
-            }
-        }
-        let mut lent = Some(lent);
-        for waiting in group {
-            let done = match &mut lent {
-                Some(session) => waiting.batch.run(session.connection()).await,
-                None => Err(gather::lost("the session was lost with another batch")),
-            };
-            match &done {
-                Err(Failure::Commit(CommitError::Doubt(_))) => {
-                    lent = None;
-                    self.writers.forget_idle();
-                }
-                // Closed with its transaction.
-                Err(_) if waiting.batch.is_long() => lent = None,
-                Ok((_, rows)) => self.count(*rows),
-                Err(_) => {}
-            }
-            waiting.done.send(done.map(|(hits, _)| hits)).ok();
-        }
-        if let Some(lent) = lent {
-            lent.give_back();
-        }
-    }
-
-    fn count(&self, rows: u64) {
-        self.rows.fetch_add(rows, Ordering::Relaxed);
-        self.commits.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -28,28 +28,43 @@ async fn one_session(database: &Database) -> (Arc<PostgresStore>, Vec<Assignment
     (store, owners)
 }
 
-/// Commits of the first shard that keeps the session busy, and of the others that come meanwhile.
-async fn meanwhile(
-    (database, store): (&Database, &Arc<PostgresStore>),
-    first: Commit,
-    others: Vec<Commit>,
-) -> Vec<Result<Vec<u64>, CommitError>> {
-    let mut lock: PgConnection = database.session("test").await;
+/// Somebody who keeps a shard's row.
+async fn locked(database: &Database, index: u16) -> PgConnection {
+    let mut lock = database.session("test").await;
     lock.execute("begin").await.unwrap();
-    lock.execute("select from shard where side = 'orchestrator' and shard = 0 for update").await.unwrap();
-    let commit = |commit: Commit| {
-        let store = Arc::clone(store);
-        tokio::spawn(async move { store.commit(commit).await })
-    };
-    let mut tasks = vec![commit(first)];
+    let text = format!("select from shard where side = 'orchestrator' and shard = {index} for update");
+    lock.execute(sqlx::AssertSqlSafe(text)).await.unwrap();
+    lock
+}
+
+/// Until a batch waits for a row.
+async fn blocked(database: &Database) {
     let waits = "select exists (select from pg_stat_activity where application_name = 'endstate write' \
                  and datname = current_database() and wait_event_type = 'Lock')";
     let mut observer = database.session("test").await;
     while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut observer).await.unwrap() {
         tokio::task::yield_now().await;
     }
+}
+
+type Committing = tokio::task::JoinHandle<Result<Vec<u64>, CommitError>>;
+
+fn commit(store: &Arc<PostgresStore>, commit: Commit) -> Committing {
+    let store = Arc::clone(store);
+    tokio::spawn(async move { store.commit(commit).await })
+}
+
+/// Commits of the first shard that keeps the session busy, and of the others that come meanwhile.
+async fn meanwhile(
+    (database, store): (&Database, &Arc<PostgresStore>),
+    first: Commit,
+    others: Vec<Commit>,
+) -> Vec<Result<Vec<u64>, CommitError>> {
+    let mut lock = locked(database, 0).await;
+    let mut tasks = vec![commit(store, first)];
+    blocked(database).await;
     // Spawned in a row on one thread: all of them wait before the lock is let go.
-    tasks.extend(others.into_iter().map(commit));
+    tasks.extend(others.into_iter().map(|other| commit(store, other)));
     tokio::task::yield_now().await;
     lock.execute("commit").await.unwrap();
     let mut done = Vec::new();
@@ -86,6 +101,26 @@ async fn one_that_lost_its_shard_or_has_bad_data_fails_alone() {
     assert!(matches!(done[2], Err(CommitError::Data(_))), "{done:?}");
     assert_eq!(done[3], Ok(vec![1]));
     assert_eq!(names(&*store, &["a", "b", "d"]).await, ["a", "d"]);
+}
+
+#[tokio::test]
+async fn whoever_goes_away_in_mid_write_takes_no_other_batch_along() {
+    let database = Database::new().await;
+    let (store, owners) = one_session(&database).await;
+    let (mut first_lock, mut second_lock) = (locked(&database, 0).await, locked(&database, 1).await);
+    let first = commit(&store, batch(owners[0], "a"));
+    blocked(&database).await;
+    // The second is the next to have the session, and writes the third as well.
+    let (second, third) = (commit(&store, batch(owners[1], "b")), commit(&store, batch(owners[2], "c")));
+    tokio::task::yield_now().await;
+    first_lock.execute("commit").await.unwrap();
+    first.await.unwrap().unwrap();
+    blocked(&database).await;
+    second.abort();
+    assert!(second.await.unwrap_err().is_cancelled());
+    second_lock.execute("commit").await.unwrap();
+    assert_eq!(third.await.unwrap(), Ok(vec![1]));
+    assert_eq!(names(&*store, &["a", "b", "c"]).await, ["a", "b", "c"], "what has begun is finished");
 }
 
 #[tokio::test]
