@@ -178,11 +178,11 @@ async fn connected(settings: KafkaSettings, patience: Duration, pause: Duration)
 /// Which database the configuration names, and what its store is made for.
 pub(crate) fn postgres(config: &Config) -> Settings {
     Settings {
-        url: config.store.url.reveal().to_owned(),
         environment: config.environment.clone(),
         partitions: if config.engine.partitions == 0 { PARTITIONS } else { config.engine.partitions },
         connections: config.store.connections.max(1),
         writers: config.store.writers.max(1),
+        ..Settings::new(config.store.url.reveal())
     }
 }
 

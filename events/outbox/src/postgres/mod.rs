@@ -31,10 +31,11 @@ use crate::statement::{Kind, Row, Rows, Statement, Value};
 use crate::store::{Assignment, Commit, CommitError, ShardId, Store, StoreError};
 use async_trait::async_trait;
 use endstate_events::{Envelope, Environment, Topic};
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Which database, and what it was made for.
 #[derive(Clone, Debug)]
@@ -49,13 +50,16 @@ pub struct Settings {
     pub connections: usize,
     /// Sessions for batches at most. Batches that wait for one are written together: a few are faster than many.
     pub writers: usize,
+    /// How long the removal of an old day waits for those who use it.
+    pub lock_wait: Duration,
 }
 
 impl Settings {
     /// The default environment, 16 partitions, and sessions enough to keep two cores busy.
     #[must_use]
     pub fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), environment: Environment::default(), partitions: 16, connections: 16, writers: 2 }
+        let (url, environment, lock_wait) = (url.to_owned(), Environment::default(), partition::LOCK_WAIT);
+        Self { url, environment, partitions: 16, connections: 16, writers: 2, lock_wait }
     }
 }
 
@@ -68,6 +72,7 @@ pub struct PostgresStore {
     readers: Connections,
     takers: Connections,
     watchers: Connections,
+    removal: PgConnectOptions,
     partitions: u16,
     days: partition::Days,
     gather: Gather,
@@ -114,6 +119,7 @@ impl PostgresStore {
             readers: sessions("read", settings.connections)?,
             takers: sessions("takeover", TAKERS)?,
             watchers: sessions("control", 2)?,
+            removal: connections::options(&settings.url, "removal")?.options(partition::limits(settings.lock_wait)),
             partitions: settings.partitions,
             days: partition::Days::new(),
             gather: Gather::default(),
@@ -133,22 +139,28 @@ impl PostgresStore {
 
     /// Days of the outbox that ended more than `outbox_days` ago, and of events more than `event_days` ago, that nobody needs.
     pub async fn old_days(&self, outbox_days: i64, event_days: i64) -> Result<Vec<String>, StoreError> {
-        let mut lent = self.watchers.take().await.map_err(failed("partition.connect"))?;
-        let days = partition::old(lent.connection(), outbox_days, event_days).await?;
-        lent.give_back();
-        Ok(days.into_iter().map(|(_, name)| name).collect())
+        let mut session = self.removal().await?;
+        let days = partition::old(&mut session, outbox_days, event_days);
+        Ok(in_removal(days).await?.into_iter().map(|(_, name)| name).collect())
     }
 
     /// Drops [`Self::old_days`], and first what an earlier removal that was cut off has left. Returns the names of what went.
     pub async fn drop_old_days(&self, outbox_days: i64, event_days: i64) -> Result<Vec<String>, StoreError> {
-        let mut lent = self.watchers.take().await.map_err(failed("partition.connect"))?;
-        let mut gone = partition::finish(lent.connection()).await?;
-        for (parent, name) in partition::old(lent.connection(), outbox_days, event_days).await? {
-            partition::remove(lent.connection(), parent, &name).await?;
-            gone.push(name);
-        }
-        lent.give_back();
-        Ok(gone)
+        let mut session = self.removal().await?;
+        in_removal(async {
+            let mut gone = partition::finish(&mut session).await?;
+            for (parent, name) in partition::old(&mut session, outbox_days, event_days).await? {
+                partition::remove(&mut session, parent, &name).await?;
+                gone.push(name);
+            }
+            Ok(gone)
+        })
+        .await
+    }
+
+    /// A session for one removal: it may wait for long, and must keep no other from its session.
+    async fn removal(&self) -> Result<PgConnection, StoreError> {
+        connections::connect(&self.removal).await.map_err(failed("partition.connect"))
     }
 
     /// Whether the database takes the statement: it is prepared and not run.
@@ -296,6 +308,12 @@ static OUTGOING: Statement = Statement {
           where b.side = r.side and b.shard = r.shard and b.seq <= r.from_seq), 0) and o.seq < r.from_seq + r.page \
           order by o.seq",
 };
+
+/// Gives a removal up that takes too long.
+async fn in_removal<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| partition::late("partition.drop", &format!("not done in {:?}", partition::REMOVAL));
+    tokio::time::timeout(partition::REMOVAL, work).await.map_err(late)?
+}
 
 /// Names the statement in a driver's error.
 fn failed(statement: &str) -> impl Fn(sqlx::Error) -> StoreError {

@@ -7,6 +7,7 @@ use crate::store::StoreError;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 pub(super) const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
@@ -106,7 +107,7 @@ pub(super) async fn old(
             let still: bool = sqlx::query_scalar(AssertSqlSafe(text))
                 .fetch_one(&mut *connection)
                 .await
-                .map_err(failed("partition.needed"))?;
+                .map_err(undone("partition.needed"))?;
             if !still {
                 found.push((parent, name));
             }
@@ -121,6 +122,34 @@ fn is_day(parent: &str, name: &str) -> bool {
     day.len() == 8 && day.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// How long a removal waits for those who use a day, how long one of its statements may take, and all of it: together it
+/// ends before the job's lease does, whoever is in the way.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_secs(120);
+pub(super) const REMOVAL: Duration = Duration::from_secs(480);
+
+/// What a session for removals runs with.
+pub(super) fn limits(lock_wait: Duration) -> [(&'static str, String); 2] {
+    [("lock_timeout", lock_wait), ("statement_timeout", STEP)].map(|(name, time)| (name, time.as_millis().to_string()))
+}
+
+/// A removal that was not done in time; whatever it left, the next one finishes.
+pub(super) fn late(what: &str, said: &str) -> StoreError {
+    let reason = format!("E4043: old days are not dropped yet, the next run goes on: {said}");
+    StoreError::Failed { statement: what.to_owned(), reason }
+}
+
+fn undone(what: &str) -> impl Fn(sqlx::Error) -> StoreError {
+    move |error| {
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref() {
+            // A lock that was not had, a statement that took too long.
+            Some("55P03" | "57014") => late(what, &error.to_string()),
+            _ => failed(what)(error),
+        }
+    }
+}
+
 /// Drops a day. Each step is found by [`finish`] when it is the last one before a crash.
 pub(super) async fn remove(connection: &mut PgConnection, parent: &str, name: &str) -> Result<(), StoreError> {
     let steps = [
@@ -130,7 +159,7 @@ pub(super) async fn remove(connection: &mut PgConnection, parent: &str, name: &s
         format!("drop table {name}"),
     ];
     for text in steps {
-        connection.execute(AssertSqlSafe(text)).await.map_err(failed("partition.drop"))?;
+        connection.execute(AssertSqlSafe(text)).await.map_err(undone("partition.drop"))?;
     }
     Ok(())
 }
@@ -147,7 +176,7 @@ pub(super) async fn finish(connection: &mut PgConnection) -> Result<Vec<String>,
         let (parent, name): (String, String) = (row.get(0), row.get(1));
         if is_day(&parent, &name) {
             let text = format!("alter table {parent} detach partition {name} finalize");
-            connection.execute(AssertSqlSafe(text)).await.map_err(failed("partition.finalize"))?;
+            connection.execute(AssertSqlSafe(text)).await.map_err(undone("partition.finalize"))?;
         }
     }
     let detached = sqlx::query_scalar(
@@ -160,7 +189,7 @@ pub(super) async fn finish(connection: &mut PgConnection) -> Result<Vec<String>,
     let names: Vec<String> = names.into_iter().filter(|name| is_day("event", name) || is_day("outbox", name)).collect();
     for name in &names {
         let text = format!("drop table {name}");
-        connection.execute(AssertSqlSafe(text)).await.map_err(failed("partition.drop"))?;
+        connection.execute(AssertSqlSafe(text)).await.map_err(undone("partition.drop"))?;
     }
     Ok(names)
 }

@@ -7,9 +7,11 @@ use endstate_events::{
     Direction, EffectId, Envelope, Input, InputBody, Json, Lane, Message, Reply, SCHEMA_VERSION, SagaId, Slot, Topic,
     Verdict,
 };
+use endstate_outbox::postgres::Settings;
 use endstate_outbox::*;
 use sqlx::{Executor as _, Row as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -158,7 +160,7 @@ async fn z19_a_removal_that_was_cut_off_while_it_detached_is_finished() {
         tokio::task::yield_now().await;
     }
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity \
-               where datname = current_database() and query like 'alter table outbox detach%' and pid <> pg_backend_pid()";
+               where datname = current_database() and application_name = 'endstate removal' and query like 'alter table outbox detach%' and pid <> pg_backend_pid()";
     session.execute(cut).await.unwrap();
     assert!(removing.await.unwrap().is_err());
     reader.execute("rollback").await.unwrap();
@@ -167,6 +169,28 @@ async fn z19_a_removal_that_was_cut_off_while_it_detached_is_finished() {
     assert_eq!(store.drop_old_days(7, 7).await.unwrap(), std::slice::from_ref(&day));
     assert!(!exists(&database, &day).await);
     assert_eq!(partitions(&database, "outbox").await.len(), 8);
+}
+
+#[tokio::test]
+async fn z19_a_removal_that_somebody_stands_in_the_way_of_gives_up_and_the_next_one_goes_on() {
+    let database = Database::new().await;
+    let (_, day) = with_an_old_day(&database).await;
+    let hasty = Settings { lock_wait: Duration::from_millis(50), ..database.settings() };
+    let store = PostgresStore::open(&hasty).await.unwrap();
+    let mut reader = database.session("reader").await;
+    reader.execute("begin").await.unwrap();
+    reader.execute("select count(*) from outbox").await.unwrap();
+    for _ in 0..2 {
+        let said = store.drop_old_days(7, 7).await.unwrap_err().to_string();
+        assert!(said.contains("E4043") && said.contains("lock timeout"), "{said}");
+        let owner = store.assign(SHARD).await.unwrap();
+        let fence = Fence { next_outbox_seq: owner.next_outbox_seq + 1, ..step(owner) };
+        let messages = vec![message("a", 0)];
+        store.commit(Commit { fences: vec![fence], messages, ..Commit::default() }).await.expect("others go on");
+    }
+    reader.execute("rollback").await.unwrap();
+    assert_eq!(store.drop_old_days(7, 7).await.unwrap(), std::slice::from_ref(&day));
+    assert!(!exists(&database, &day).await);
 }
 
 #[tokio::test]
