@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::outside::Outdoors;
 use crate::scrape;
 use crate::signal::Stop;
+use crate::starting::Starting;
 use anyhow::Context;
 use async_trait::async_trait;
 use axum::extract::Request;
@@ -50,6 +51,11 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
     // First of all: who counts looks its counters up once.
     let metrics = scrape::record(!config.store.url.reveal().is_empty())?;
+    // Others may keep it waiting: meanwhile it is alive.
+    let waiting = match config.store.url.reveal() {
+        "" => None,
+        _ => Some(Starting::answering(config.http.listen).await?),
+    };
     let ground = Ground::configured(&config).await?;
     let embedded = ground.sqlite().is_some();
     if !serve && !embedded {
@@ -60,10 +66,11 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
     }
     let node = Node::on(ground, roles, config.engine.mode).await?;
     load_definitions(&node, &config).await?;
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another address with --listen", config.http.listen))?;
-    let address = listener.local_addr()?;
+    let starting = match waiting {
+        Some(waiting) => waiting,
+        None => Starting::silent(config.http.listen).await?,
+    };
+    let address = starting.address()?;
     let drain = Drain::default();
     let (router, provider) = assemble(&node, &config, address, &drain, metrics).await?;
     let ground =
@@ -73,7 +80,7 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
     if let Some(file) = &args.address_file {
         std::fs::write(file, format!("http://{address}\n"))?;
     }
-    answer(listener, router, &drain, &config.http).await?;
+    answer(starting.over(), router, &drain, &config.http).await?;
     node.stop().await;
     Ok(())
 }

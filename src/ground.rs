@@ -8,7 +8,9 @@ use endstate_outbox::kafka::OpenError;
 use endstate_outbox::postgres::{PostgresStore, Settings};
 use endstate_outbox::spill::SpillSettings;
 use endstate_outbox::sqlite::Made;
-use endstate_outbox::{Bus, Clock, KafkaBus, KafkaSettings, SpillingBus, SqliteStore, Store, StoreClock, SystemClock};
+use endstate_outbox::{
+    Bus, Clock, KafkaBus, KafkaSettings, SpillingBus, SqliteStore, Store, StoreClock, StoreError, SystemClock,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,9 +28,10 @@ const EVENTS_KEPT: i64 = 100_000;
 /// Partitions of a shared system, unless told otherwise: enough to spread over some processes.
 const PARTITIONS: u16 = 16;
 
-/// How long a process that starts waits for brokers that are away, and how long between two attempts.
+/// How long a process that starts waits for a database or brokers that are away, and how long between two attempts.
 const PATIENCE: Duration = Duration::from_secs(120);
-const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN_FIRST: Duration = Duration::from_millis(500);
+const AGAIN_MOST: Duration = Duration::from_secs(5);
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -72,10 +75,8 @@ impl Ground {
             config.engine.mode == Mode::HopByHop,
             "engine.mode = \"fused\" is for the embedded store: set \"hop_by_hop\", or leave store.url and kafka.brokers empty"
         );
-        PostgresStore::migrate(url).await?;
-        let settings = postgres(config);
-        let store = PostgresStore::open(&settings).await?;
-        let kafka = connected(kafka(config, store.partitions())?, PATIENCE, AGAIN).await?;
+        let store = opened(&postgres(config)).await?;
+        let kafka = connected(kafka(config, store.partitions())?).await?;
         let patience = Duration::from_millis(config.kafka.spill_after_ms);
         let spill = SpillSettings { patience, most: i64::from(config.kafka.spill_most) };
         let bus = SpillingBus::new(kafka.clone(), store.clone(), store.clone(), Arc::new(SystemClock), spill);
@@ -161,17 +162,63 @@ impl Ground {
     }
 }
 
+/// The store, with its migrations, as soon as the database answers. What it refuses, a password or itself, is told at once.
+async fn opened(settings: &Settings) -> Result<Arc<PostgresStore>, StoreError> {
+    let open = async || {
+        PostgresStore::migrate(&settings.url).await?;
+        PostgresStore::open(settings).await
+    };
+    let mut patience = Patience::new();
+    loop {
+        let failed = match PostgresStore::answers(&settings.url).await {
+            Ok(()) => match open().await {
+                // It may have gone away in the middle.
+                Err(error) if PostgresStore::answers(&settings.url).await.is_err() => error,
+                other => return other,
+            },
+            Err(error) => error,
+        };
+        if !patience.waits(&failed).await {
+            return Err(failed);
+        }
+    }
+}
+
 /// The bus, as soon as a broker answers.
-async fn connected(settings: KafkaSettings, patience: Duration, pause: Duration) -> Result<Arc<KafkaBus>, OpenError> {
-    let started = Instant::now();
+async fn connected(settings: KafkaSettings) -> Result<Arc<KafkaBus>, OpenError> {
+    let mut patience = Patience::new();
     loop {
         match KafkaBus::open(settings.clone()).await {
-            Err(error @ OpenError::Unreachable { .. }) if started.elapsed() < patience => {
-                tracing::warn!(%error, "not started yet; trying again");
-                tokio::time::sleep(pause).await;
+            Err(error @ OpenError::Unreachable { .. }) => {
+                if !patience.waits(&error).await {
+                    return Err(error);
+                }
             }
             other => return other,
         }
+    }
+}
+
+/// With servers that a start needs, and that are away.
+struct Patience {
+    started: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { started: Instant::now(), pause: AGAIN_FIRST }
+    }
+
+    /// Waits before the next attempt, and says so; false when it has waited enough.
+    async fn waits(&mut self, error: &dyn std::fmt::Display) -> bool {
+        if self.started.elapsed() >= PATIENCE {
+            return false;
+        }
+        tracing::warn!(%error, again_in = ?self.pause, "not started yet; trying again");
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(AGAIN_MOST);
+        true
     }
 }
 

@@ -14,6 +14,7 @@ mod provider;
 mod scrape;
 mod serve;
 mod signal;
+mod starting;
 mod verify;
 
 use clap::Parser;

@@ -5,5 +5,6 @@ mod command_line;
 mod kill;
 mod program;
 mod scrape;
+mod starting;
 mod stopping;
 mod tutorial;

@@ -6,6 +6,7 @@ mod roles;
 mod commands;
 mod listening;
 mod scrape;
+mod starting;
 mod statements;
 mod strangers;
 mod town;

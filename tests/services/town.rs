@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -124,15 +124,7 @@ impl Town {
 
     /// Starts a process with these roles, and waits until it is ready. `survivor`: the one that takes callbacks.
     pub(crate) async fn serve(&self, name: &str, roles: &str, survivor: bool) -> Process {
-        let port = if survivor { self.survivor_port } else { free_port() };
-        let arguments = [
-            "serve".to_owned(),
-            format!("--roles={roles}"),
-            format!("--listen=127.0.0.1:{port}"),
-            format!("--data={}", self.folder.path().join(name).display()),
-        ];
-        let log = self.folder.path().join(format!("{name}.log"));
-        let mut process = Process::start(&arguments, &self.variables, format!("http://127.0.0.1:{port}"), &log);
+        let (mut process, log) = self.start(name, roles, survivor);
         let ready = async {
             loop {
                 let answer = self.http.get(format!("{}/readyz", process.url)).send().await;
@@ -145,6 +137,30 @@ impl Town {
         };
         tokio::time::timeout(PATIENCE, ready).await.expect("the process is ready");
         process
+    }
+
+    fn start(&self, name: &str, roles: &str, survivor: bool) -> (Process, PathBuf) {
+        let port = if survivor { self.survivor_port } else { free_port() };
+        let arguments = [
+            "serve".to_owned(),
+            format!("--roles={roles}"),
+            format!("--listen=127.0.0.1:{port}"),
+            format!("--data={}", self.folder.path().join(name).display()),
+        ];
+        let log = self.folder.path().join(format!("{name}.log"));
+        (Process::start(&arguments, &self.variables, format!("http://127.0.0.1:{port}"), &log), log)
+    }
+
+    /// Starts a process that cannot start, and returns what it said when it had ended.
+    pub(crate) fn refused(&self, name: &str, roles: &str) -> String {
+        let (mut process, log) = self.start(name, roles, false);
+        assert!(!process.child.wait().unwrap().success());
+        std::fs::read_to_string(log).unwrap()
+    }
+
+    /// Where the process is that takes callbacks.
+    pub(crate) fn survivor(&self) -> String {
+        format!("http://127.0.0.1:{}", self.survivor_port)
     }
 
     /// Posts to the first server that answers well; a start or a payment may come twice for that.
@@ -183,7 +199,7 @@ impl Town {
 
     /// A value of the processes' configuration.
     pub(crate) fn variable(&self, name: &str) -> &str {
-        let found = self.variables.iter().find(|(known, _)| *known == name);
+        let found = self.variables.iter().rfind(|(known, _)| *known == name);
         found.map(|(_, value)| value.as_str()).expect("it is set")
     }
 

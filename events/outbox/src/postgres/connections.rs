@@ -178,3 +178,14 @@ pub(super) fn is_lost(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+/// Whether nobody was there, or somebody who only starts or stops, or has no room: a refusal that may pass.
+pub(super) fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08") || code == "53300")
+        }
+        sqlx::Error::Io(_) => true,
+        _ => false,
+    }
+}

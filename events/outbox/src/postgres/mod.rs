@@ -80,6 +80,14 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
+    /// Whether a server is there to answer, be it with a refusal; else why not. Another attempt may find one.
+    pub async fn answers(url: &str) -> Result<(), StoreError> {
+        match connections::connect(&connections::options(url, "start")?).await {
+            Err(error) if connections::is_away(&error) => Err(failed("connect")(error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Applies the migrations that a database lacks and returns their names; makes the database when it is not there.
     /// Guarded: processes wait for each other.
     pub async fn migrate(url: &str) -> Result<Vec<&'static str>, StoreError> {

@@ -1,0 +1,53 @@
+//! A process that starts while its database is away.
+
+use crate::roles::ALL;
+use crate::town::{PATIENCE, Town};
+use std::net::TcpListener;
+
+#[tokio::test]
+async fn a_process_that_starts_before_its_database_is_alive_and_gets_ready_once_it_answers() {
+    let mut town = Town::new();
+    let url = reqwest::Url::parse(town.variable("ENDSTATE_STORE_URL")).unwrap();
+    let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
+    // A port that nobody else takes, and on which nobody answers yet.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut through = url.clone();
+    through.set_port(Some(port)).unwrap();
+    town.set("ENDSTATE_STORE_URL", through.as_str());
+    let address = town.survivor();
+    let waiting = async {
+        loop {
+            if town.http.get(format!("{address}/livez")).send().await.is_ok_and(|answer| answer.status() == 200) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        for path in ["/readyz", "/startupz", "/v1/sagas"] {
+            assert_eq!(town.http.get(format!("{address}{path}")).send().await.unwrap().status(), 503, "{path}");
+        }
+        let there = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = there.accept().await {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+                });
+            }
+        });
+    };
+    let started = async { tokio::join!(town.serve("a", ALL, true), waiting).0 };
+    let process = tokio::time::timeout(PATIENCE, started).await.expect("it is ready");
+    assert!(process.terminate(), "it ends well\n{}", town.logs());
+}
+
+#[test]
+fn a_database_that_refuses_is_no_database_that_is_away() {
+    let mut town = Town::new();
+    let mut url = reqwest::Url::parse(town.variable("ENDSTATE_STORE_URL")).unwrap();
+    url.set_password(Some("wrong")).unwrap();
+    town.set("ENDSTATE_STORE_URL", url.as_str());
+    let said = town.refused("a", ALL);
+    assert!(said.contains("password authentication failed"), "{said}");
+    assert!(!said.contains("trying again"), "{said}");
+}
