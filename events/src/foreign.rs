@@ -39,7 +39,7 @@ pub struct Letter {
     pub topic: String,
     /// Its partition.
     pub partition: u16,
-    /// Its offset.
+    /// Its position: in a topic of ours over Kafka 1024 times the offset, plus the message in that record; else its offset.
     pub offset: i64,
     /// Its bytes as text, at most [`LETTER_BYTES`] of them.
     pub bytes: String,

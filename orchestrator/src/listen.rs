@@ -247,10 +247,10 @@ impl Listener {
     }
 
     async fn tell_lost(&self, partition: u16, error: &StoreError) {
-        let StoreError::Lost { position, .. } = error else { return };
+        let StoreError::Lost { offset, .. } = error else { return };
         let alert = Alert::new(
             "events",
-            &[&self.topic.name(), &partition, position],
+            &[&self.topic.name(), &partition, offset],
             error.to_string(),
             self.gateway.clock().now_ms(),
         );

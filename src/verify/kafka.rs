@@ -73,7 +73,7 @@ async fn listen(bus: Arc<KafkaBus>, replies: Arc<Mutex<Replies>>) {
             match consumer.take(100).await {
                 Ok(taken) => {
                     for record in taken {
-                        next = record.offset + 1;
+                        next = record.next;
                         hear(&replies, record.envelope.map_err(|bad| bad.reason));
                     }
                 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use endstate_events::{Envelope, Input, InputBody, Message, Topic};
 use endstate_outbox::{
     Assignment, Batch, Bus, BusError, Commit, CommitError, Consumer, DecideError, Delivered, Handler, Outcome,
-    Outgoing, Rounds, Row, Rows, ShardId, SqliteStore, Statement, Store, StoreError,
+    Outgoing, Parcel, Rounds, Row, Rows, ShardId, SqliteStore, Statement, Store, StoreError,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -190,7 +190,8 @@ impl Store for FaultyStore {
             let rate = faults.rates.commit;
             let failed = faults.draws(rate, "commit_failed");
             let lost = !failed && faults.draws(rate, "commit_answer_lost");
-            let (messages, later) = faults.distort(commit.messages);
+            let (messages, later) = faults.distort(commit.messages.iter().flat_map(Parcel::messages).collect());
+            let messages = Parcel::pack(messages, |_, _| Ok(())).map_err(CommitError::Data)?;
             (failed, lost, Commit { messages, ..commit }, later)
         };
         if failed {

@@ -1,5 +1,6 @@
 //! The Bus port: messages into partitions, and out of them in order.
 
+use crate::parcel::Parcel;
 use crate::store::{CommitError, ShardId, StoreError};
 use async_trait::async_trait;
 use endstate_events::{Envelope, ForeignTopic, Side, Topic};
@@ -24,8 +25,11 @@ pub struct Outgoing {
 pub struct Delivered {
     /// The topic.
     pub topic: Topic,
-    /// Its offset; the position after it is `offset + 1`. Below zero: it was spilled, see [`Delivered::spilled`].
+    /// Its position. A record of Kafka may hold several messages: in topics of ours it is 1024 times the offset, plus the
+    /// message in that record. Below zero: it was spilled, see [`Delivered::spilled`].
     pub offset: i64,
+    /// The position behind it: that of what comes next, whenever that will be.
+    pub next: i64,
     /// The message, or its bytes when nobody can read them.
     pub envelope: Result<Arc<Envelope>, Undecodable>,
     /// How long it is as it was written.
@@ -151,25 +155,16 @@ pub trait Bus: Send + Sync + 'static {
 #[error("E4022: committed messages were not published: {0}")]
 pub struct RelayError(pub String);
 
-/// A message as the broker gets it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Packed {
-    /// The message and its place.
-    pub outgoing: Outgoing,
-    /// Its body, encoded.
-    pub body: Vec<u8>,
-}
-
 /// Carries the committed messages of one shard to the broker, in order of their numbers.
 #[async_trait]
 pub trait Relay: Send + Sync {
-    /// Encodes a message, before it is committed: one that the broker would never take must not reach the outbox. The
-    /// error says why.
-    fn pack(&self, outgoing: Outgoing) -> Result<Packed, String>;
+    /// Looks at a message and its encoded length before it is committed: one that the broker would never take must not
+    /// reach the outbox. The error says why.
+    fn fits(&self, envelope: &Envelope, bytes: usize) -> Result<(), String>;
 
     /// Hands over messages that are on disk, numbered from `first_seq` on. Waits while too many of a destination are
     /// unacknowledged.
-    async fn publish(&mut self, first_seq: i64, messages: Vec<Packed>) -> Result<(), RelayError>;
+    async fn publish(&mut self, first_seq: i64, parcels: Vec<Parcel>) -> Result<(), RelayError>;
 
     /// Every message below was acknowledged.
     fn published(&self) -> Result<i64, RelayError>;

@@ -13,7 +13,7 @@ pub struct DeadLetter {
     pub topic: Topic,
     /// Its partition.
     pub partition: u16,
-    /// Its offset.
+    /// Its position, see [`crate::Delivered::offset`].
     pub offset: i64,
     /// Its bytes, as text (lossy only where they are no UTF-8).
     pub bytes: String,

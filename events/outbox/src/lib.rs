@@ -5,6 +5,7 @@
 //! - [`statement`]: named SQL with typed rows, the language between components and a store
 //! - [`store`]: the Store port: read, commit one batch under its fence
 //! - [`bus`]: the Bus port: messages in and out of partitions
+//! - [`parcel`]: what a batch sends to one partition, encoded once
 //! - [`relay`]: how committed messages leave where the store is not the bus
 //! - [`spill`]: where inputs wait while the broker does not answer
 //! - [`shard`]: the loop of one shard: consume, decide, persist, relay; `inlet`: what it reads; `looks`: where that
@@ -23,6 +24,7 @@ pub mod metric;
 pub mod statement;
 pub mod store;
 pub mod bus;
+pub mod parcel;
 pub(crate) mod relay;
 pub mod spill;
 pub mod shard;
@@ -44,7 +46,7 @@ pub mod local;
 pub mod kafka;
 
 pub use alert::Alert;
-pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Packed, Relay, RelayError, TAKE_BYTES, Undecodable};
+pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Relay, RelayError, TAKE_BYTES, Undecodable};
 pub use census::Census;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use dead_letter::DeadLetter;
@@ -52,6 +54,7 @@ pub use fused::{Fused, Rounds};
 pub use kafka::{KafkaBus, KafkaSettings};
 pub use local::LocalBus;
 pub use metric::Metric;
+pub use parcel::Parcel;
 pub use postgres::PostgresStore;
 pub use shard::{Batch, DecideError, Handler, Outcome, Poisoned, Shard, Turn};
 pub use spill::{Spill, SpillingBus};

@@ -5,6 +5,7 @@
 
 use crate::bus::{Bus, BusError, Consumer, Delivered, Outgoing, TAKE_BYTES, Undecodable};
 use crate::metric::Metric;
+use crate::parcel::{self, Parcel, Read};
 use crate::sqlite::SqliteStore;
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, Store, StoreError};
@@ -37,14 +38,6 @@ static LOAD: Statement = Statement {
           and o.first_offset < r.from_offset + r.page) \
           select first_offset, messages, body from p where coalesce(before, 0) < bytes order by first_offset",
 };
-
-/// Messages that were committed and given their offsets.
-pub(crate) struct Placed {
-    pub(crate) topic: Topic,
-    pub(crate) partition: u16,
-    /// Each with its bytes.
-    pub(crate) envelopes: Vec<(Arc<Envelope>, usize)>,
-}
 
 /// The embedded bus.
 pub struct LocalBus {
@@ -120,11 +113,11 @@ impl LocalBus {
     }
 
     /// Hands over committed messages. Called by the one writer, in commit order.
-    pub(crate) fn deliver(&self, placed: Placed) {
-        let partition = self.partition(placed.topic, placed.partition);
+    pub(crate) fn deliver(&self, parcel: &Parcel) {
+        let partition = self.partition(parcel.topic, parcel.partition);
         let mut state = partition.lock();
         let first = state.next;
-        state.next += placed.envelopes.len() as i64;
+        state.next += parcel.len() as i64;
         if !state.consumed {
             return;
         }
@@ -134,8 +127,8 @@ impl LocalBus {
         // A window that is cut stays contiguous: what does not fit is read from the table later.
         let contiguous = state.head + state.window.len() as i64 == first;
         if contiguous && state.window.len() < WINDOW && state.bytes < WINDOW_BYTES {
-            state.bytes += placed.envelopes.iter().map(|(_, bytes)| bytes).sum::<usize>();
-            state.window.extend(placed.envelopes);
+            state.bytes += parcel.sized().iter().map(|(_, bytes)| bytes).sum::<usize>();
+            state.window.extend(parcel.sized().iter().cloned());
         }
         drop(state);
         partition.arrived.notify_one();
@@ -182,6 +175,7 @@ impl Bus for LocalBus {
     async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
         let store = self.store.get().and_then(Weak::upgrade);
         let store = store.ok_or_else(|| BusError::Unacknowledged("the store is closed".into()))?;
+        let messages = Parcel::pack(messages, |_, _| Ok(())).map_err(BusError::Refused)?;
         store.commit(Commit { messages, ..Commit::default() }).await?;
         Ok(())
     }
@@ -227,7 +221,7 @@ struct LocalConsumer {
     partition: u16,
     position: i64,
     /// Messages read from the table, from `position` on.
-    page: VecDeque<(Result<Arc<Envelope>, Undecodable>, usize)>,
+    page: VecDeque<Read>,
     /// Whether the last take went up to the end that the partition had then.
     at_end: bool,
 }
@@ -261,7 +255,7 @@ impl LocalConsumer {
     fn deliver(&mut self, envelope: Result<Arc<Envelope>, Undecodable>, bytes: usize) -> Delivered {
         let offset = self.position;
         self.position += 1;
-        Delivered { topic: self.topic, offset, envelope, bytes }
+        Delivered { topic: self.topic, offset, next: self.position, envelope, bytes }
     }
 
     async fn load_page(&mut self) -> Result<(), StoreError> {
@@ -289,21 +283,12 @@ fn fill(sizes: impl Iterator<Item = usize>, limit: usize) -> (usize, usize) {
     (count, bytes)
 }
 
-/// The messages of a row; one that cannot be read does not hide its neighbours.
-fn decode(body: &str, messages: i64) -> Vec<(Result<Arc<Envelope>, Undecodable>, usize)> {
-    let raw: Vec<&serde_json::value::RawValue> = match serde_json::from_str(body) {
-        Ok(raw) => raw,
-        Err(error) => {
-            let bad = Undecodable { bytes: body.to_owned(), reason: format!("the row is no JSON array: {error}") };
-            return (0..messages).map(|_| (Err(bad.clone()), body.len())).collect();
-        }
-    };
-    let one = |raw: &serde_json::value::RawValue| {
-        let envelope = serde_json::from_str::<Envelope>(raw.get()).map(Arc::new);
-        let bad = |error: serde_json::Error| Undecodable { bytes: raw.get().to_owned(), reason: error.to_string() };
-        (envelope.map_err(bad), raw.get().len())
-    };
-    raw.into_iter().map(one).collect()
+/// The messages of a row; a row that cannot be read is as many bad ones.
+fn decode(body: &str, messages: i64) -> Vec<Read> {
+    parcel::decode(body).unwrap_or_else(|error| {
+        let bad = Undecodable { bytes: body.to_owned(), reason: format!("the row is no JSON array: {error}") };
+        (0..messages).map(|_| (Err(bad.clone()), body.len())).collect()
+    })
 }
 
 #[async_trait]

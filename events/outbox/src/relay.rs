@@ -3,8 +3,9 @@
 //!
 //! Nothing polls the outbox: it is read only on assignment, from the mark that the last owner left.
 
-use crate::bus::{Bus, Outgoing, Packed, Relay, RelayError};
+use crate::bus::{Bus, Outgoing, Relay, RelayError};
 use crate::dead_letter::{self, DeadLetter};
+use crate::parcel::Parcel;
 use crate::store::{Assignment, Commit, Fence, Store};
 use std::time::Duration;
 
@@ -40,9 +41,13 @@ impl Way {
             if first != next || last - first + 1 != page.len() as i64 {
                 return Err(format!("the outbox has a gap between {next} and {last}"));
             }
-            let mut messages: Vec<_> = page.into_iter().map(|(_, outgoing)| outgoing).collect();
-            let packed = way.pack(&mut messages)?;
-            way.publish(first, packed).await.map_err(|error| error.to_string())?;
+            let mut next_seq = first;
+            // In the order of their numbers; a batch's are sorted by place, and a page has several batches.
+            for run in page.chunk_by(|(_, a), (_, b)| (a.topic, a.partition) == (b.topic, b.partition)) {
+                let parcels = way.pack(run.iter().map(|(_, outgoing)| outgoing.clone()).collect())?;
+                way.publish(next_seq, parcels).await.map_err(|error| error.to_string())?;
+                next_seq += run.len() as i64;
+            }
             next = last + 1;
         }
         Ok(way)
@@ -54,17 +59,23 @@ impl Way {
         letters.iter().map(|letter| dead_letter::copy(letter, partitions)).collect()
     }
 
-    /// Encodes what a batch wants to send, and sorts it as the outbox wants it. None where commit is delivery.
-    pub(crate) fn pack(&self, messages: &mut [Outgoing]) -> Result<Vec<Packed>, String> {
-        let Some(relay) = &self.relay else { return Ok(Vec::new()) };
-        messages.sort_by_key(|message| (message.topic, message.partition));
-        messages.iter().map(|message| relay.pack(message.clone())).collect()
+    /// Encodes what a batch wants to send, as the outbox wants it.
+    pub(crate) fn pack(&self, messages: Vec<Outgoing>) -> Result<Vec<Parcel>, String> {
+        Parcel::pack(messages, |envelope, bytes| match &self.relay {
+            Some(relay) => relay.fits(envelope, bytes),
+            None => Ok(()),
+        })
+    }
+
+    /// What of it has to be published, once it is on disk. Nothing where commit is delivery.
+    pub(crate) fn carried(&self, parcels: &[Parcel]) -> Vec<Parcel> {
+        if self.relay.is_some() { parcels.to_vec() } else { Vec::new() }
     }
 
     /// Publishes what the commit has put on disk.
-    pub(crate) async fn publish(&mut self, first_seq: i64, messages: Vec<Packed>) -> Result<(), RelayError> {
+    pub(crate) async fn publish(&mut self, first_seq: i64, parcels: Vec<Parcel>) -> Result<(), RelayError> {
         match &mut self.relay {
-            Some(relay) if !messages.is_empty() => relay.publish(first_seq, messages).await,
+            Some(relay) if !parcels.is_empty() => relay.publish(first_seq, parcels).await,
             _ => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use crate::census::{Census, Seat};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::inlet::{Inlets, Taken};
+use crate::parcel::Parcel;
 use crate::part::{Part, sort, split};
 use crate::pulse::Pulse;
 use crate::relay::{self, Way};
@@ -369,13 +370,14 @@ impl<H: Handler> Shard<H> {
         self.pulse.offered(part.records.len(), &outcome);
         let mut messages = outcome.messages;
         messages.extend(owned.way.copies(&dead_letters, self.store.partitions()));
-        let packed = owned.way.pack(&mut messages).map_err(|reason| {
+        let messages = owned.way.pack(messages).map_err(|reason| {
             self.handler.rolled_back();
             Failure::Data(reason)
         })?;
+        let carried = owned.way.carried(&messages);
         let doubt = |error: RelayError| Failure::Doubt(error.to_string());
         fences[0].next_seq += outcome.seqs;
-        fences[0].next_outbox_seq += packed.len() as i64;
+        fences[0].next_outbox_seq += carried.iter().map(Parcel::len).sum::<usize>() as i64;
         fences[0].published_seq = owned.way.mark(&before).map_err(doubt)?;
         let assignments = fences.iter().map(Fence::after).collect();
         self.pulse.commits(&dead_letters);
@@ -387,7 +389,7 @@ impl<H: Handler> Shard<H> {
                 self.standing.at(&owned.assignments[0]);
                 owned.way.saved(now_ms);
                 self.handler.committed();
-                owned.way.publish(before.next_outbox_seq, packed).await.map_err(doubt)
+                owned.way.publish(before.next_outbox_seq, carried).await.map_err(doubt)
             }
             Err(error) => {
                 self.handler.rolled_back();

@@ -2,6 +2,7 @@
 
 use crate::bus::{Delivered, Outgoing};
 use crate::dead_letter::DeadLetter;
+use crate::parcel::Parcel;
 use crate::statement::{Row, Rows, Statement, Write};
 use async_trait::async_trait;
 use endstate_events::{Side, Topic};
@@ -68,7 +69,7 @@ impl Positions {
     /// Moves the position behind a record that was read.
     pub fn pass(&mut self, record: &Delivered) {
         match (record.spilled(), record.topic) {
-            (None, topic) => self.advance(topic, record.offset + 1),
+            (None, topic) => self.advance(topic, record.next),
             (Some(number), Topic::Start) => self.spilled_start = number + 1,
             (Some(number), Topic::Progress | Topic::Commands) => self.spilled_progress = number + 1,
             (Some(_), Topic::Events | Topic::DeadLetters | Topic::Foreign(_)) => {}
@@ -165,9 +166,8 @@ pub struct Commit {
     pub fences: Vec<Fence>,
     /// Bulk writes, executed in order.
     pub writes: Vec<Write>,
-    /// Messages for the outbox: of the first fence's shard, sorted by topic and partition. Without a fence only where
-    /// the store is the bus.
-    pub messages: Vec<Outgoing>,
+    /// Messages for the outbox: of the first fence's shard. Without a fence only where the store is the bus.
+    pub messages: Vec<Parcel>,
     /// Records that nobody could handle.
     pub dead_letters: Vec<DeadLetter>,
 }
@@ -204,14 +204,14 @@ pub enum StoreError {
         reason: String,
     },
     /// The records that a shard would read next are not there, or others are in their place.
-    #[error("E4060: {topic}/{partition} cannot be read on at {position}: {reason}")]
+    #[error("E4060: {topic}/{partition} cannot be read on at {offset}: {reason}")]
     Lost {
         /// The topic on the broker.
         topic: String,
         /// The partition.
         partition: u16,
         /// Where the shard stands.
-        position: i64,
+        offset: i64,
         /// What is there instead.
         reason: String,
     },

@@ -69,9 +69,9 @@ pub struct ShardBody {
     pub shard: i64,
     /// How often it was assigned.
     pub epoch: i64,
-    /// Next offset to read in `start`.
+    /// Next position to read in `start`; over Kafka 1024 times the offset, plus the message in that record.
     pub position_start: i64,
-    /// Next offset to read in `progress`; for participants, in `commands`.
+    /// The same in `progress`; for participants, in `commands`.
     pub position_progress: i64,
     /// Next sequence number of its events.
     pub next_seq: i64,

@@ -70,7 +70,11 @@ async fn z07_what_is_in_motion_is_counted_alike_by_an_owner_and_by_its_successor
     let (mut draws, mut answered) = (Draws(7), BTreeSet::new());
     // Phases that were met, and those in which a command was under way though the saga was not in motion.
     let (mut met, mut apart) = (BTreeSet::new(), BTreeSet::new());
-    for round in 0..ROUNDS {
+    for round in 0..4 * ROUNDS {
+        // Which saga meets what is drawn by their ids, too: a run that has met too little goes on.
+        if round >= ROUNDS && met.len() == 5 && apart.contains(Phase::Parked.label()) {
+            break;
+        }
         let mut inputs = Vec::new();
         for message in system.to_participants().await {
             let Message::Command(command) = message else { continue };

@@ -51,6 +51,7 @@ fn message(topic: Topic, n: u64) -> Outgoing {
 async fn send(store: &PostgresStore, owner: &mut Assignment, topic: Topic, numbers: std::ops::Range<u64>) {
     let messages: Vec<Outgoing> = numbers.map(|n| message(topic, n)).collect();
     let next_outbox_seq = owner.next_outbox_seq + messages.len() as i64;
+    let messages = Parcel::pack(messages, |_, _| Ok(())).unwrap();
     let fence = Fence { next_outbox_seq, ..Fence::still(*owner) };
     store.commit(Commit { fences: vec![fence], messages, ..Commit::default() }).await.unwrap();
     *owner = fence.after();

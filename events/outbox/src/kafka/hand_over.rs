@@ -24,14 +24,16 @@ pub(super) struct HandOver {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(Delivered, usize)>,
+    queue: VecDeque<Delivered>,
     bytes: usize,
     paused: bool,
-    /// The next offset the shard has not committed, as far as its taking tells.
+    /// The position the shard has not committed, as far as its taking tells.
     position: i64,
-    /// The offset behind what was taken last.
+    /// The position behind what was taken last.
     taken: i64,
-    /// The end of the log as it was told last; none while nobody knows it, or while the partition is paused.
+    /// The position behind the last record that was put in.
+    read: i64,
+    /// The position of the end of the log as it was told last; none while nobody knows it, or while the partition is paused.
     end: Option<i64>,
     failed: Option<StoreError>,
 }
@@ -47,7 +49,10 @@ pub(super) struct Taken {
 
 impl HandOver {
     pub(super) fn from(position: i64) -> Self {
-        Self { state: Mutex::new(State { position, taken: position, ..State::default() }), arrived: Notify::new() }
+        Self {
+            state: Mutex::new(State { position, taken: position, read: position, ..State::default() }),
+            arrived: Notify::new(),
+        }
     }
 
     /// The end of the log, as the broker told it.
@@ -62,11 +67,14 @@ impl HandOver {
         state.end = state.end.map(|known| known.max(end));
     }
 
-    /// Puts a record in; true when the partition must pause.
-    pub(super) fn put(&self, record: Delivered, size: usize) -> bool {
+    /// Puts a record's messages in, and the position behind it; true when the partition must pause.
+    pub(super) fn put(&self, messages: impl IntoIterator<Item = Delivered>, behind: i64) -> bool {
         let mut state = self.lock();
-        state.queue.push_back((record, size));
-        state.bytes += size;
+        for message in messages {
+            state.bytes += message.bytes;
+            state.queue.push_back(message);
+        }
+        state.read = behind;
         let full = state.queue.len() >= MANY || state.bytes >= LARGE;
         if full {
             // What lies behind comes only after a while.
@@ -97,16 +105,16 @@ impl HandOver {
         let mut bytes = 0;
         while records.len() < count
             && bytes < TAKE_BYTES
-            && let Some((record, size)) = state.queue.pop_front()
+            && let Some(record) = state.queue.pop_front()
         {
             bytes += record.bytes;
-            state.bytes -= size;
-            state.taken = record.offset + 1;
+            state.bytes -= record.bytes;
+            state.taken = record.next;
             records.push(record);
         }
         let resume = state.paused && state.queue.len() <= FEW && state.bytes <= SMALL;
         state.paused &= !resume;
-        let at_end = state.queue.is_empty() && state.end.is_some_and(|end| state.taken >= end);
+        let at_end = state.queue.is_empty() && state.end.is_some_and(|end| state.read >= end);
         Ok(Taken { records, resume, at_end })
     }
 
@@ -141,15 +149,19 @@ mod tests {
     use crate::bus::Undecodable;
     use endstate_events::Topic;
 
-    fn record(offset: i64) -> Delivered {
+    fn record(offset: i64, bytes: usize) -> Delivered {
         let envelope = Err(Undecodable { bytes: String::new(), reason: String::new() });
-        Delivered { topic: Topic::Commands, offset, envelope, bytes: 1 }
+        Delivered { topic: Topic::Commands, offset, next: offset + 1, envelope, bytes }
+    }
+
+    fn put(queue: &HandOver, offset: i64, bytes: usize) -> bool {
+        queue.put([record(offset, bytes)], offset + 1)
     }
 
     #[test]
     fn z20_a_partition_pauses_when_full_and_goes_on_when_it_is_nearly_empty() {
         let queue = HandOver::from(0);
-        let pauses: Vec<i64> = (0..MANY as i64 + 2).filter(|offset| queue.put(record(*offset), 1)).collect();
+        let pauses: Vec<i64> = (0..MANY as i64 + 2).filter(|offset| put(&queue, *offset, 1)).collect();
         let full = MANY as i64 - 1;
         assert_eq!(pauses, [full, full + 1, full + 2], "told as long as it is full: somebody may have resumed it");
         assert!(!queue.take(100).unwrap().resume, "not with the first batch");
@@ -158,13 +170,13 @@ mod tests {
             taken += 500;
         }
         assert!((MANY - FEW - 500..MANY).contains(&taken));
-        assert!(queue.put(record(9_999), LARGE), "bytes count as well");
+        assert!(put(&queue, 9_999, LARGE), "bytes count as well");
     }
 
     #[test]
     fn the_position_is_that_of_the_oldest_record_which_may_be_uncommitted() {
         let queue = HandOver::from(5);
-        (5..9).for_each(|offset| _ = queue.put(record(offset), 1));
+        (5..9).for_each(|offset| _ = put(&queue, offset, 1));
         queue.take(2).unwrap();
         assert_eq!(queue.place(), (5, 2));
         queue.take(1).unwrap();
@@ -182,19 +194,19 @@ mod tests {
         assert!(!queue.take(9).unwrap().at_end);
         queue.ends(7);
         assert!(!queue.take(9).unwrap().at_end, "two are on their way");
-        (5..7).for_each(|offset| _ = queue.put(record(offset), 1));
+        (5..7).for_each(|offset| _ = put(&queue, offset, 1));
         assert!(!queue.take(1).unwrap().at_end);
         assert!(queue.take(1).unwrap().at_end);
         queue.grows(8);
         assert!(!queue.take(9).unwrap().at_end);
-        queue.put(record(7), LARGE);
+        put(&queue, 7, LARGE);
         assert!(!queue.take(9).unwrap().at_end, "it was paused: more may lie behind");
     }
 
     #[tokio::test]
     async fn what_came_before_a_failure_is_still_taken() {
         let queue = HandOver::from(0);
-        queue.put(record(0), 1);
+        put(&queue, 0, 1);
         queue.fail(StoreError::Failed { statement: "s".into(), reason: "r".into() });
         queue.ready().await;
         assert_eq!(queue.take(10).unwrap().records.len(), 1);

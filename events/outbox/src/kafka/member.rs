@@ -4,6 +4,7 @@
 
 use super::guard;
 use super::metric;
+use super::position;
 use super::reader::Places;
 use super::settings::{ANSWER, KafkaSettings};
 use crate::metric::Metric;
@@ -198,8 +199,8 @@ impl Membership {
         for ((topic, partition), queue) in self.places.lock().iter() {
             let Some((_, name)) = self.names.iter().find(|(mine, _)| mine == topic) else { continue };
             if owned.contains(partition) {
-                let position = Offset::Offset(queue.place().0);
-                list.add_partition_offset(name, i32::from(*partition), position).ok();
+                let (offset, _) = position::split(*topic, queue.place().0);
+                list.add_partition_offset(name, i32::from(*partition), Offset::Offset(offset)).ok();
             }
         }
         if list.count() > 0

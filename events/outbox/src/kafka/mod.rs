@@ -3,7 +3,7 @@
 //!
 //! - [`settings`]: what it must know, and the settings of its clients
 //! - [`topics`]: made with the right settings, or checked
-//! - [`wire`]: a message as a record
+//! - [`wire`]: messages as records; [`position`]: where a message is in its partition
 //! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
 //! - [`reader`], [`reading`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it;
 //!   [`watermark`]: where partitions end now
@@ -19,6 +19,7 @@ mod hand_over;
 mod look;
 mod member;
 mod metric;
+mod position;
 pub mod raw;
 mod reader;
 mod reading;

@@ -6,6 +6,7 @@
 use super::hand_over::HandOver;
 use super::look::{self, Look, Purpose};
 use super::metric;
+use super::position;
 use super::reader::{Places, Wish, failed};
 use super::settings::{ANSWER, KafkaSettings};
 use super::topics::Names;
@@ -67,6 +68,8 @@ struct Slot {
     queue: Arc<HandOver>,
     /// The offset that comes next.
     next: i64,
+    /// An offset, and how many messages of its record were read before this assignment.
+    read_of: (i64, usize),
     /// The offset behind which a gap was seen once.
     doubted: Option<i64>,
     /// Somebody looks what is wrong with it.
@@ -154,9 +157,8 @@ impl Reading {
     }
 
     fn resume(&mut self, place: Place) {
-        let Some((position, generation)) = self.slots.get(&place).map(|slot| (slot.next, slot.generation)) else {
-            return;
-        };
+        let Some(slot) = self.slots.get(&place) else { return };
+        let (position, generation) = (position::of(place.0, slot.next, 0), slot.generation);
         match self.consumer.resume(&self.list(place, None)) {
             Ok(()) => self.look(Look { place, position, generation, purpose: Purpose::Resume }),
             Err(error) => self.fail(place, failed(&error.to_string())),
@@ -166,18 +168,20 @@ impl Reading {
     /// Somebody has looked; what for may be over by now.
     fn looked(&mut self, look: Look, ends: Result<(i64, i64), StoreError>) {
         let Look { place, position, generation, purpose } = look;
-        let end = ends.and_then(|ends| self.fits(place, position, ends));
+        let (offset, message) = position::split(place.0, position);
+        let end = ends.and_then(|ends| self.fits(place, offset, ends)).map(|end| position::of(place.0, end, 0));
         match purpose {
             Purpose::Assign(queue) if self.awaited.get(&place) == Some(&generation) => {
                 self.awaited.remove(&place);
                 if let Err(error) = end.and_then(|end| {
                     queue.ends(end);
-                    self.assign(place, position)
+                    self.assign(place, offset)
                 }) {
                     self.places.lock().remove(&place);
                     return queue.fail(error);
                 }
-                let slot = Slot { generation, queue, next: position, doubted: None, looked_at: false };
+                let read_of = (offset, message);
+                let slot = Slot { generation, queue, next: offset, read_of, doubted: None, looked_at: false };
                 self.slots.insert(place, slot);
             }
             Purpose::Resume | Purpose::Doubt if self.is_current(place, generation) => {
@@ -201,24 +205,24 @@ impl Reading {
         }
     }
 
-    /// The log must hold our position, or end there. Returns its end.
-    fn fits(&self, place: Place, position: i64, (low, high): (i64, i64)) -> Result<i64, StoreError> {
+    /// The log must hold our offset, or end there. Returns its end.
+    fn fits(&self, place: Place, offset: i64, (low, high): (i64, i64)) -> Result<i64, StoreError> {
         let (topic, partition) = (self.name(place), place.1);
-        let reason = if position < low {
+        let reason = if offset < low {
             format!("it begins at {low}, what lay before was deleted unread")
-        } else if position > high {
+        } else if offset > high {
             format!("it ends at {high}: it was made anew, or has lost records that were read")
         } else {
             return Ok(high);
         };
         Metric::LostPositions.add(1, &[place.0.label()]);
-        let lost = StoreError::Lost { topic: topic.to_owned(), partition, position, reason };
+        let lost = StoreError::Lost { topic: topic.to_owned(), partition, offset, reason };
         tracing::error!("{lost}");
         Err(lost)
     }
 
-    fn assign(&self, place: Place, position: i64) -> Result<(), StoreError> {
-        let list = self.list(place, Some(position));
+    fn assign(&self, place: Place, offset: i64) -> Result<(), StoreError> {
+        let list = self.list(place, Some(offset));
         // Whoever had it before may have left it paused.
         let assigned = self.consumer.incremental_assign(&list).and_then(|()| self.consumer.resume(&list));
         assigned.map_err(|error| failed(&error.to_string()))
@@ -265,9 +269,9 @@ impl Reading {
                         self.fail(place, failed(&error.to_string()));
                     }
                 }
-                Next::ReadAgain(place, position) => {
+                Next::ReadAgain(place, offset) => {
                     self.unassign(place);
-                    if let Err(error) = self.assign(place, position) {
+                    if let Err(error) = self.assign(place, offset) {
                         self.fail(place, error);
                     }
                 }
@@ -299,7 +303,7 @@ impl Reading {
             if everywhere {
                 self.fail(place, failed(&error.to_string()));
             } else if !std::mem::replace(&mut slot.looked_at, true) {
-                let (position, generation) = (slot.next, slot.generation);
+                let (position, generation) = (position::of(place.0, slot.next, 0), slot.generation);
                 self.look(Look { place, position, generation, purpose: Purpose::Doubt });
             }
         }
@@ -311,8 +315,8 @@ impl Reading {
         for (place, slot) in &self.slots {
             let (position, waiting) = slot.queue.place();
             let end = ends.get(&(self.name(*place).to_owned(), i32::from(place.1)));
-            end.iter().for_each(|end| slot.queue.grows(**end));
-            let lag = end.map_or(0, |end| (end - position).max(0));
+            end.iter().for_each(|end| slot.queue.grows(position::of(place.0, **end, 0)));
+            let lag = end.map_or(0, |end| (end - position::split(place.0, position).0).max(0));
             gauges(*place, lag as f64, waiting as f64);
         }
     }
@@ -321,12 +325,12 @@ impl Reading {
         self.names.get(place.0)
     }
 
-    fn list(&self, place: Place, position: Option<i64>) -> TopicPartitionList {
+    fn list(&self, place: Place, offset: Option<i64>) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(1);
-        let offset = position.map_or(Offset::Invalid, Offset::Offset);
+        let offset = offset.map_or(Offset::Invalid, Offset::Offset);
         if let Err(error) = list.add_partition_offset(self.name(place), i32::from(place.1), offset) {
             // Only an offset below zero is refused, and no shard row has one.
-            tracing::error!(%error, "a position cannot be expressed");
+            tracing::error!(%error, "an offset cannot be expressed");
         }
         list
     }
@@ -366,9 +370,14 @@ fn arrived(
         return Next::ReadAgain(place, slot.next);
     }
     slot.next = offset + 1;
-    let (envelope, bytes) = (wire::unpack(record, place.0, environment), record.payload_len() + record.key_len());
-    let read = Delivered { topic: place.0, offset, envelope, bytes };
-    if slot.queue.put(read, bytes) { Next::Pause(place) } else { Next::More }
+    let topic = place.0;
+    let (messages, behind) = (wire::unpack(record, topic, environment), position::of(topic, slot.next, 0));
+    let (read, last) = (if slot.read_of.0 == offset { slot.read_of.1 } else { 0 }, messages.len() - 1);
+    let messages = messages.into_iter().enumerate().skip(read).map(|(at, (envelope, bytes))| {
+        let here = position::of(topic, offset, at);
+        Delivered { topic, offset: here, next: if at == last { behind } else { here + 1 }, envelope, bytes }
+    });
+    if slot.queue.put(messages, behind) { Next::Pause(place) } else { Next::More }
 }
 
 fn gauges((topic, partition): Place, lag: f64, waiting: f64) {

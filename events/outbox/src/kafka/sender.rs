@@ -5,11 +5,12 @@ use super::metric;
 use super::settings::{ANSWER, KafkaSettings};
 use super::topics::Names;
 use super::window::{Place, Window};
-use super::wire;
-use crate::bus::{BusError, Outgoing, Packed, Relay, RelayError};
+use super::wire::{self, Outbound};
+use crate::bus::{BusError, Outgoing, Relay, RelayError};
 use crate::metric::Metric;
+use crate::parcel::Parcel;
 use async_trait::async_trait;
-use endstate_events::Topic;
+use endstate_events::{Envelope, Topic};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -62,15 +63,15 @@ impl Sent {
 
 /// Whom a delivery report is for.
 pub(super) enum Ticket {
-    /// A message of a shard's outbox.
-    Committed { window: Arc<Window>, seq: i64, place: Place },
-    /// The same, to a topic of another team.
+    /// Messages of a shard's outbox, numbered from `seq` on.
+    Committed { window: Arc<Window>, seq: i64, count: usize, place: Place },
+    /// One of them, to a topic of another team.
     Foreign { window: Arc<Window>, seq: i64, place: Place },
-    /// A message that somebody waits for.
+    /// Messages that somebody waits for.
     Call(Arc<Call>),
 }
 
-/// Messages that were queued together, and how many of them are unacknowledged.
+/// Records that were queued together, and how many of them are unacknowledged.
 pub(super) struct Call {
     open: AtomicUsize,
     failure: Mutex<Option<String>>,
@@ -136,15 +137,15 @@ impl ProducerContext for Reports {
         let failure = result.as_ref().err().map(|(error, _)| error.to_string());
         self.sent.acknowledged.fetch_add(u64::from(failure.is_none()), Ordering::Relaxed);
         match *ticket {
-            Ticket::Committed { window, seq, place } => match failure {
-                None => window.acknowledged(seq, place),
+            Ticket::Committed { window, seq, count, place } => match failure {
+                None => window.acknowledged(seq, count, place),
                 Some(reason) => window.failed(reason),
             },
             Ticket::Foreign { window, seq, place } => {
                 if let Some(reason) = failure {
                     lost(place.0, &reason);
                 }
-                window.acknowledged(seq, place);
+                window.acknowledged(seq, 1, place);
             }
             Ticket::Call(call) => call.report(failure),
         }
@@ -169,27 +170,47 @@ impl Sender {
         if messages.is_empty() {
             return Ok(());
         }
-        let packed: Result<Vec<_>, _> = messages.into_iter().map(wire::pack).collect();
-        let packed = packed.map_err(BusError::Refused)?;
-        let call = Call::of(packed.len());
-        for packed in &packed {
-            if let Err(reason) = self.send(packed, Ticket::Call(call.clone())).await {
-                call.report(Some(reason));
+        let parcels = Parcel::pack(messages, wire::fits).map_err(BusError::Refused)?;
+        let records = |parcel: &Parcel| if wire::is_whole(parcel.topic) { 1 } else { parcel.len() };
+        let call = Call::of(parcels.iter().map(records).sum());
+        let sent = |sent: Result<(), String>| sent.err().into_iter().for_each(|reason| call.report(Some(reason)));
+        for parcel in &parcels {
+            let ticket = || Ticket::Call(Arc::clone(&call));
+            if wire::is_whole(parcel.topic) {
+                sent(self.send_whole(parcel, ticket()).await);
+                continue;
+            }
+            for envelope in parcel.envelopes() {
+                sent(self.send_one((parcel.topic, parcel.partition), envelope, ticket()).await);
             }
         }
         call.answered().await.map_err(BusError::Unacknowledged)
     }
 
+    /// A parcel as one record.
+    async fn send_whole(&self, parcel: &Parcel, ticket: Ticket) -> Result<(), String> {
+        let outbound = Outbound::whole(parcel, &self.settings.environment);
+        self.send((parcel.topic, parcel.partition), outbound, ticket).await
+    }
+
+    /// One message as one record.
+    async fn send_one(&self, place: Place, envelope: &Envelope, ticket: Ticket) -> Result<(), String> {
+        let outbound = Outbound::one(place.0, envelope, &self.settings.environment);
+        self.send(place, outbound.map_err(|error| error.to_string())?, ticket).await
+    }
+
     /// Hands a record to the producer; waits while its queue is full.
-    async fn send(&self, packed: &Packed, ticket: Ticket) -> Result<(), String> {
-        let Packed { outgoing: Outgoing { topic, partition, envelope }, body } = packed;
-        let mut record = BaseRecord::with_opaque_to(self.names.get(*topic), Box::new(ticket))
-            .key(envelope.key.as_bytes())
-            .payload(body.as_slice())
-            .headers(wire::headers(*topic, envelope, &self.settings.environment));
+    async fn send(&self, (topic, partition): Place, outbound: Outbound<'_>, ticket: Ticket) -> Result<(), String> {
+        let Outbound { key, body, headers } = outbound;
+        let mut record = BaseRecord::<str, [u8], _>::with_opaque_to(self.names.get(topic), Box::new(ticket))
+            .payload(&*body)
+            .headers(headers);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
         let is_foreign = matches!(topic, Topic::Foreign(_));
         if !is_foreign {
-            record = record.partition(i32::from(*partition));
+            record = record.partition(i32::from(partition));
         }
         loop {
             let producer = if is_foreign { self.foreign() } else { self.producer() };
@@ -262,17 +283,26 @@ impl Carrier {
 impl Carrier {
     /// Hands over a message to another team. Nobody waits for their topic: what does not get there is a command that was
     /// not answered, which its saga asks about and sends again (Z10).
-    async fn offer(&self, seq: i64, place: Place, packed: &Packed) -> Result<(), RelayError> {
+    async fn offer(&self, seq: i64, place: Place, envelope: &Envelope) -> Result<(), RelayError> {
         if !self.window.enter_or_pass(seq, place)? {
             lost(place.0, "too much is on its way there");
             return Ok(());
         }
         let window = Arc::clone(&self.window);
-        if let Err(reason) = self.sender.send(packed, Ticket::Foreign { window, seq, place }).await {
+        if let Err(reason) = self.sender.send_one(place, envelope, Ticket::Foreign { window, seq, place }).await {
             lost(place.0, &reason);
-            self.window.acknowledged(seq, place);
+            self.window.acknowledged(seq, 1, place);
         }
         Ok(())
+    }
+
+    /// Waits for room for some messages.
+    async fn enter(&self, seq: i64, count: usize, place: Place) -> Result<Ticket, RelayError> {
+        tokio::select! {
+            entered = self.window.enter(seq, count, place) => entered?,
+            () = self.sender.stop.cancelled() => return Err(RelayError("the bus is closing".to_owned())),
+        }
+        Ok(Ticket::Committed { window: Arc::clone(&self.window), seq, count, place })
     }
 }
 
@@ -284,23 +314,28 @@ fn lost(topic: Topic, reason: &str) {
 
 #[async_trait]
 impl Relay for Carrier {
-    fn pack(&self, outgoing: Outgoing) -> Result<Packed, String> {
-        wire::pack(outgoing)
+    fn fits(&self, envelope: &Envelope, bytes: usize) -> Result<(), String> {
+        wire::fits(envelope, bytes)
     }
 
-    async fn publish(&mut self, first_seq: i64, messages: Vec<Packed>) -> Result<(), RelayError> {
-        for (seq, packed) in (first_seq..).zip(&messages) {
-            let place = (packed.outgoing.topic, packed.outgoing.partition);
-            if let Topic::Foreign(_) = place.0 {
-                self.offer(seq, place, packed).await?;
+    async fn publish(&mut self, first_seq: i64, parcels: Vec<Parcel>) -> Result<(), RelayError> {
+        let mut next_seq = first_seq;
+        for parcel in &parcels {
+            let (seq, count, place) = (next_seq, parcel.len(), (parcel.topic, parcel.partition));
+            next_seq += count as i64;
+            if wire::is_whole(parcel.topic) {
+                let ticket = self.enter(seq, count, place).await?;
+                self.sender.send_whole(parcel, ticket).await.map_err(RelayError)?;
                 continue;
             }
-            tokio::select! {
-                entered = self.window.enter(seq, place) => entered?,
-                () = self.sender.stop.cancelled() => return Err(RelayError("the bus is closing".to_owned())),
+            for (seq, envelope) in (seq..).zip(parcel.envelopes()) {
+                if let Topic::Foreign(_) = parcel.topic {
+                    self.offer(seq, place, envelope).await?;
+                    continue;
+                }
+                let ticket = self.enter(seq, 1, place).await?;
+                self.sender.send_one(place, envelope, ticket).await.map_err(RelayError)?;
             }
-            let window = Arc::clone(&self.window);
-            self.sender.send(packed, Ticket::Committed { window, seq, place }).await.map_err(RelayError)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! asked for by itself until it can: a partition without a leader would take the answers of all others with it.
 
 use super::hand_over::HandOver;
+use super::position;
 use super::reading::Context;
 use super::settings::ANSWER;
 use super::topics::Names;
@@ -75,7 +76,7 @@ impl Watermarks {
             if let Some(end) = end.filter(|end| end.error().is_ok())
                 && let Offset::Offset(end) = end.offset()
             {
-                queue.ends(end);
+                queue.ends(position::of(place.0, end, 0));
                 known.insert(*place);
             }
         }

@@ -47,25 +47,25 @@ impl Window {
         Self { state: Mutex::new(state), moved: Notify::new() }
     }
 
-    /// Waits for room for one more message to `place` and takes it; `seq` follows the one before.
-    pub(super) async fn enter(&self, seq: i64, place: Place) -> Result<(), RelayError> {
+    /// Waits for room for `count` more messages to `place` and takes it; `seq`, the first one's, follows the one before.
+    pub(super) async fn enter(&self, seq: i64, count: usize, place: Place) -> Result<(), RelayError> {
         loop {
             let moved = self.moved.notified();
-            if self.try_enter(seq, place)? {
+            if self.try_enter(seq, count, place)? {
                 return Ok(());
             }
             moved.await;
         }
     }
 
-    fn try_enter(&self, seq: i64, place: Place) -> Result<bool, RelayError> {
+    fn try_enter(&self, seq: i64, count: usize, place: Place) -> Result<bool, RelayError> {
         let mut state = self.follow(seq)?;
         let open = state.open.entry(place).or_default();
         if *open >= WINDOW {
             return Ok(false);
         }
-        *open += 1;
-        state.above.push_back(false);
+        *open += count;
+        state.above.extend(std::iter::repeat_n(false, count));
         Ok(true)
     }
 
@@ -92,16 +92,14 @@ impl Window {
         Ok(state)
     }
 
-    /// The broker has it.
-    pub(super) fn acknowledged(&self, seq: i64, place: Place) {
+    /// The broker has `count` messages, from `seq` on.
+    pub(super) fn acknowledged(&self, seq: i64, count: usize, place: Place) {
         let mut state = self.lock();
-        let at = usize::try_from(seq - state.mark).ok();
-        if let Some(done) = at.and_then(|at| state.above.get_mut(at)) {
-            *done = true;
-        }
+        let first = usize::try_from(seq - state.mark).unwrap_or(usize::MAX);
+        state.above.iter_mut().skip(first).take(count).for_each(|done| *done = true);
         state.advance();
         if let Some(open) = state.open.get_mut(&place) {
-            *open -= 1;
+            *open -= count;
         }
         drop(state);
         self.moved.notify_one();
@@ -138,27 +136,25 @@ mod tests {
     #[tokio::test]
     async fn the_mark_moves_only_over_what_is_whole() {
         let window = Window::from(7);
-        for seq in 7..10 {
-            window.enter(seq, PLACE).await.unwrap();
+        for (seq, count) in [(7, 1), (8, 3), (11, 1)] {
+            window.enter(seq, count, PLACE).await.unwrap();
         }
-        window.acknowledged(8, PLACE);
-        window.acknowledged(9, PLACE);
+        window.acknowledged(8, 3, PLACE);
+        window.acknowledged(11, 1, PLACE);
         assert_eq!(window.mark().unwrap(), 7, "7 is missing");
-        window.acknowledged(7, PLACE);
-        assert_eq!(window.mark().unwrap(), 10);
+        window.acknowledged(7, 1, PLACE);
+        assert_eq!(window.mark().unwrap(), 12);
     }
 
     #[tokio::test]
     async fn z10_a_full_destination_waits_and_others_do_not() {
         let window = Window::from(0);
         let full = WINDOW as i64;
-        for seq in 0..full {
-            window.enter(seq, PLACE).await.unwrap();
-        }
-        assert!(window.enter(full, PLACE).now_or_never().is_none(), "no room");
-        window.enter(full, OTHER).await.unwrap();
-        window.acknowledged(3, PLACE);
-        window.enter(full + 1, PLACE).await.unwrap();
+        window.enter(0, WINDOW, PLACE).await.unwrap();
+        assert!(window.enter(full, 1, PLACE).now_or_never().is_none(), "no room");
+        window.enter(full, 1, OTHER).await.unwrap();
+        window.acknowledged(0, WINDOW, PLACE);
+        window.enter(full + 1, 1, PLACE).await.unwrap();
     }
 
     #[tokio::test]
@@ -168,10 +164,10 @@ mod tests {
         let full = FOREIGN_WINDOW as i64;
         assert!((0..full).all(|seq| window.enter_or_pass(seq, place).unwrap()));
         assert!(!window.enter_or_pass(full, place).unwrap(), "no room, and no waiting");
-        window.enter(full + 1, OTHER).await.unwrap();
-        window.acknowledged(full + 1, OTHER);
+        window.enter(full + 1, 1, OTHER).await.unwrap();
+        window.acknowledged(full + 1, 1, OTHER);
         assert_eq!(window.mark().unwrap(), 0, "what is under way may still be lost with this process");
-        (0..full).for_each(|seq| window.acknowledged(seq, place));
+        (0..full).for_each(|seq| window.acknowledged(seq, 1, place));
         assert_eq!(window.mark().unwrap(), full + 2);
     }
 
@@ -179,16 +175,16 @@ mod tests {
     async fn a_failure_ends_it_for_good_also_for_who_waits() {
         let window = std::sync::Arc::new(Window::from(0));
         for seq in 0..WINDOW as i64 {
-            window.enter(seq, PLACE).await.unwrap();
+            window.enter(seq, 1, PLACE).await.unwrap();
         }
         let waits = tokio::spawn({
             let window = window.clone();
-            async move { window.enter(WINDOW as i64, PLACE).await }
+            async move { window.enter(WINDOW as i64, 1, PLACE).await }
         });
         tokio::task::yield_now().await;
         window.failed("timed out".to_owned());
         assert_eq!(waits.await.unwrap(), Err(RelayError("timed out".to_owned())));
-        window.acknowledged(0, PLACE);
+        window.acknowledged(0, 1, PLACE);
         assert!(window.mark().is_err());
     }
 }

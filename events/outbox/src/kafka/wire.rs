@@ -1,9 +1,13 @@
-//! A message as a Kafka record: CloudEvents in binary mode, the envelope's key as the record's key.
+//! Messages as Kafka records. What other teams may read or write is a CloudEvent in binary mode, the envelope's key as the
+//! record's key. Between our own shards a whole parcel is one record (ADR 0019); single CloudEvents are read there as well.
 
-use crate::bus::{Outgoing, Packed, Undecodable};
+use super::position;
+use crate::bus::Undecodable;
+use crate::parcel::{self, Parcel, Read};
 use endstate_events::cloud_event::{self, Record};
 use endstate_events::{Envelope, Environment, Message as Body, Topic};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Attributes become headers under this prefix.
@@ -24,6 +28,12 @@ const HEADERS: [&str; 9] = [
 
 const CONTENT_TYPE: &str = "content-type";
 
+/// The content type of a parcel: a JSON array of envelopes.
+const PARCEL: &str = "application/vnd.endstate.parcel+json";
+
+/// Which environment a parcel is of.
+const ENVIRONMENT: &str = "ce_environment";
+
 /// The largest record, headers and key included: what brokers take unless told otherwise, less some for framing.
 pub(super) const LARGEST: usize = 1_000_000;
 
@@ -36,20 +46,46 @@ const HEAD: usize = 4_096;
 /// Characters of a reason that travel in a header; the body has all of it.
 const REASON: usize = 500;
 
-/// Encodes a message; refuses one that no broker would take.
-pub(super) fn pack(outgoing: Outgoing) -> Result<Packed, String> {
-    let body = cloud_event::data(&outgoing.envelope.message).map_err(|error| error.to_string())?;
-    let Envelope { id, key, .. } = &*outgoing.envelope;
-    // The key travels twice, as itself and as an attribute.
-    let size = body.len() + id.len() + 2 * key.len() + HEAD;
+/// Refuses a message that no broker would take; `bytes` is its envelope's length.
+pub(super) fn fits(envelope: &Envelope, bytes: usize) -> Result<(), String> {
+    // The key travels as itself, too.
+    let size = bytes + envelope.key.len() + HEAD;
     if size > LARGEST {
         return Err(format!("a message of {size} bytes is too large for the bus; it takes {LARGEST}"));
     }
-    Ok(Packed { outgoing, body })
+    Ok(())
+}
+
+/// Whether a parcel to this topic is one record. What others may read is a CloudEvent each.
+pub(super) fn is_whole(topic: Topic) -> bool {
+    topic.side().is_some()
+}
+
+/// A record on its way.
+pub(super) struct Outbound<'a> {
+    pub(super) key: Option<&'a str>,
+    pub(super) body: Cow<'a, [u8]>,
+    pub(super) headers: OwnedHeaders,
+}
+
+impl<'a> Outbound<'a> {
+    /// All messages of a parcel, as they stand in the outbox.
+    pub(super) fn whole(parcel: &'a Parcel, environment: &Environment) -> Self {
+        let headers = OwnedHeaders::new_with_capacity(2)
+            .insert(Header { key: CONTENT_TYPE, value: Some(PARCEL) })
+            .insert(Header { key: ENVIRONMENT, value: Some(environment.as_str()) });
+        Self { key: None, body: parcel.body.as_bytes().into(), headers }
+    }
+
+    /// One message.
+    pub(super) fn one(topic: Topic, envelope: &'a Envelope, environment: &Environment) -> serde_json::Result<Self> {
+        let body = cloud_event::data(&envelope.message)?.into();
+        Ok(Self { key: Some(&envelope.key), body, headers: headers(topic, envelope, environment) })
+    }
 }
 
 /// The headers of a record.
-pub(super) fn headers(topic: Topic, envelope: &Envelope, environment: &Environment) -> OwnedHeaders {
+fn headers(topic: Topic, envelope: &Envelope, environment: &Environment) -> OwnedHeaders {
     let headers = OwnedHeaders::new_with_capacity(HEADERS.len() + 1);
     let content_type = Header { key: CONTENT_TYPE, value: Some(cloud_event::BINARY) };
     let attributes = cloud_event::attributes(envelope, environment);
@@ -80,8 +116,37 @@ fn extensions(topic: Topic, envelope: &Envelope, environment: &Environment) -> V
     }
 }
 
-/// The message in a record, or what can be kept of one that is none.
-pub(super) fn unpack(
+/// The messages in a record; at least one.
+pub(super) fn unpack(record: &BorrowedMessage<'_>, topic: Topic, environment: &Environment) -> Vec<Read> {
+    if is_whole(topic) && header(record, CONTENT_TYPE) == Some(PARCEL) {
+        let body = record.payload().unwrap_or_default();
+        return unpack_parcel(body, header(record, ENVIRONMENT), environment).unwrap_or_else(|reason| {
+            let bytes = String::from_utf8_lossy(body).into_owned();
+            vec![(Err(Undecodable { bytes, reason }), body.len())]
+        });
+    }
+    vec![(unpack_one(record, topic, environment), record.payload_len() + record.key_len())]
+}
+
+fn unpack_parcel(body: &[u8], of: Option<&str>, environment: &Environment) -> Result<Vec<Read>, String> {
+    if let Some(other) = of.filter(|other| *other != environment.as_str()) {
+        return Err(format!("it is of environment `{other}`"));
+    }
+    let body = std::str::from_utf8(body).map_err(|_| "its body is no UTF-8")?;
+    let messages = parcel::decode(body).map_err(|error| format!("it is no JSON array: {error}"))?;
+    match messages.len() {
+        1..=position::MOST => Ok(messages),
+        other => Err(format!("it holds {other} messages instead of 1 to {}", position::MOST)),
+    }
+}
+
+/// A header that is no text is none of ours.
+fn header<'a>(record: &'a BorrowedMessage<'_>, key: &str) -> Option<&'a str> {
+    let header = record.headers()?.iter().find(|header| header.key == key)?;
+    std::str::from_utf8(header.value?).ok()
+}
+
+fn unpack_one(
     record: &BorrowedMessage<'_>,
     topic: Topic,
     environment: &Environment,
@@ -111,28 +176,52 @@ mod tests {
     use super::*;
     use endstate_events::{InquiryAnswer, Lane, Message, SCHEMA_VERSION, Topic};
 
-    fn outgoing(key: String) -> Outgoing {
+    fn envelope(key: String) -> Envelope {
         let effect_id = "0193a0b2-7c00-8abc-9def-0123456789ab:hold:line-1:do:0".parse().unwrap();
         let message = Message::Inquired(InquiryAnswer { effect_id, keep: true });
-        let envelope = Envelope { id: "i".into(), schema: SCHEMA_VERSION, time_ms: 0, key, lane: Lane::Test, message };
-        Outgoing { topic: Topic::Commands, partition: 1, envelope: envelope.into() }
+        Envelope { id: "i".into(), schema: SCHEMA_VERSION, time_ms: 0, key, lane: Lane::Test, message }
     }
 
     #[test]
     fn every_attribute_has_its_header() {
-        let packed = pack(outgoing("k".to_owned())).unwrap();
-        let environment = Environment::default();
-        let attributes = cloud_event::attributes(&packed.outgoing.envelope, &environment);
+        let (envelope, environment) = (envelope("k".to_owned()), Environment::default());
+        let attributes = cloud_event::attributes(&envelope, &environment);
         let names: Vec<_> = attributes.iter().map(|(name, _)| format!("{PREFIX}{name}")).collect();
         assert_eq!(names, HEADERS);
-        let headers = headers(packed.outgoing.topic, &packed.outgoing.envelope, &environment);
+        let headers = Outbound::one(Topic::Events, &envelope, &environment).unwrap().headers;
         let lane = headers.iter().find(|header| header.key == "ce_lane").unwrap();
         assert_eq!(lane.value, Some("test".as_bytes()));
     }
 
     #[test]
     fn z10_what_no_broker_takes_is_refused_before_it_is_committed() {
-        let reason = pack(outgoing("k".repeat(LARGEST / 2))).unwrap_err();
+        let reason = fits(&envelope("k".repeat(LARGEST / 2)), LARGEST / 2).unwrap_err();
         assert!(reason.contains("too large"), "{reason}");
+    }
+
+    #[test]
+    fn z17_a_parcel_of_another_environment_is_no_message() {
+        let (body, ours) = (parcel_of(2), Environment::default());
+        let read = |of| unpack_parcel(body.as_bytes(), of, &ours).map(|read| read.len());
+        assert_eq!(read(Some(ours.as_str())), Ok(2));
+        assert!(read(Some("staging")).is_err_and(|reason| reason.contains("`staging`")));
+    }
+
+    #[test]
+    fn z10_a_parcel_that_is_none_is_told() {
+        let ours = Environment::default();
+        for (body, told) in [
+            (b"{}".to_vec(), "no JSON array"),
+            (b"[]".to_vec(), "holds 0"),
+            (vec![0xff], "UTF-8"),
+            (parcel_of(position::MOST + 1).into_bytes(), "instead of 1 to"),
+        ] {
+            let reason = unpack_parcel(&body, None, &ours).unwrap_err();
+            assert!(reason.contains(told), "{reason}");
+        }
+    }
+
+    fn parcel_of(messages: usize) -> String {
+        serde_json::to_string(&vec![envelope("k".to_owned()); messages]).unwrap()
     }
 }

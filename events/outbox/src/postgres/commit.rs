@@ -8,11 +8,10 @@
 use super::connections::{DEADLINE, in_time};
 use super::plan::{Part, plan};
 use super::render;
-use crate::bus::Outgoing;
 use crate::dead_letter;
+use crate::parcel::Parcel;
 use crate::statement::{Kind, Rows, Statement, Value, Write};
 use crate::store::{Commit, CommitError, Fence};
-use endstate_events::Envelope;
 use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, Row as _};
 use std::sync::Arc;
@@ -51,7 +50,7 @@ pub(super) static FENCE: Statement = Statement {
           and shard.next_seq = r.seq_before and shard.next_outbox_seq = r.outbox_before",
 };
 
-/// Messages of a batch for one partition are one row, numbered by the first.
+/// A parcel is a row, numbered by its first message.
 pub(super) static OUTBOX: Statement = Statement {
     name: "outbox.append",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Text, Kind::Int, Kind::Int, Kind::Text],
@@ -294,28 +293,28 @@ fn fence_row(fence: &Fence) -> [Value; 16] {
     ]
 }
 
-/// The rows of the outbox: one for each run of messages with one destination, numbered on from the fence.
-fn outbox(fence: Option<&Fence>, messages: Vec<Outgoing>) -> Result<Rows, CommitError> {
+/// The rows of the outbox: one for each parcel, numbered on from the fence by the messages they hold.
+fn outbox(fence: Option<&Fence>, parcels: Vec<Parcel>) -> Result<Rows, CommitError> {
     let fence = fence.ok_or_else(|| CommitError::Data("messages without a fence have no numbers here".into()))?;
     let mut seq = fence.before.next_outbox_seq;
-    if fence.next_outbox_seq - seq != messages.len() as i64 {
-        return Err(CommitError::Data(format!("the fence counts other messages than these {}", messages.len())));
+    let messages: usize = parcels.iter().map(Parcel::len).sum();
+    if fence.next_outbox_seq - seq != messages as i64 {
+        return Err(CommitError::Data(format!("the fence counts other messages than these {messages}")));
     }
     let shard = fence.before.shard;
     let mut rows = Rows::new();
-    for run in messages.chunk_by(|a, b| (a.topic, a.partition) == (b.topic, b.partition)) {
-        let envelopes: Vec<&Envelope> = run.iter().map(|message| &*message.envelope).collect();
-        let body = serde_json::to_string(&envelopes).map_err(|error| CommitError::Data(error.to_string()))?;
+    for parcel in parcels {
+        let count = parcel.len() as i64;
         rows.push([
             shard.side.label().into(),
             i64::from(shard.index).into(),
             seq.into(),
-            run[0].topic.label().into(),
-            i64::from(run[0].partition).into(),
-            (run.len() as i64).into(),
-            body.into(),
+            parcel.topic.label().into(),
+            i64::from(parcel.partition).into(),
+            count.into(),
+            parcel.body.into(),
         ]);
-        seq += run.len() as i64;
+        seq += count;
     }
     Ok(rows)
 }

@@ -125,7 +125,8 @@ impl Reader {
             let bytes = body.len();
             let envelope = serde_json::from_str::<Envelope>(&body).map(Arc::new);
             let envelope = envelope.map_err(|error| Undecodable { bytes: body, reason: error.to_string() });
-            self.page.push_back(Delivered { topic, offset: Delivered::offset_spilled(number), envelope, bytes });
+            let (offset, next) = (Delivered::offset_spilled(number), Delivered::offset_spilled(number + 1));
+            self.page.push_back(Delivered { topic, offset, next, envelope, bytes });
         }
         if self.page.is_empty() {
             // Somebody else has read on, and deleted what we stand at.

@@ -202,7 +202,7 @@ impl Store for SqliteStore {
     async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
         let (answer, answered) = oneshot::channel();
         let gone = || CommitError::Doubt("the writer has stopped".into());
-        let prepared = writer::Prepared::new(commit)?;
+        let prepared = writer::Prepared::new(commit);
         self.request(writer::Request::Commit { prepared, answer }).ok_or_else(gone)?;
         answered.await.map_err(|_| gone())?
     }

@@ -4,10 +4,11 @@
 //! It speaks to SQLite directly instead of through the readers' pool: a prepared statement per row costs no hop between
 //! threads, no temporary relation and no statement journal (docs/adr/0011).
 
-use super::pack::{OutboxRow, group, join_arrays, pieces};
+use super::pack::{join_arrays, pieces};
 use super::render;
 use crate::dead_letter;
-use crate::local::{LocalBus, Placed};
+use crate::local::LocalBus;
+use crate::parcel::Parcel;
 use crate::statement::{Kind, Rows, Statement, Value, Write};
 use crate::store::{Commit, CommitError, Fence, StoreError};
 use endstate_events::Topic;
@@ -72,23 +73,23 @@ pub(super) enum Ask {
     Purge(Vec<(&'static str, u16, i64)>),
 }
 
-/// A commit with its messages grouped and encoded, made on the sender's task.
+/// A commit as it is written.
 pub(super) struct Prepared {
     fences: Vec<Fence>,
     writes: Vec<Write>,
     /// How many of the writes are the sender's own.
     own: usize,
-    outbox: Vec<OutboxRow>,
+    outbox: Vec<Parcel>,
 }
 
 impl Prepared {
-    pub(super) fn new(commit: Commit) -> Result<Self, CommitError> {
+    pub(super) fn new(commit: Commit) -> Self {
         let Commit { fences, mut writes, messages, dead_letters } = commit;
         let own = writes.len();
         if !dead_letters.is_empty() {
             writes.push(Write::any(&dead_letter::INSERT, dead_letter::rows(dead_letters)));
         }
-        Ok(Self { fences, writes, own, outbox: group(messages)? })
+        Self { fences, writes, own, outbox: messages }
     }
 }
 
@@ -173,9 +174,7 @@ impl Writer {
     fn answer(&self, group: Vec<Waiting>, hits: Vec<Vec<u64>>) {
         for ((prepared, answer), mut hits) in group.into_iter().zip(hits) {
             hits.truncate(prepared.own);
-            for OutboxRow { topic, partition, envelopes, .. } in prepared.outbox {
-                self.bus.deliver(Placed { topic, partition, envelopes });
-            }
+            prepared.outbox.iter().for_each(|parcel| self.bus.deliver(parcel));
             answer.send(Ok(hits)).ok();
         }
     }
@@ -227,7 +226,7 @@ impl Writer {
     /// The messages of all batches: one row per partition, more when they are large. Their offsets are those at which
     /// [`Writer::answer`] will deliver them.
     fn outbox(&self, batches: &[&Prepared]) -> Result<u64, CommitError> {
-        let mut partitions: FxHashMap<(Topic, u16), Vec<&OutboxRow>> = FxHashMap::default();
+        let mut partitions: FxHashMap<(Topic, u16), Vec<&Parcel>> = FxHashMap::default();
         for row in batches.iter().flat_map(|batch| &batch.outbox) {
             partitions.entry((row.topic, row.partition)).or_default().push(row);
         }
@@ -235,7 +234,7 @@ impl Writer {
         for ((topic, partition), parts) in partitions {
             let mut next = self.bus.next_offset(topic, partition);
             for parts in pieces(&parts) {
-                let count = parts.iter().map(|row| row.envelopes.len()).sum::<usize>() as i64;
+                let count = parts.iter().map(|row| row.len()).sum::<usize>() as i64;
                 let (topic, partition) = (topic.label().into(), i64::from(partition).into());
                 rows.push([topic, partition, next.into(), count.into(), Value::Text(join_arrays(parts))]);
                 next += count;

@@ -3,7 +3,7 @@
 
 use crate::{item, send};
 use async_trait::async_trait;
-use endstate_events::{Side, Topic};
+use endstate_events::{Envelope, Side, Topic};
 use endstate_outbox::*;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -41,7 +41,7 @@ impl Scripted {
         let mut world = self.world();
         let offset = world.inbox.len() as i64;
         let envelope = Ok(send(&count.to_string()).envelope);
-        world.inbox.push(Delivered { topic: Topic::Commands, offset, envelope, bytes: 1 });
+        world.inbox.push(Delivered { topic: Topic::Commands, offset, next: offset + 1, envelope, bytes: 1 });
     }
 
     fn shard(&self, clock: &Arc<ManualClock>) -> Shard<Echo> {
@@ -82,11 +82,11 @@ impl Store for Scripted {
                 return Err(CommitError::Fenced(fence.before.shard));
             }
             let numbered = fence.next_outbox_seq - fence.before.next_outbox_seq;
-            assert_eq!(numbered, commit.messages.len() as i64, "each message has one number");
+            let messages = commit.messages.iter().map(Parcel::len).sum::<usize>();
+            assert_eq!(numbered, messages as i64, "each message has one number");
             world.row = Some(fence.after());
         }
-        assert!(commit.messages.is_sorted_by_key(|message| (message.topic, message.partition)));
-        world.outbox.extend(commit.messages);
+        world.outbox.extend(commit.messages.iter().flat_map(Parcel::messages));
         world.dead_letters.extend(commit.dead_letters);
         world.commits += 1;
         Ok(Vec::new())
@@ -151,19 +151,18 @@ struct Carrier(Scripted);
 
 #[async_trait]
 impl Relay for Carrier {
-    fn pack(&self, outgoing: Outgoing) -> Result<Packed, String> {
-        if item(&outgoing.envelope) == "13" {
-            return Err("13 bytes are too many".to_owned());
-        }
-        Ok(Packed { outgoing, body: Vec::new() })
+    fn fits(&self, envelope: &Envelope, _: usize) -> Result<(), String> {
+        if item(envelope) == "13" { Err("13 bytes are too many".to_owned()) } else { Ok(()) }
     }
 
-    async fn publish(&mut self, first_seq: i64, messages: Vec<Packed>) -> Result<(), RelayError> {
+    async fn publish(&mut self, first_seq: i64, parcels: Vec<Parcel>) -> Result<(), RelayError> {
         let mut world = self.0.world();
         if world.broken {
             return Err(RelayError("the producer is dead".to_owned()));
         }
-        world.published.extend((first_seq..).zip(messages.iter().map(|packed| item(&packed.outgoing.envelope))));
+        world
+            .published
+            .extend((first_seq..).zip(parcels.iter().flat_map(Parcel::envelopes).map(|envelope| item(envelope))));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use crate::rig::{PARTITIONS, Rig, item, refusal, send, take};
 use endstate_events::Topic;
 use endstate_outbox::kafka::raw::{Raw, RawRecord};
-use endstate_outbox::{Bus as _, KafkaBus, KafkaSettings};
+use endstate_outbox::{Bus as _, Delivered, KafkaBus, KafkaSettings};
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
@@ -13,11 +13,19 @@ fn numbered(count: usize) -> Vec<endstate_outbox::Outgoing> {
     (0..count).map(|n| send(&n.to_string())).collect()
 }
 
+/// Ten messages, each a record of its own, as they are read.
+async fn one_by_one(bus: &KafkaBus) -> Vec<Delivered> {
+    for message in numbered(10) {
+        bus.produce(vec![message]).await.unwrap();
+    }
+    take(&mut *bus.consumer(Topic::Commands, 2, 0), 10).await.unwrap()
+}
+
 #[tokio::test]
 async fn z03_a_group_that_was_reset_moves_no_position() {
     let rig = Rig::new();
     let bus = rig.bus().await;
-    bus.produce(numbered(10)).await.unwrap();
+    let all = one_by_one(&bus).await;
     for group in ["endstate.participants", "endstate.reader"] {
         for offset in [Offset::Offset(0), Offset::Offset(10)] {
             let mut config = rig.config();
@@ -26,7 +34,7 @@ async fn z03_a_group_that_was_reset_moves_no_position() {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&rig.name(Topic::Commands), 2, offset).unwrap();
             tool.commit(&list, CommitMode::Sync).unwrap();
-            let mut consumer = bus.consumer(Topic::Commands, 2, 6);
+            let mut consumer = bus.consumer(Topic::Commands, 2, all[6].offset);
             assert_eq!(item(&take(&mut *consumer, 4).await.unwrap()[0]), "6");
         }
     }
@@ -38,14 +46,14 @@ async fn z03_a_group_that_was_reset_moves_no_position() {
 async fn z03_records_deleted_unread_stop_the_shard() {
     let rig = Rig::new();
     let bus = rig.bus().await;
-    bus.produce(numbered(10)).await.unwrap();
+    let all = one_by_one(&bus).await;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&rig.name(Topic::Commands), 2, Offset::Offset(5)).unwrap();
     rig.admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
-    let said = refusal(&mut *bus.consumer(Topic::Commands, 2, 3)).await;
+    let said = refusal(&mut *bus.consumer(Topic::Commands, 2, all[3].offset)).await;
     assert!(said.starts_with("E4060") && said.contains("begins at 5"), "{said}");
-    let mut consumer = bus.consumer(Topic::Commands, 2, 5);
-    assert_eq!(take(&mut *consumer, 5).await.unwrap()[0].offset, 5, "at its beginning it can be read");
+    let mut consumer = bus.consumer(Topic::Commands, 2, all[5].offset);
+    assert_eq!(take(&mut *consumer, 5).await.unwrap(), all[5..], "at its beginning it can be read");
     bus.close().await;
     rig.wipe().await;
 }
@@ -54,7 +62,7 @@ async fn z03_records_deleted_unread_stop_the_shard() {
 async fn z03_a_topic_that_was_made_anew_stops_the_shard() {
     let rig = Rig::new();
     let bus = rig.bus().await;
-    bus.produce(numbered(10)).await.unwrap();
+    let all = one_by_one(&bus).await;
     let mut consumer = bus.consumer(Topic::Commands, 2, 0);
     take(&mut *consumer, 10).await.unwrap();
     let (admin, name) = (rig.admin(), rig.name(Topic::Commands));
@@ -69,7 +77,7 @@ async fn z03_a_topic_that_was_made_anew_stops_the_shard() {
     tokio::time::timeout(crate::rig::PATIENCE, made).await.expect("the topic is made anew");
     // By a program that starts now, and by the one that was reading.
     let fresh = rig.bus().await;
-    let said = refusal(&mut *fresh.consumer(Topic::Commands, 2, 10)).await;
+    let said = refusal(&mut *fresh.consumer(Topic::Commands, 2, all[9].next)).await;
     assert!(said.starts_with("E4060") && said.contains("ends at 0"), "{said}");
     let said = refusal(&mut *consumer).await;
     assert!(said.starts_with("E4060") || said.starts_with("E4001"), "{said}");
@@ -144,6 +152,41 @@ async fn z10_bytes_of_strangers_are_read_as_what_they_are() {
     let mut consumer = bus.consumer(Topic::Commands, 2, 0);
     assert!(take(&mut *consumer, 1).await.unwrap()[0].envelope.is_err());
     drop(consumer);
+    bus.close().await;
+    rig.wipe().await;
+}
+
+/// What is bad in a record of several messages, or about it, is told, and the others are read.
+#[tokio::test]
+async fn z10_a_bad_message_does_not_hide_its_neighbours_in_one_record() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    let raw = Raw::new(&rig.settings.brokers, rig.settings.environment.clone());
+    bus.produce(numbered(2)).await.unwrap();
+    let [good] = &*raw.read(Topic::Commands, 2, 5).await.unwrap() else { panic!("two messages in one record") };
+    let body = std::str::from_utf8(&good.payload).unwrap();
+    let with = |payload: String| RawRecord { payload: payload.into_bytes(), ..good.clone() };
+    let mut stranger = good.clone();
+    let environment = stranger.headers.iter_mut().find(|(name, _)| name == "ce_environment").unwrap();
+    environment.1 = b"staging".to_vec();
+    let bad = body.replacen(r#""id":""#, r#""id":7,"was":""#, 1);
+    let sent = vec![with(bad), with("[]".to_owned()), stranger, with("[{}".to_owned()), good.clone()];
+    raw.send(Topic::Commands, 2, sent).await.unwrap();
+    let mut consumer = bus.consumer(Topic::Commands, 2, 0);
+    let all = take(&mut *consumer, 9).await.unwrap();
+    let read: Vec<_> =
+        all.iter().map(|record| record.envelope.as_ref().map_or("-".to_owned(), |_| item(record))).collect();
+    assert_eq!(read, ["0", "1", "-", "1", "-", "-", "-", "0", "1"]);
+    let reasons: Vec<_> = all.iter().filter_map(|record| Some(&*record.envelope.as_ref().err()?.reason)).collect();
+    for (reason, told) in reasons.iter().zip(["invalid type", "holds 0", "`staging`", "no JSON array"]) {
+        assert!(reason.contains(told), "{reason}");
+    }
+    assert!(all.windows(2).all(|pair| pair[0].next == pair[1].offset), "each has a position of its own");
+    // Who stopped in the middle of a record goes on there.
+    for from in 1..9 {
+        let mut again = bus.consumer(Topic::Commands, 2, all[from].offset);
+        assert_eq!(take(&mut *again, 9 - from).await.unwrap(), all[from..]);
+    }
     bus.close().await;
     rig.wipe().await;
 }

@@ -44,7 +44,9 @@ async fn tools_see_the_positions_of_an_owner() {
     let bus = rig.bus().await;
     let mut mine = bus.owned(Side::Participants).unwrap();
     until(&mut mine, |owned| owned.len() == 4).await;
-    bus.produce((0..5).map(|n| send(&n.to_string())).collect()).await.unwrap();
+    for n in 0..5 {
+        bus.produce(vec![send(&n.to_string())]).await.unwrap();
+    }
     let mut consumer = bus.consumer(Topic::Commands, 2, 0);
     take(&mut *consumer, 5).await.unwrap();
     assert!(consumer.take(1).await.unwrap().is_empty(), "it looks for more: the others are committed");

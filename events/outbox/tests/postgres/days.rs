@@ -43,6 +43,10 @@ fn message(name: &str, partition: u16) -> Outgoing {
     Outgoing { topic: Topic::Progress, partition, envelope: Arc::new(envelope) }
 }
 
+fn parcels(messages: Vec<Outgoing>) -> Vec<Parcel> {
+    Parcel::pack(messages, |_, _| Ok(())).unwrap()
+}
+
 #[tokio::test]
 async fn z19_a_week_is_there_before_it_begins_and_a_missing_day_is_made_by_who_needs_it() {
     let database = Database::new().await;
@@ -68,7 +72,7 @@ async fn messages_are_numbered_by_the_fence_and_read_from_the_mark_on() {
     assert_eq!((owner.next_outbox_seq, owner.published_seq), (1, 1));
     for batch in [vec![("a", 0), ("b", 0), ("c", 1)], vec![("d", 1), ("e", 3)]] {
         let fence = Fence { next_outbox_seq: owner.next_outbox_seq + batch.len() as i64, ..step(owner) };
-        let messages = batch.into_iter().map(|(name, partition)| message(name, partition)).collect();
+        let messages = parcels(batch.into_iter().map(|(name, partition)| message(name, partition)).collect());
         store.commit(Commit { fences: vec![fence], messages, ..Commit::default() }).await.unwrap();
         owner = fence.after();
     }
@@ -81,8 +85,11 @@ async fn messages_are_numbered_by_the_fence_and_read_from_the_mark_on() {
     assert_eq!(read(2, 100).await, all[1..], "from the middle of a row");
     assert_eq!(read(2, 1).await, all[1..2]);
     assert_eq!(read(6, 100).await, []);
-    let miscounted =
-        store.commit(Commit { fences: vec![step(owner)], messages: vec![message("f", 0)], ..Commit::default() });
+    let miscounted = store.commit(Commit {
+        fences: vec![step(owner)],
+        messages: parcels(vec![message("f", 0)]),
+        ..Commit::default()
+    });
     assert!(matches!(miscounted.await, Err(CommitError::Data(_))));
     let fence = Fence { published_seq: 4, ..step(owner) };
     store.commit(Commit { fences: vec![fence], ..Commit::default() }).await.unwrap();
@@ -100,7 +107,10 @@ async fn old_days_go_when_nobody_needs_them() {
     store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
     let owner = store.assign(SHARD).await.unwrap();
     let fence = Fence { next_outbox_seq: 2, ..step(owner) };
-    store.commit(Commit { fences: vec![fence], messages: vec![message("a", 0)], ..Commit::default() }).await.unwrap();
+    store
+        .commit(Commit { fences: vec![fence], messages: parcels(vec![message("a", 0)]), ..Commit::default() })
+        .await
+        .unwrap();
     // The message was sent a month ago.
     let day = old.div_euclid(DAY_MS);
     sqlx::query("select endstate_partition('outbox', $1)").bind(day).execute(&mut session).await.unwrap();

@@ -84,7 +84,7 @@ impl Consumer for Reader {
             let length = bytes.len();
             let envelope = serde_json::from_str::<Envelope>(&bytes).map(Arc::new);
             let envelope = envelope.map_err(|error| Undecodable { bytes, reason: error.to_string() });
-            Delivered { topic: self.topic, offset, bytes: length, envelope }
+            Delivered { topic: self.topic, offset, next: offset + 1, bytes: length, envelope }
         };
         Ok((first..).zip(waiting).map(delivered).collect())
     }
@@ -115,17 +115,18 @@ struct Carrier {
 
 #[async_trait]
 impl Relay for Carrier {
-    fn pack(&self, outgoing: Outgoing) -> Result<Packed, String> {
-        Ok(Packed { outgoing, body: Vec::new() })
+    fn fits(&self, _: &Envelope, _: usize) -> Result<(), String> {
+        Ok(())
     }
 
-    async fn publish(&mut self, first_seq: i64, messages: Vec<Packed>) -> Result<(), RelayError> {
+    async fn publish(&mut self, first_seq: i64, parcels: Vec<Parcel>) -> Result<(), RelayError> {
+        let messages: Vec<_> = parcels.iter().flat_map(Parcel::messages).collect();
         self.published_seq = first_seq + messages.len() as i64;
         let mut next_seq = self.bus.0.next_seq.lock().unwrap_or_else(PoisonError::into_inner);
         let next_seq = next_seq.entry(self.shard).or_insert(0);
         let known = usize::try_from(*next_seq - first_seq).unwrap_or(0);
         *next_seq = self.published_seq.max(*next_seq);
-        self.bus.append(messages.into_iter().skip(known).map(|message| message.outgoing));
+        self.bus.append(messages.into_iter().skip(known));
         Ok(())
     }
 
