@@ -1,6 +1,6 @@
 //! What a process stands on: the embedded store, which is its own bus, or PostgreSQL and Kafka, which it shares.
 
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use anyhow::{Context as _, ensure};
 use endstate_events::{Environment, ForeignTopic};
 use endstate_orchestrator::definitions::Reach;
@@ -70,11 +70,6 @@ impl Ground {
         }
         ensure!(!url.is_empty(), "kafka.brokers is set, and no store.url: set both, or neither");
         ensure!(!brokers.is_empty(), "store.url is set, and no kafka.brokers: set both, or neither");
-        // What the second side left unpublished would need a relay of its own.
-        ensure!(
-            config.engine.mode == Mode::HopByHop,
-            "engine.mode = \"fused\" is for the embedded store: set \"hop_by_hop\", or leave store.url and kafka.brokers empty"
-        );
         let store = opened(&postgres(config)).await?;
         let kafka = connected(kafka(config, store.partitions())?).await?;
         let patience = Duration::from_millis(config.kafka.spill_after_ms);
@@ -295,14 +290,5 @@ mod tests {
             let Err(error) = Ground::configured(&config).await else { panic!("half a ground") };
             assert!(error.to_string().contains(&format!("no {missing}")), "{error}");
         }
-    }
-
-    #[tokio::test]
-    async fn the_fused_mode_is_the_embedded_stores() {
-        let settings = [("STORE_URL", "postgres://h/d"), ("KAFKA_BROKERS", "h:1"), ("ENGINE_MODE", "fused")];
-        let variables = settings.map(|(name, value)| (format!("ENDSTATE_{name}"), value.to_owned()));
-        let config = Config::load(None, variables).unwrap();
-        let Err(error) = Ground::configured(&config).await else { panic!("a fused mode of many processes") };
-        assert!(error.to_string().contains("for the embedded store"), "{error}");
     }
 }

@@ -54,6 +54,12 @@ pub(crate) struct Node {
 impl Node {
     /// A process on this ground, with the shipped definitions; nothing runs yet.
     pub(crate) async fn on(ground: Ground, roles: &[Role], mode: Mode) -> anyhow::Result<Self> {
+        let has = |role| roles.contains(&role);
+        anyhow::ensure!(
+            mode == Mode::HopByHop || has(Role::Orchestrator) == has(Role::Participants),
+            "engine.mode = \"fused\" is one task for both sides: give a process both roles, orchestrator and participants, \
+             or neither"
+        );
         let (store, bus) = (ground.store(), ground.bus());
         let clock = ground.clock();
         let definitions =
@@ -120,7 +126,11 @@ impl Node {
         let (store, caller) = (self.store.clone(), self.caller.clone());
         let participants = move || Participants::new(store.clone(), caller.clone(), settings);
         match self.mode {
-            Mode::Fused => self.follow(Side::Orchestrator, move || Fused::new(sagas(), participants(), ROUNDS)),
+            Mode::Fused => {
+                if self.has(Role::Orchestrator) {
+                    self.follow(Side::Orchestrator, move || Fused::new(sagas(), participants(), ROUNDS));
+                }
+            }
             Mode::HopByHop => {
                 if self.has(Role::Orchestrator) {
                     self.follow(Side::Orchestrator, sagas);

@@ -176,15 +176,16 @@ impl System {
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let serving = tokio::spawn(axum::serve(listener, service).into_future());
         let system = Self { node, server, serving };
-        let assigned = tokio::time::timeout(PATIENCE, system.assigned()).await;
+        let sides = if config.engine.mode == Mode::Fused { 1 } else { 2 };
+        let assigned = tokio::time::timeout(PATIENCE, system.assigned(sides)).await;
         assigned.context("not all shards were assigned in a minute")?;
         Ok(system)
     }
 
-    async fn assigned(&self) {
-        let all = 2 * usize::from(self.node.store.partitions());
-        let fused = self.node.embedded().is_some();
-        while !self.node.shards.is_complete() || (!fused && self.node.shards.count().0 < all) {
+    /// Until every shard is at work; with one task for both sides there is one for each partition.
+    async fn assigned(&self, tasks: usize) {
+        let all = tasks * usize::from(self.node.store.partitions());
+        while !self.node.shards.is_complete() || self.node.shards.count().0 < all {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

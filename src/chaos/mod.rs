@@ -58,6 +58,9 @@ pub(crate) struct ChaosArgs {
     /// Only this case; repeat for several. Without it, all that can be run here.
     #[arg(long = "case", value_enum, value_name = "NAME")]
     cases: Vec<Case>,
+    /// Both sides of a shard in one transaction (engine.mode = "fused").
+    #[arg(long)]
+    fused: bool,
     /// Only cases that leave the servers alone.
     #[arg(long, conflicts_with = "cases")]
     quick: bool,
@@ -88,6 +91,8 @@ pub(crate) struct Plan {
     /// Orders a second, and as many small sagas.
     rate: u64,
     seed: u64,
+    /// The engine's mode.
+    fused: bool,
 }
 
 /// Runs the cases one after the other; a failure when one did not end well.
@@ -95,7 +100,7 @@ pub(crate) async fn run(args: ChaosArgs, output: Output) -> Result<(), Failure> 
     let ground = Ground::of(&args)?;
     let cases = chosen(&args, &ground)?;
     let load = Duration::from_secs(args.seconds) / u32::try_from(cases.len()).unwrap_or(1).max(1);
-    let plan = Plan { load: load.max(LEAST), rate: args.rate, seed: args.seed };
+    let plan = Plan { load: load.max(LEAST), rate: args.rate, seed: args.seed, fused: args.fused };
     let folder = match &args.keep {
         Some(folder) => folder.clone(),
         None => tempfile::Builder::new().prefix("endstate-chaos-").tempdir().map_err(anyhow::Error::from)?.keep(),

@@ -107,10 +107,10 @@ impl Report<'_> {
     }
 
     fn repeat(&self, case: Case) -> String {
-        let Plan { load, rate, seed } = self.plan;
-        let (label, seconds) = (case.label(), load.as_secs());
+        let Plan { load, rate, seed, fused } = self.plan;
+        let (label, seconds, mode) = (case.label(), load.as_secs(), if *fused { " --fused" } else { "" });
         format!(
-            "scripts/services run --only postgres,kafka -- endstate chaos --case {label} --seconds {seconds} --seed {seed} --rate {rate}"
+            "scripts/services run --only postgres,kafka -- endstate chaos --case {label} --seconds {seconds} --seed {seed} --rate {rate}{mode}"
         )
     }
 

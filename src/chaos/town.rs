@@ -56,10 +56,10 @@ impl Town {
         };
         // After a failover the truth is where the processes find it.
         let database = if case == Case::Standby { reached.clone() } else { database };
-        let ports: Vec<u16> = case.processes().iter().map(|_| free_port()).collect::<Result<_, _>>()?;
+        let ports: Vec<u16> = case.processes(plan.fused).iter().map(|_| free_port()).collect::<Result<_, _>>()?;
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
         let takes_calls = |roles: &str| roles.split(',').any(|role| role == "gateway");
-        let with_ports = || case.processes().iter().zip(&ports);
+        let with_ports = || case.processes(plan.fused).iter().zip(&ports);
         let gateways: Vec<String> =
             with_ports().filter(|((_, roles), _)| takes_calls(roles)).map(|(_, port)| url(port)).collect();
         let provider_port = free_port()?;
@@ -87,6 +87,7 @@ impl Town {
             ("ENDSTATE_KAFKA_BROKERS", ground.brokers.clone()),
             ("ENDSTATE_KAFKA_SESSION_MS", SESSION.as_millis().to_string()),
             ("ENDSTATE_ENGINE_PARTITIONS", PARTITIONS.to_string()),
+            ("ENDSTATE_ENGINE_MODE", if plan.fused { "fused" } else { "hop_by_hop" }.to_owned()),
         ];
         let mut town = Self {
             folder: folder.to_owned(),

@@ -64,8 +64,26 @@ async fn completions(town: &Town, server: &str) -> usize {
 
 #[tokio::test]
 async fn one_of_two_processes_is_killed_in_mid_sale_and_every_order_ends_well() {
-    let town = Town::new();
+    one_of_two_is_killed("hop_by_hop", "hop_by_hop").await;
+}
+
+#[tokio::test]
+async fn one_of_two_fused_processes_is_killed_in_mid_sale_and_every_order_ends_well() {
+    one_of_two_is_killed("fused", "fused").await;
+}
+
+/// A rolling change of the mode: as long as both are there, they take the participants' shards from each other.
+#[tokio::test]
+async fn processes_of_both_modes_lose_nothing_while_the_mode_changes() {
+    one_of_two_is_killed("hop_by_hop", "fused").await;
+}
+
+/// The engine's mode of the one that is killed, and of the other.
+async fn one_of_two_is_killed(mode: &str, others: &str) {
+    let mut town = Town::new();
+    town.set("ENDSTATE_ENGINE_MODE", mode);
     let victim = town.serve("a", ALL, false).await;
+    town.set("ENDSTATE_ENGINE_MODE", others);
     let survivor = town.serve("b", ALL, true).await;
     open_stock(&town, &survivor).await;
     let (urls, done) = ([victim.url.clone(), survivor.url.clone()], AtomicUsize::new(0));

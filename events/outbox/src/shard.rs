@@ -142,8 +142,9 @@ pub struct Shard<H> {
 struct Owned {
     /// One per side, that of the first topic first.
     assignments: Vec<Assignment>,
+    /// One per side as well. What is sent leaves by the first; the others finish what a predecessor has begun.
+    ways: Vec<Way>,
     inlets: Inlets,
-    way: Way,
 }
 
 /// Why a part was not committed.
@@ -202,7 +203,7 @@ impl<H: Handler> Shard<H> {
         let now_ms = self.clock.now_ms();
         let due = self.handler.due_ms().map(|due| Duration::from_millis(u64::try_from(due - now_ms).unwrap_or(0)));
         let Some(owned) = &self.owned else { return };
-        let is_open = owned.assignments.first().is_some_and(|first| owned.way.is_open(first));
+        let is_open = owned.ways.iter().zip(&owned.assignments).any(|(way, assignment)| way.is_open(assignment));
         let mark = is_open.then_some(relay::SAVE_AFTER);
         let pause = due.into_iter().chain(mark).min();
         let sleep = async {
@@ -278,8 +279,8 @@ impl<H: Handler> Shard<H> {
         }
         let (timers, due) = (drained && ends_known, due_ms.is_some());
         if records.is_empty() && !(due && timers) {
-            if let Some(first) = owned.assignments.first_mut() {
-                owned.way.save_when_idle(&*self.store, first, now_ms).await?;
+            for (way, assignment) in owned.ways.iter_mut().zip(&mut owned.assignments) {
+                way.save_when_idle(&*self.store, assignment, now_ms).await?;
             }
             return Ok(match (newer, due) {
                 (true, _) => Turn::Wait(PAUSE),
@@ -312,7 +313,7 @@ impl<H: Handler> Shard<H> {
 
     async fn assign(&mut self) -> Result<(), String> {
         let topics = self.handler.topics().to_vec();
-        let (mut assignments, mut way): (Vec<Assignment>, _) = (Vec::new(), None);
+        let (mut assignments, mut ways): (Vec<Assignment>, _) = (Vec::new(), Vec::new());
         for side in topics.iter().filter_map(|topic| topic.side()) {
             if assignments.iter().any(|known| known.shard.side == side) {
                 continue;
@@ -321,15 +322,16 @@ impl<H: Handler> Shard<H> {
             let assignment = self.store.assign(shard).await.map_err(|error| error.to_string())?;
             self.standing.at(assignments.first().unwrap_or(&assignment));
             self.handler.assigned(&assignment).await.map_err(|error| error.to_string())?;
-            // What a predecessor has not published goes out on either side; ours leaves by the first.
-            let opened = Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms()).await?;
-            way.get_or_insert(opened);
+            // What a predecessor has not published goes out first.
+            ways.push(Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms()).await?);
             tracing::debug!(%shard, epoch = assignment.epoch, "assigned");
             assignments.push(assignment);
         }
-        let way = way.ok_or("the handler reads no topic of any side")?;
+        if assignments.is_empty() {
+            return Err("the handler reads no topic of any side".to_owned());
+        }
         let inlets = Inlets::open(&self.bus, &self.clock, self.id.index, &topics, &assignments);
-        self.owned = Some(Owned { assignments, inlets, way });
+        self.owned = Some(Owned { assignments, ways, inlets });
         self.seat.take(true);
         self.pulse.assigned();
         Ok(())
@@ -338,7 +340,7 @@ impl<H: Handler> Shard<H> {
     async fn commit(&mut self, part: &Part) -> Result<(), Failure> {
         let Some(owned) = self.owned.as_mut() else { return Err(Failure::Doubt("the shard is not assigned".into())) };
         let mut fences = Fence::behind(&owned.assignments, &part.records);
-        let Some(Fence { before, .. }) = fences.first().copied() else {
+        let (Some(Fence { before, .. }), Some(way)) = (fences.first().copied(), owned.ways.first_mut()) else {
             return Err(Failure::Doubt("the handler reads no topic of any side".into()));
         };
         let now_ms = part.now_ms;
@@ -363,22 +365,23 @@ impl<H: Handler> Shard<H> {
         };
         for (topic, envelope, reason) in &outcome.dead_letters {
             let bytes = serde_json::to_string(envelope).unwrap_or_default();
-            let (partition, offset) = (self.id.index, offset_of(envelope));
-            let reason = reason.clone();
+            let (partition, offset, reason) = (self.id.index, offset_of(envelope), reason.clone());
             dead_letters.push(DeadLetter { topic: *topic, partition, offset, bytes, reason, time_ms: now_ms });
         }
         self.pulse.offered(part.records.len(), &outcome);
         let mut messages = outcome.messages;
-        messages.extend(owned.way.copies(&dead_letters, self.store.partitions()));
-        let messages = owned.way.pack(messages).map_err(|reason| {
+        messages.extend(way.copies(&dead_letters, self.store.partitions()));
+        let messages = way.pack(messages).map_err(|reason| {
             self.handler.rolled_back();
             Failure::Data(reason)
         })?;
-        let carried = owned.way.carried(&messages);
+        let carried = way.carried(&messages);
         let doubt = |error: RelayError| Failure::Doubt(error.to_string());
         fences[0].next_seq += outcome.seqs;
         fences[0].next_outbox_seq += carried.iter().map(Parcel::len).sum::<usize>() as i64;
-        fences[0].published_seq = owned.way.mark(&before).map_err(doubt)?;
+        for (fence, way) in fences.iter_mut().zip(&owned.ways) {
+            fence.published_seq = way.mark(&fence.before).map_err(doubt)?;
+        }
         let assignments = fences.iter().map(Fence::after).collect();
         self.pulse.commits(&dead_letters);
         let commit = Commit { fences, writes: outcome.writes, messages, dead_letters };
@@ -387,9 +390,9 @@ impl<H: Handler> Shard<H> {
                 self.pulse.committed();
                 owned.assignments = assignments;
                 self.standing.at(&owned.assignments[0]);
-                owned.way.saved(now_ms);
+                owned.ways.iter_mut().for_each(|way| way.saved(now_ms));
                 self.handler.committed();
-                owned.way.publish(before.next_outbox_seq, carried).await.map_err(doubt)
+                owned.ways[0].publish(before.next_outbox_seq, carried).await.map_err(doubt)
             }
             Err(error) => {
                 self.handler.rolled_back();

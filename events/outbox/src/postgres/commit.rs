@@ -104,7 +104,7 @@ impl Prepared {
 
     /// Whether it may be written together with others: it is a shard's, and a sum of counts tells as much as each count.
     pub(super) fn may_join(&self) -> bool {
-        self.fences.len() == 1
+        !self.fences.is_empty()
             && self.writes.iter().all(|write| write.apart && write.expect == Some(write.rows.len() as u64))
     }
 
