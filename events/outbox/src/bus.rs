@@ -115,6 +115,12 @@ pub trait Bus: Send + Sync + 'static {
         false
     }
 
+    /// Whether the broker of a partition answers, as far as that can be found out without a message.
+    async fn answers(&self, topic: Topic, partition: u16) -> bool {
+        let _ = (topic, partition);
+        true
+    }
+
     /// Carries a shard's committed messages from `published_seq` on. Made anew for every assignment. None where the store
     /// is the bus: there a commit is the delivery.
     fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {

@@ -37,6 +37,10 @@ impl Bus for Broker {
         self.inner.consumer(topic, partition, position)
     }
 
+    async fn answers(&self, _: Topic, _: u16) -> bool {
+        !self.away.load(Ordering::SeqCst)
+    }
+
     fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
         self.inner.relay(shard, published_seq)
     }
@@ -300,4 +304,35 @@ async fn z18_no_more_is_spilled_than_may_wait() {
         let plan = sale.system.definitions.get(&saga.definition, saga.definition_version).unwrap();
         assert_eq!(saga.control.phase(plan.plan()), Phase::Waiting);
     }
+}
+
+/// A partition that nobody writes to any more would be spilling for ever, and a process ready without its shards.
+#[tokio::test]
+async fn z18_a_broker_that_is_back_is_found_without_another_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sale = Sale::open(&folder, 1_000).await;
+    sale.goes_away(false);
+    let (_, start) = sale.order(1);
+    sale.system.queue(&[start]).await;
+    sale.system.clock.advance(60_000);
+    sale.bus.ask_idle().await;
+    assert!(sale.bus.is_spilling_any(), "it does not answer");
+    sale.comes_back();
+    sale.bus.ask_idle().await;
+    assert!(!sale.bus.is_spilling_any());
+}
+
+/// A clock that goes back keeps no message from trying the broker.
+#[tokio::test]
+async fn z18_a_clock_that_goes_back_spills_nothing_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sale = Sale::open(&folder, 1_000).await;
+    sale.goes_away(false);
+    let ((_, first), (_, second)) = (sale.order(1), sale.order(1));
+    sale.system.queue(&[first]).await;
+    sale.comes_back();
+    sale.system.clock.advance(-3_600_000);
+    sale.system.queue(&[second]).await;
+    assert_eq!(sale.spilled(Topic::Start).await, 1, "the same place, and the broker takes it");
+    assert!(!sale.bus.is_spilling_any());
 }

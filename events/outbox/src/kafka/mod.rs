@@ -146,6 +146,10 @@ impl Bus for KafkaBus {
         self.reader.read((topic, partition), position)
     }
 
+    async fn answers(&self, topic: Topic, partition: u16) -> bool {
+        self.reader.watermarks.answers((topic, partition)).await
+    }
+
     fn relay(&self, _: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
         Some(Box::new(Carrier::new(Arc::clone(&self.sender), published_seq)))
     }

@@ -34,7 +34,7 @@ pub(super) struct Reader {
     generations: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
     pub(super) places: Places,
-    watermarks: Watermarks,
+    pub(super) watermarks: Watermarks,
 }
 
 /// What shards want of the thread. A wish of an older generation is forgotten.
@@ -175,6 +175,14 @@ mod tests {
         assert!(known.iter().all(|(_, absent)| !absent), "{known:?}");
         let here: Vec<bool> = known.iter().map(|(here, _)| *here).collect();
         assert_eq!(here[1..], [true; 3], "the question that failed may take all with it, the next ones not");
+    }
+
+    #[tokio::test]
+    async fn it_is_known_which_broker_answers() {
+        let (_cluster, settings) = half_away();
+        let reader = Reader::start(&settings).unwrap();
+        assert!(reader.watermarks.answers((Topic::Commands, 0)).await);
+        assert!(!reader.watermarks.answers((Topic::Commands, 1)).await);
     }
 
     #[tokio::test]

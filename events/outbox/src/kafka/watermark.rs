@@ -46,6 +46,13 @@ impl Watermarks {
         async move { asked.await && !this.apart().contains(&place) }.boxed()
     }
 
+    /// Whether the leader of a partition answers.
+    pub(super) async fn answers(&self, place: Place) -> bool {
+        let (consumer, name) = (Arc::clone(&self.consumer), self.names.get(place.0).to_owned());
+        let ask = move || consumer.fetch_watermarks(&name, i32::from(place.1), ANSWER).is_ok();
+        tokio::task::spawn_blocking(ask).await.unwrap_or(false)
+    }
+
     /// Asks for all of these at once; those whose end is not told then are apart. Whether anybody could ask.
     async fn ask(self, wanted: Vec<Wanted>) -> bool {
         let asking = move || {

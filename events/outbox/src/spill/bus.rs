@@ -1,7 +1,7 @@
 //! A bus over a broker that may be away: what it does not acknowledge in time is spilled.
 //!
 //! Each partition is judged by itself. After a failure its messages are spilled at once, but for one in a while, which
-//! tries the broker: the first that is acknowledged ends the spilling.
+//! tries the broker: the first that is acknowledged ends the spilling. The broker of a partition that gets none is asked.
 
 use super::appends::Appends;
 use super::reader::Ends;
@@ -13,6 +13,7 @@ use crate::metric::Metric;
 use crate::store::{Commit, ShardId, Store, StoreError};
 use async_trait::async_trait;
 use endstate_events::{ForeignTopic, Side, Topic};
+use futures_util::StreamExt as _;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,6 +23,12 @@ use tokio::sync::watch;
 
 /// How often a broker that did not answer is tried again, by one message for each partition.
 const TRY_AGAIN_MS: i64 = 1_000;
+
+/// After that long without a message the broker of a partition is asked whether it answers: nobody else would find out.
+const IDLE_MS: i64 = 5_000;
+
+/// Brokers of partitions that are asked at a time; each may take seconds.
+const ASKED: usize = 8;
 
 /// How often the table is looked at for what other processes have spilled.
 const LOOK: Duration = Duration::from_millis(500);
@@ -74,13 +81,41 @@ impl SpillingBus {
         Arc::new(Self { inner, store, spill, clock, settings, appends, ends, away, told })
     }
 
-    /// Follows what other processes spill, and deletes what was read, until dropped.
+    /// Follows what other processes spill, deletes what was read, and asks for brokers that are back, until dropped.
     pub async fn follow(self: Arc<Self>) {
-        loop {
-            if let Err(error) = self.look().await {
-                tracing::debug!(%error, "the table of spilled messages was not looked at");
+        let looking = async {
+            loop {
+                if let Err(error) = self.look().await {
+                    tracing::debug!(%error, "the table of spilled messages was not looked at");
+                }
+                tokio::time::sleep(LOOK).await;
             }
-            tokio::time::sleep(LOOK).await;
+        };
+        let asking = async {
+            loop {
+                self.ask_idle().await;
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::join!(looking, asking);
+    }
+
+    /// Asks once the brokers that were away and that no message has tried for a while.
+    pub async fn ask_idle(&self) {
+        let now_ms = self.clock.now_ms();
+        let is_idle = |again: i64| again < now_ms - IDLE_MS || is_odd(again, now_ms);
+        let idle: Vec<(Place, i64)> = self.away().iter().map(|(place, again)| (*place, *again)).collect();
+        let idle = idle.into_iter().filter(|(_, again)| is_idle(*again));
+        let asked =
+            idle.map(|(place, again)| async move { (place, again, self.inner.answers(place.0, place.1).await) });
+        let mut asked = futures_util::stream::iter(asked).buffer_unordered(ASKED);
+        while let Some((place, again, answers)) = asked.next().await {
+            let mut away = self.away();
+            // A message that tried meanwhile knows better.
+            if answers && away.get(&place) == Some(&again) {
+                away.remove(&place);
+                back(place);
+            }
         }
     }
 
@@ -107,7 +142,9 @@ impl SpillingBus {
         }
         let now_ms = self.clock.now_ms();
         let place = |message: &Outgoing| (message.topic, message.partition);
-        let waits = |message: &Outgoing| away.get(&place(message)).is_some_and(|again| *again > now_ms);
+        let waits = |message: &Outgoing| {
+            away.get(&place(message)).is_some_and(|again| *again > now_ms && !is_odd(*again, now_ms))
+        };
         let tries = !messages.iter().any(waits);
         if tries {
             // While this one tries, the others do not wait for what it finds.
@@ -121,9 +158,9 @@ impl SpillingBus {
     fn answered(&self, messages: &[Outgoing]) {
         let mut away = self.away();
         for message in messages {
-            if away.remove(&(message.topic, message.partition)).is_some() {
-                let (topic, partition) = (message.topic.label(), message.partition);
-                tracing::info!(topic, partition, "the broker answers again: nothing more is spilled");
+            let place = (message.topic, message.partition);
+            if away.remove(&place).is_some() {
+                back(place);
             }
         }
     }
@@ -177,6 +214,15 @@ impl SpillingBus {
     }
 }
 
+/// Whether the clock has gone back since a partition was missed: then nobody would try it for as long.
+fn is_odd(again_ms: i64, now_ms: i64) -> bool {
+    again_ms > now_ms + TRY_AGAIN_MS
+}
+
+fn back((topic, partition): Place) {
+    tracing::info!(topic = topic.label(), partition, "the broker answers again: nothing more is spilled");
+}
+
 #[async_trait]
 impl Bus for SpillingBus {
     async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
@@ -207,6 +253,10 @@ impl Bus for SpillingBus {
 
     fn spilled(&self, topic: Topic, partition: u16, position: i64) -> Option<Box<dyn Consumer>> {
         Some(self.ends.reader((topic, partition), position))
+    }
+
+    async fn answers(&self, topic: Topic, partition: u16) -> bool {
+        self.inner.answers(topic, partition).await
     }
 
     fn is_spilling(&self, topic: Topic, partition: u16) -> bool {
