@@ -1,5 +1,5 @@
-//! The one producer of a process: idempotent, acknowledged by all copies, explicit partitions. Shards hand it what they
-//! have committed; callers wait for their messages' acknowledgements.
+//! The producers of a process: idempotent, acknowledged by all copies, explicit partitions. Shards hand them what they
+//! have committed; callers wait for their messages' acknowledgements. Each kind of topic has a queue of its own.
 
 use super::metric;
 use super::settings::{ANSWER, KafkaSettings};
@@ -31,9 +31,8 @@ const FULL: Duration = Duration::from_millis(5);
 pub(super) struct Sender {
     settings: KafkaSettings,
     names: Names,
-    producer: Mutex<Arc<ThreadedProducer<Reports>>>,
-    /// For topics of other teams, once there is something for one.
-    foreign: Mutex<Option<Arc<ThreadedProducer<Reports>>>>,
+    /// One for each kind of topic, made when it is needed first.
+    producers: Mutex<[Option<Arc<ThreadedProducer<Reports>>>; 3]>,
     sent: Arc<Sent>,
     stop: CancellationToken,
 }
@@ -42,8 +41,8 @@ pub(super) struct Sender {
 #[derive(Debug, Default)]
 pub struct Sent {
     acknowledged: AtomicU64,
-    /// Records and requests as the client's statistics told them last: both are of the same moment.
-    told: Mutex<(u64, u64)>,
+    /// Records and requests of each producer as its statistics told them last: both are of the same moment.
+    told: Mutex<[(u64, u64); 3]>,
 }
 
 impl Sent {
@@ -56,8 +55,39 @@ impl Sent {
     /// Records per request, and so per batch, because a request carries one; none before the first statistics.
     #[must_use]
     pub fn records_per_batch(&self) -> Option<f64> {
-        let (records, requests) = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = told[Kind::Ours as usize..=Kind::Others as usize].iter();
+        let (records, requests) = own.fold((0, 0), |(records, requests), told| (records + told.0, requests + told.1));
         (requests > 0).then(|| records as f64 / requests as f64)
+    }
+}
+
+/// What becomes of a record, and so which producer takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A shard reads it: every step of a saga waits for it.
+    Ours,
+    /// Others read it, and no saga waits.
+    Others,
+    /// It is for a topic of another team.
+    Foreign,
+}
+
+impl Kind {
+    fn of(topic: Topic) -> Self {
+        match topic {
+            Topic::Start | Topic::Progress | Topic::Commands => Self::Ours,
+            Topic::Events | Topic::DeadLetters => Self::Others,
+            Topic::Foreign(_) => Self::Foreign,
+        }
+    }
+
+    fn settings(self, settings: &KafkaSettings) -> ClientConfig {
+        match self {
+            Self::Ours => settings.producer(),
+            Self::Others => settings.producer_for_others(),
+            Self::Foreign => settings.foreign_producer(),
+        }
     }
 }
 
@@ -103,6 +133,7 @@ impl Call {
 pub(super) struct Reports {
     /// Set when this producer can never send again.
     dead: AtomicBool,
+    kind: Kind,
     sent: Arc<Sent>,
 }
 
@@ -125,7 +156,7 @@ impl ClientContext for Reports {
         let requests = |broker: &Broker| broker.req.get("Produce").copied().unwrap_or(0);
         let requests: i64 = statistics.brokers.values().map(requests).sum();
         let told = (statistics.txmsgs, requests);
-        *self.sent.told.lock().unwrap_or_else(PoisonError::into_inner) =
+        self.sent.told.lock().unwrap_or_else(PoisonError::into_inner)[self.kind as usize] =
             (u64::try_from(told.0).unwrap_or(0), u64::try_from(told.1).unwrap_or(0));
     }
 }
@@ -135,7 +166,8 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let failure = result.as_ref().err().map(|(error, _)| error.to_string());
-        self.sent.acknowledged.fetch_add(u64::from(failure.is_none()), Ordering::Relaxed);
+        let is_counted = failure.is_none() && self.kind != Kind::Foreign;
+        self.sent.acknowledged.fetch_add(u64::from(is_counted), Ordering::Relaxed);
         match *ticket {
             Ticket::Committed { window, seq, count, place } => match failure {
                 None => window.acknowledged(seq, count, place),
@@ -155,10 +187,11 @@ impl ProducerContext for Reports {
 impl Sender {
     pub(super) fn new(settings: &KafkaSettings, stop: CancellationToken) -> Result<Arc<Self>, KafkaError> {
         let names = Names::of(&settings.environment);
-        let sent = Arc::new(Sent::default());
-        let producer = Mutex::new(Arc::new(producer(&settings.producer(), &sent)?));
-        let foreign = Mutex::default();
-        Ok(Arc::new(Self { settings: settings.clone(), names, producer, foreign, sent, stop }))
+        let (producers, sent) = (Mutex::default(), Arc::default());
+        let sender = Self { settings: settings.clone(), names, producers, sent, stop };
+        // What is wrong with the settings shows at once.
+        sender.producer(Kind::Ours)?;
+        Ok(Arc::new(sender))
     }
 
     pub(super) fn sent(&self) -> &Sent {
@@ -208,16 +241,17 @@ impl Sender {
         if let Some(key) = key {
             record = record.key(key);
         }
-        let is_foreign = matches!(topic, Topic::Foreign(_));
-        if !is_foreign {
+        let kind = Kind::of(topic);
+        if kind != Kind::Foreign {
             record = record.partition(i32::from(partition));
         }
         loop {
-            let producer = if is_foreign { self.foreign() } else { self.producer() };
-            match producer.map_err(|error| error.to_string())?.send(record) {
+            match self.producer(kind).map_err(|error| error.to_string())?.send(record) {
                 Ok(()) => return Ok(()),
                 // Where nobody waits for room, none is waited for.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !is_foreign => record = back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if kind != Kind::Foreign => {
+                    record = back;
+                }
                 Err((error, _)) => return Err(error.to_string()),
             }
             tokio::select! {
@@ -227,45 +261,34 @@ impl Sender {
         }
     }
 
-    /// The producer; a new one when the last is dead.
-    fn producer(&self) -> Result<Arc<ThreadedProducer<Reports>>, KafkaError> {
-        let mut current = self.lock();
-        if current.context().dead.load(Ordering::Acquire) {
-            *current = Arc::new(producer(&self.settings.producer(), &self.sent)?);
-        }
-        Ok(Arc::clone(&current))
-    }
-
-    /// The producer for topics of other teams; made when it is needed first, and when the last is dead.
-    fn foreign(&self) -> Result<Arc<ThreadedProducer<Reports>>, KafkaError> {
-        let mut current = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*current {
+    /// The producer of a kind; a new one when the last is dead.
+    fn producer(&self, kind: Kind) -> Result<Arc<ThreadedProducer<Reports>>, KafkaError> {
+        use rdkafka::config::FromClientConfigAndContext as _;
+        let current = &mut self.lock()[kind as usize];
+        match current {
             Some(known) if !known.context().dead.load(Ordering::Acquire) => Ok(Arc::clone(known)),
             _ => {
-                let made = Arc::new(producer(&self.settings.foreign_producer(), &Arc::default())?);
-                *current = Some(Arc::clone(&made));
-                Ok(made)
+                let reports = Reports { dead: AtomicBool::new(false), kind, sent: Arc::clone(&self.sent) };
+                let made = ThreadedProducer::from_config_and_context(&kind.settings(&self.settings), reports)?;
+                Ok(Arc::clone(current.insert(Arc::new(made))))
             }
         }
     }
 
-    /// Waits until everything that was handed over is acknowledged, but not for ever.
+    /// Waits until everything that was handed over is acknowledged, but not for ever. What is for other teams is not
+    /// waited for.
     pub(super) fn flush(&self) {
-        let producer = Arc::clone(&self.lock());
-        if let Err(error) = producer.flush(ANSWER) {
-            tracing::warn!(%error, "not everything was acknowledged; the next owner publishes it again");
+        let [ours, others, _] = self.lock().clone();
+        for producer in [others, ours].into_iter().flatten() {
+            if let Err(error) = producer.flush(ANSWER) {
+                tracing::warn!(%error, "not everything was acknowledged; the next owner publishes it again");
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<ThreadedProducer<Reports>>> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, [Option<Arc<ThreadedProducer<Reports>>>; 3]> {
+        self.producers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn producer(config: &ClientConfig, sent: &Arc<Sent>) -> Result<ThreadedProducer<Reports>, KafkaError> {
-    use rdkafka::config::FromClientConfigAndContext as _;
-    let reports = Reports { dead: AtomicBool::new(false), sent: Arc::clone(sent) };
-    ThreadedProducer::from_config_and_context(config, reports)
 }
 
 /// Carries the messages of one assignment.

@@ -12,6 +12,9 @@ const DELIVERY: Duration = Duration::from_secs(15);
 /// How long an answer of the broker is waited for where a caller waits.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long changes of status wait for more of them: a third of all requests to the broker would be theirs.
+const LINGER: Duration = Duration::from_millis(25);
+
 /// How often clients tell of themselves.
 const STATISTICS: Duration = Duration::from_secs(5);
 
@@ -70,6 +73,13 @@ impl KafkaSettings {
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072")
             .set("statistics.interval.ms", STATISTICS.as_millis().to_string());
+        config
+    }
+
+    /// For our topics that others read: no saga waits for them, so that they may wait for each other.
+    pub(super) fn producer_for_others(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("linger.ms", LINGER.as_millis().to_string());
         config
     }
 
