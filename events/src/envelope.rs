@@ -67,6 +67,21 @@ pub enum Message {
 }
 
 impl Message {
+    /// The input, if it is one. What a stranger writes is none before it was weighed.
+    #[must_use]
+    pub fn as_input(&self) -> Option<&Input> {
+        match self {
+            Self::Input(input) => Some(input),
+            Self::Command(_)
+            | Self::Answer(_)
+            | Self::Inquired(_)
+            | Self::Domain(_)
+            | Self::Reply(_)
+            | Self::Foreign(_)
+            | Self::Letter(_) => None,
+        }
+    }
+
     /// The spelling used in columns and labels.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -2,7 +2,7 @@
 //! until a person has looked, has perhaps sent the letter again, and lets it go on.
 
 use super::Working;
-use endstate_events::{Envelope, Message, SagaId, Topic};
+use endstate_events::{Envelope, SagaId, Topic};
 use endstate_outbox::{Alert, Poisoned};
 use endstate_saga::decide::decide_dead_letter;
 use serde::Deserialize;
@@ -32,17 +32,8 @@ struct TornInput {
 /// The saga that a record was for, and the input's id; none when it was for no saga, or nobody can tell.
 fn addressee(poisoned: &Poisoned) -> Option<(SagaId, String)> {
     match &poisoned.record {
-        Ok(envelope) => match &envelope.message {
-            Message::Input(input) => Some((input.saga, envelope.id.clone())),
-            // What a stranger writes changes no saga; the saga asks again by itself.
-            Message::Command(_)
-            | Message::Answer(_)
-            | Message::Inquired(_)
-            | Message::Domain(_)
-            | Message::Reply(_)
-            | Message::Foreign(_)
-            | Message::Letter(_) => None,
-        },
+        // What a stranger writes changes no saga; the saga asks again by itself.
+        Ok(envelope) => envelope.message.as_input().map(|input| (input.saga, envelope.id.clone())),
         Err(bytes) => {
             let torn: Torn = serde_json::from_str(bytes).ok()?;
             Some((torn.message.data.saga, torn.id))
@@ -60,7 +51,7 @@ impl Working {
     /// Puts a message aside for good.
     pub fn bury(&mut self, topic: Topic, envelope: &Arc<Envelope>, reason: String) {
         tracing::error!(id = %envelope.id, %reason, "E4032: a message goes to the dead letters");
-        if let Message::Input(input) = &envelope.message {
+        if let Some(input) = envelope.message.as_input() {
             self.tell(input.saga, &envelope.id, Some(envelope), &reason);
         }
         self.outcome.dead_letters.push((topic, Arc::clone(envelope), reason));
@@ -82,16 +73,7 @@ impl Working {
     }
 
     fn tell(&mut self, saga: SagaId, input: &str, envelope: Option<&Arc<Envelope>>, reason: &str) {
-        let start = envelope.and_then(|envelope| match &envelope.message {
-            Message::Input(input) => crate::consume::start_of(input),
-            Message::Command(_)
-            | Message::Answer(_)
-            | Message::Inquired(_)
-            | Message::Domain(_)
-            | Message::Reply(_)
-            | Message::Foreign(_)
-            | Message::Letter(_) => None,
-        });
+        let start = envelope.and_then(|envelope| crate::consume::start_of(envelope.message.as_input()?));
         let what = if start.is_some() { "start" } else { "input" };
         // The letter has it as it came; a row that refused it must not be asked to take it again.
         let [input, reason] = [input, reason].map(harmless);

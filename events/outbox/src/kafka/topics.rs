@@ -7,7 +7,7 @@ use endstate_events::{Environment, ForeignTopic, Topic};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::FromClientConfig as _;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::util::Timeout;
 use std::time::Duration;
 
@@ -44,16 +44,22 @@ impl Names {
     }
 }
 
+fn admin(settings: &KafkaSettings) -> KafkaResult<AdminClient<DefaultClientContext>> {
+    AdminClient::from_config(&settings.admin())
+}
+
+/// Copies of each partition of a topic that is made; -1 is the brokers' own default.
+fn replication(settings: &KafkaSettings) -> TopicReplication<'static> {
+    TopicReplication::Fixed(if settings.replication == 0 { -1 } else { i32::from(settings.replication) })
+}
+
 /// Partitions of a topic of another team. One that is not there is made if the settings say so, else it is an error.
 pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Result<u16, String> {
-    let admin: AdminClient<DefaultClientContext> =
-        AdminClient::from_config(&settings.admin()).map_err(|error| error.to_string())?;
+    let admin = admin(settings).map_err(|error| error.to_string())?;
     let name = topic.name();
     let mut count = counted(&admin, name)?;
     if count == 0 && settings.foreign_partitions > 0 {
-        let replication = if settings.replication == 0 { -1 } else { i32::from(settings.replication) };
-        let wanted = i32::from(settings.foreign_partitions);
-        let wanted = NewTopic::new(name, wanted, TopicReplication::Fixed(replication));
+        let wanted = NewTopic::new(name, i32::from(settings.foreign_partitions), replication(settings));
         let made = admin.create_topics([&wanted], &AdminOptions::new()).await.map_err(|error| error.to_string())?;
         match made.into_iter().next() {
             Some(Err((_, error))) if error != RDKafkaErrorCode::TopicAlreadyExists => {
@@ -85,16 +91,14 @@ fn counted<C: ClientContext>(admin: &AdminClient<C>, name: &str) -> Result<u16, 
 
 /// The oldest offset of a partition, and the one behind its newest.
 pub(super) fn edges(settings: &KafkaSettings, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), String> {
-    let admin: AdminClient<DefaultClientContext> =
-        AdminClient::from_config(&settings.admin()).map_err(|error| error.to_string())?;
+    let admin = admin(settings).map_err(|error| error.to_string())?;
     let edges = admin.inner().fetch_watermarks(topic.name(), i32::from(partition), ANSWER);
     edges.map_err(|error| format!("{}/{partition}: {error}", topic.name()))
 }
 
 /// Deletes all topics of an environment.
 pub(super) async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
-    let admin: AdminClient<DefaultClientContext> =
-        AdminClient::from_config(&settings.admin()).map_err(|error| error.to_string())?;
+    let admin = admin(settings).map_err(|error| error.to_string())?;
     let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     admin.delete_topics(&names, &AdminOptions::new()).await.map(drop).map_err(|error| error.to_string())
@@ -106,8 +110,7 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
         brokers: settings.brokers.clone(),
         reason: error.to_string(),
     };
-    let admin: AdminClient<DefaultClientContext> =
-        AdminClient::from_config(&settings.admin()).map_err(|error| unreachable(&error))?;
+    let admin = admin(settings).map_err(|error| unreachable(&error))?;
     let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
     let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
     let retention_ms = settings.retention.as_millis().to_string();
@@ -140,9 +143,7 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
 }
 
 fn new_topic<'a>(settings: &KafkaSettings, name: &'a str, retention_ms: &'a str, min_insync: &'a str) -> NewTopic<'a> {
-    // -1 is the brokers' own default.
-    let replication = if settings.replication == 0 { -1 } else { i32::from(settings.replication) };
-    let topic = NewTopic::new(name, i32::from(settings.partitions), TopicReplication::Fixed(replication))
+    let topic = NewTopic::new(name, i32::from(settings.partitions), replication(settings))
         .set("cleanup.policy", "delete")
         .set("retention.ms", retention_ms);
     if settings.min_insync == 0 { topic } else { topic.set("min.insync.replicas", min_insync) }

@@ -102,7 +102,8 @@ impl Prepared {
         Joined::of(&[self]).plan().len() > 1
     }
 
-    /// Whether it may be written together with others: it is a shard's, and a sum of counts tells as much as each count.
+    /// Whether it may be written together with others, in one statement: it is a shard's, and a sum of counts tells as
+    /// much as each count.
     pub(super) fn may_join(&self) -> bool {
         !self.fences.is_empty()
             && self.writes.iter().all(|write| write.apart && write.expect == Some(write.rows.len() as u64))
@@ -198,10 +199,14 @@ impl<'a> Joined<'a> {
                 }
             }
         }
+        if batches.len() > 1 {
+            // In one order, whoever came first: a few texts are prepared, not one for each mix. Fences before all.
+            writes.sort_by_key(|write| (!std::ptr::eq(write.statement, &FENCE), write.statement.name));
+        }
         Self { writes }
     }
 
-    pub(super) fn plan(&self) -> super::plan::Plan {
+    fn plan(&self) -> super::plan::Plan {
         let parts: Vec<Part> = self.writes.iter().map(|write| (write.statement, write.apart)).collect();
         plan(&parts)
     }

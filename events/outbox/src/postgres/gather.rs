@@ -1,7 +1,7 @@
 //! Batches that wait for a session. Whoever gets one takes all that wait and writes them together, in one statement: the
 //! busier the sessions are, the more batches share the price of a commit, and nobody waits for others to come (ADR 0017).
 
-use super::commit::{Failure, Joined, Prepared};
+use super::commit::{Failure, Prepared};
 use crate::store::CommitError;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,14 +41,14 @@ impl Gather {
         waiting.retain(|one| !one.done.is_closed());
         let Some(first) = waiting.pop_front() else { return Vec::new() };
         let mut group = vec![first];
-        if !group[0].batch.may_join() || group[0].batch.is_long() {
+        if !group[0].batch.may_join() {
             return group;
         }
         let (mut bytes, mut at) = (group[0].batch.bytes(), 0);
         while group.len() < MANY
             && let Some(next) = waiting.get(at)
         {
-            let fits = next.batch.may_join() && bytes + next.batch.bytes() <= LARGE && is_short(&group, &next.batch);
+            let fits = next.batch.may_join() && bytes + next.batch.bytes() <= LARGE;
             let taken = if fits { waiting.remove(at) } else { None };
             match taken {
                 Some(next) => {
@@ -64,12 +64,6 @@ impl Gather {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether all of them still are one statement.
-fn is_short(group: &[Waiting], next: &Prepared) -> bool {
-    let batches: Vec<&Prepared> = group.iter().map(|waiting| &*waiting.batch).chain([next]).collect();
-    Joined::of(&batches).plan().len() == 1
 }
 
 /// Nobody knows what became of a batch.
