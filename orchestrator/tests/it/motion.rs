@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Sagas of each definition, and how often something happens to some of them.
-const SAGAS: usize = 8;
-const ROUNDS: usize = 40;
+const SAGAS: usize = 32;
+const ROUNDS: usize = 20;
 
 /// Draws that are the same in every run.
 struct Draws(u64);

@@ -196,7 +196,10 @@ async fn z19_a_removal_that_somebody_stands_in_the_way_of_gives_up_and_the_next_
         let owner = store.assign(SHARD).await.unwrap();
         let fence = Fence { next_outbox_seq: owner.next_outbox_seq + 1, ..step(owner) };
         let messages = vec![message("a", 0)];
-        store.commit(Commit { fences: vec![fence], messages, ..Commit::default() }).await.expect("others go on");
+        store
+            .commit(Commit { fences: vec![fence], messages: parcels(messages), ..Commit::default() })
+            .await
+            .expect("others go on");
     }
     reader.execute("rollback").await.unwrap();
     assert_eq!(store.drop_old_days(7, 7).await.unwrap(), std::slice::from_ref(&day));
