@@ -4,7 +4,7 @@
 use crate::config::{Config, ProviderKind};
 use anyhow::Context as _;
 use async_trait::async_trait;
-use endstate_events::{Command, Json, Lane, Transport, Verdict};
+use endstate_events::{Command, Lane, Transport, Verdict};
 use endstate_http::Trust;
 use endstate_orchestrator::definitions::Definitions;
 use endstate_outbox::{Alert, Clock, Commit, Store, alert};
@@ -12,7 +12,7 @@ use endstate_participants::caller::{Directory, Outside};
 use endstate_participants::notify::{FileChannel, Notify, SmsChannel, WebhookChannel};
 use endstate_participants::outside::Outsides;
 use endstate_participants::provider::{Payments, ProviderClient};
-use endstate_saga::definition::Shape;
+use endstate_saga::definition::Definition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +74,7 @@ fn channels(config: &Config, trust: &Trust) -> anyhow::Result<Notify> {
 
 impl Directory for Outdoors {
     fn find(&self, command: &Command) -> Option<Arc<dyn Outside>> {
-        let Command { definition, definition_version, participant, action, .. } = command;
+        let Command { definition, definition_version, participant, .. } = command;
         if let Some(builtin) = self.known.builtin(participant) {
             return Some(builtin);
         }
@@ -92,16 +92,16 @@ impl Directory for Outdoors {
                 return None;
             }
         };
-        let reply = described.actions.get(action).map_or(Json::Null, |action| action.reply.clone());
-        Some(Arc::new(Checked { inner, reply, store: Arc::clone(&self.store), clock: Arc::clone(&self.clock) }))
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        Some(Arc::new(Checked { inner, definition, store, clock }))
     }
 }
 
 /// A participant whose word is taken only where it keeps what its catalogue promises.
 struct Checked {
     inner: Arc<dyn Outside>,
-    /// JSON Schema of the data of a done reply; null when none is promised.
-    reply: Json,
+    /// Knows what its replies must look like.
+    definition: Arc<Definition>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
 }
@@ -110,10 +110,8 @@ impl Checked {
     /// Data that breaks its schema says neither that it is done nor that it is not: a saga could not go on with it.
     async fn check(&self, command: &Command, verdict: Verdict) -> Verdict {
         let Verdict::Done { data } = &verdict else { return verdict };
-        // A schema that does not compile was never loaded.
-        let shape = if self.reply.is_null() { None } else { Shape::compile(&self.reply).ok() };
-        let Some(misfit) = shape.and_then(|shape| shape.misfits(data).into_iter().next()) else { return verdict };
         let Command { participant, action, definition, definition_version, number, .. } = command;
+        let Some(misfit) = self.definition.reply_misfit(participant, action, data) else { return verdict };
         let path = if misfit.pointer.is_empty() { "/" } else { &misfit.pointer };
         let reason =
             format!("E5016: the reply of {participant}.{action} breaks its schema at {path}: {}", misfit.reason);

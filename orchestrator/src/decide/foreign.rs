@@ -3,11 +3,11 @@
 
 use super::Working;
 use endstate_events::{
-    Action, Command, CommandKind, Direction, EffectId, Envelope, ForeignReply, Input, InputBody, Json, Reply, Topic,
-    Transport, Verdict,
+    Command, CommandKind, Direction, EffectId, Envelope, ForeignReply, Input, InputBody, Json, Reply, Topic, Transport,
+    Verdict,
 };
 use endstate_outbox::Alert;
-use endstate_saga::definition::{Definition, Shape};
+use endstate_saga::definition::{Definition, Misfit};
 use endstate_saga::effect::ASK_PREFIX;
 use std::sync::Arc;
 
@@ -39,7 +39,8 @@ impl Working {
                 return self.bury(topic, envelope, reason);
             };
             let asked = Envelope::asked_about(&envelope.id).is_some();
-            let (verdict, broken) = weighed(definition.catalogue().action(&participant, &action), reply, asked);
+            let promised = |data: &Json| definition.reply_misfit(&participant, &action, data);
+            let (verdict, broken) = weighed(promised, reply, asked);
             if let Some(broken) = broken {
                 self.tell_broken(&definition, reply, (&participant, &action), &broken);
             }
@@ -91,10 +92,10 @@ fn told_by(definition: &Definition, effect: &EffectId) -> Option<(Arc<str>, Arc<
     }
 }
 
-/// What a reply is worth; the second says what promise it breaks.
-fn weighed(action: Option<&Action>, reply: &ForeignReply, asked: bool) -> (Verdict, Option<String>) {
+/// What a reply is worth; the second says what promise it breaks. `promised` looks for what breaks its schema.
+fn weighed(promised: impl Fn(&Json) -> Option<Misfit>, reply: &ForeignReply, asked: bool) -> (Verdict, Option<String>) {
     let broken = match &reply.verdict {
-        Verdict::Done { data } => misfit(action, data),
+        Verdict::Done { data } => unfit(data, DEPTH).map(str::to_owned).or_else(|| promised(data).map(said)),
         // Only who was asked can say that there was nothing to be seen; to a command it is no answer.
         Verdict::NeverSeen if !asked => Some("it answers a command with `never_seen`".to_owned()),
         Verdict::Refused { code, detail } if has_nul(code) || has_nul(detail) => Some("it holds \\u0000".to_owned()),
@@ -106,15 +107,9 @@ fn weighed(action: Option<&Action>, reply: &ForeignReply, asked: bool) -> (Verdi
     (Verdict::Unknown { reason: reason.clone() }, Some(reason))
 }
 
-fn misfit(action: Option<&Action>, data: &Json) -> Option<String> {
-    if let Some(fault) = unfit(data, DEPTH) {
-        return Some(fault.to_owned());
-    }
-    // A schema that does not compile was never loaded.
-    let schema = action.map(|action| &action.reply).filter(|schema| !schema.is_null())?;
-    let misfit = Shape::compile(schema).ok()?.misfits(data).into_iter().next()?;
+fn said(misfit: Misfit) -> String {
     let path = if misfit.pointer.is_empty() { "/" } else { &misfit.pointer };
-    Some(format!("{path}: {}", misfit.reason))
+    format!("{path}: {}", misfit.reason)
 }
 
 /// What a row could not hold, or another reader would read otherwise.
@@ -143,6 +138,7 @@ fn has_nul(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use endstate_saga::definition::Shape;
     use serde_json::json;
 
     fn reply(verdict: Verdict) -> ForeignReply {
@@ -150,8 +146,8 @@ mod tests {
     }
 
     fn taken(verdict: Verdict, asked: bool) -> Verdict {
-        let action = Action { reply: json!({"type": "object", "required": ["tag"]}), ..Action::default() };
-        weighed(Some(&action), &reply(verdict), asked).0
+        let promised = Shape::compile(&json!({"type": "object", "required": ["tag"]})).unwrap();
+        weighed(|data| promised.misfits(data).into_iter().next(), &reply(verdict), asked).0
     }
 
     #[test]

@@ -86,6 +86,14 @@ impl Definition {
         waited.or_else(starts).map(|shape| shape.misfits(data)).unwrap_or_default()
     }
 
+    /// How the data of a done reply breaks what the catalogue promises; none when it fits, when nothing is promised, and
+    /// for what is built in.
+    #[must_use]
+    pub fn reply_misfit(&self, participant: &str, action: &str, data: &Json) -> Option<Misfit> {
+        let known = self.replies.iter().find(|known| known.participant == participant && known.action == action)?;
+        known.shape.misfits(data).into_iter().next()
+    }
+
     /// Checks an input against the definition's schema; empty when it fits.
     #[must_use]
     pub fn misfits(&self, input: &Json) -> Vec<Misfit> {

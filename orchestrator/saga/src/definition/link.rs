@@ -11,7 +11,7 @@ use super::reader::{Complaints, Placed};
 use super::sample::{json_error, read_samples};
 use super::schema::{Found, Shape, resolve};
 use super::source::Source;
-use super::{Definition, EventRules, LateRule, OrderRule, StageRules, StartsOn, StepRules, WaitRules};
+use super::{Definition, EventRules, LateRule, OrderRule, ReplyShape, StageRules, StartsOn, StepRules, WaitRules};
 use crate::expression::{Expression, Path, Root, Template};
 use crate::plan::{
     AtDeadline, Call, Ends, EventRule, MAX_RUNS, MAX_STAGES, Mismatch, Pivot, Plan, Reason, Refused, Retry, Stage,
@@ -75,6 +75,7 @@ pub(super) fn load(source: &Source, care: Care) -> Result<Definition, Vec<Diagno
         steps,
         events,
         starts_on,
+        replies: ReplyShape::all(&catalogue),
         samples,
     });
     if let Some(definition) = definition.as_ref().filter(|_| care == Care::Author) {

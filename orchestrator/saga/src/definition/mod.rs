@@ -40,7 +40,7 @@ use crate::control::Outcome;
 use crate::expression::{Expression, Template};
 use crate::plan::Plan;
 
-use endstate_events::{Action, Catalogue, EventKind, Json};
+use endstate_events::{Action, Catalogue, EventKind, Json, Transport};
 use link::Care;
 use std::sync::Arc;
 
@@ -66,6 +66,7 @@ pub struct Definition {
     pub(crate) steps: Vec<StepRules>,
     pub(crate) events: Vec<EventRules>,
     pub(crate) starts_on: Vec<StartsOn>,
+    pub(crate) replies: Vec<ReplyShape>,
     pub(crate) samples: Vec<Sample>,
 }
 
@@ -146,6 +147,29 @@ impl StartsOn {
             when: rule.when.clone(),
             with: rule.with.clone(),
         }
+    }
+}
+
+/// What a participant promises that its replies look like.
+#[derive(Debug)]
+pub(crate) struct ReplyShape {
+    pub(crate) participant: String,
+    pub(crate) action: String,
+    pub(crate) shape: Shape,
+}
+
+impl ReplyShape {
+    /// Those of the catalogue's participants outside this program; nobody checks what is built in.
+    fn all(catalogue: &Catalogue) -> Vec<Self> {
+        let outside = catalogue.participants.iter().filter(|(_, known)| known.transport != Transport::Builtin);
+        let actions = outside.flat_map(|(name, known)| known.actions.iter().map(move |action| (name, action)));
+        let shape = |(participant, (action, known)): (&String, (&String, &Action))| {
+            let schema = Some(&known.reply).filter(|schema| !schema.is_null())?;
+            let (participant, action) = (participant.clone(), action.clone());
+            // A schema that does not compile was never loaded.
+            Some(Self { participant, action, shape: Shape::compile(schema).ok()? })
+        };
+        actions.filter_map(shape).collect()
     }
 }
 
