@@ -10,17 +10,17 @@ pub struct Cells<T>(FxHashMap<Arc<str>, Cell<T>>);
 
 #[derive(Clone, Debug)]
 struct Cell<T> {
-    before: Option<T>,
-    now: Option<T>,
+    before: Option<Arc<T>>,
+    now: Option<Arc<T>>,
 }
 
 /// A row that differs from what was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change<'a, T> {
     /// As read; `None` for a new row.
-    pub before: Option<&'a T>,
+    pub before: Option<&'a Arc<T>>,
     /// As it is now; `None` for a row that goes.
-    pub now: Option<&'a T>,
+    pub now: Option<&'a Arc<T>>,
 }
 
 impl<T> Default for Cells<T> {
@@ -29,13 +29,27 @@ impl<T> Default for Cells<T> {
     }
 }
 
+impl<T: PartialEq> Cell<T> {
+    fn is_changed(&self) -> bool {
+        match (&self.before, &self.now) {
+            (Some(before), Some(now)) => !Arc::ptr_eq(before, now) && before != now,
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => true,
+        }
+    }
+
+    fn change(&self) -> Change<'_, T> {
+        Change { before: self.before.as_ref(), now: self.now.as_ref() }
+    }
+}
+
 impl<T: PartialEq> Cells<T> {
     /// Takes over a row as the store has it, unless it is known: then what became of it since counts.
-    pub fn load(&mut self, key: Arc<str>, row: T)
-    where
-        T: Clone,
-    {
-        self.0.entry(key).or_insert_with(|| Cell { before: Some(row.clone()), now: Some(row) });
+    pub fn load(&mut self, key: Arc<str>, row: impl Into<Arc<T>>) {
+        self.0.entry(key).or_insert_with(|| {
+            let row = row.into();
+            Cell { before: Some(Arc::clone(&row)), now: Some(row) }
+        });
     }
 
     /// Whether it was read or made before: then nothing in the store is newer.
@@ -47,12 +61,12 @@ impl<T: PartialEq> Cells<T> {
     /// The row as it is now.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&T> {
-        self.0.get(key)?.now.as_ref()
+        self.0.get(key)?.now.as_deref()
     }
 
     /// Sets or adds a row.
     pub fn put(&mut self, key: Arc<str>, row: T) {
-        self.0.entry(key).or_insert(Cell { before: None, now: None }).now = Some(row);
+        self.0.entry(key).or_insert(Cell { before: None, now: None }).now = Some(row.into());
     }
 
     /// Removes a row.
@@ -65,13 +79,18 @@ impl<T: PartialEq> Cells<T> {
     /// All rows that changed, by key, so that the same batch always writes the same statements.
     #[must_use]
     pub fn changes(&self) -> Vec<Change<'_, T>> {
-        let mut changed: Vec<_> = self.0.iter().filter(|(_, cell)| cell.before != cell.now).collect();
+        let mut changed: Vec<_> = self.0.iter().filter(|(_, cell)| cell.is_changed()).collect();
         changed.sort_unstable_by_key(|(key, _)| *key);
-        changed.into_iter().map(|(_, cell)| Change { before: cell.before.as_ref(), now: cell.now.as_ref() }).collect()
+        changed.into_iter().map(|(_, cell)| cell.change()).collect()
+    }
+
+    /// All rows that changed, in no order.
+    pub fn changed(&self) -> impl Iterator<Item = Change<'_, T>> {
+        self.0.values().filter(|cell| cell.is_changed()).map(Cell::change)
     }
 
     /// All rows as they are now, in no order.
     pub fn rows(&self) -> impl Iterator<Item = &T> {
-        self.0.values().filter_map(|cell| cell.now.as_ref())
+        self.0.values().filter_map(|cell| cell.now.as_deref())
     }
 }

@@ -1,10 +1,10 @@
-//! The participants' side of a shard: read what a batch touches, decide its commands in order, write each table once.
+//! The participants' side of a shard: bring what a batch touches, decide its commands in order, write each table once.
 
 use crate::check::SelfCheck;
 use crate::decide::{self, Answered};
 use crate::desk::{Call, Desk, Job, Operation};
+use crate::known::Known;
 use crate::offers::Offers;
-use crate::reads::Reads;
 use crate::storage;
 use crate::tally::Tally;
 use crate::{bench, operation};
@@ -14,9 +14,8 @@ use endstate_events::{
 };
 use endstate_outbox::fused::{Message as Heard, Rounds, hop};
 use endstate_outbox::{
-    Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Rows, Statement, Store, StoreError, alert,
+    Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Row, Rows, Statement, Store, StoreError, alert,
 };
-use rustc_hash::FxHashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -68,15 +67,18 @@ pub const HANDED_OVER: usize = 256;
 
 /// All built-in participants of one shard.
 pub struct Participants {
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     caller: mpsc::Sender<HandOver>,
     settings: Settings,
-    shard: u16,
+    pub(crate) shard: u16,
     partitions: u16,
+    pub(crate) known: Box<Known>,
+    /// Commands come again: whether one is new is looked up until a batch has only new ones.
+    cautious: bool,
     check: SelfCheck,
     offers: Offers,
-    /// Calls and checks of the batch that is being committed.
-    decided: Option<(Vec<Call>, SelfCheck)>,
+    /// The batch that is being committed.
+    decided: Option<(Desk, SelfCheck)>,
     tally: Tally,
 }
 
@@ -86,8 +88,8 @@ impl Participants {
     pub fn new(store: Arc<dyn Store>, caller: mpsc::Sender<HandOver>, settings: Settings) -> Self {
         let partitions = store.partitions();
         let (check, offers) = (SelfCheck::default(), Offers::default());
-        let tally = Tally::default();
-        Self { store, caller, settings, shard: 0, partitions, check, offers, decided: None, tally }
+        let (known, cautious, tally) = (Box::default(), false, Tally::default());
+        Self { store, caller, settings, shard: 0, partitions, known, cautious, check, offers, decided: None, tally }
     }
 
     fn hand_over(&self, calls: Vec<Call>, resumed: bool) {
@@ -115,76 +117,33 @@ impl Participants {
         Ok(())
     }
 
-    /// Reads what messages touch and the desk does not know: effects first, because they name accounts, too.
-    async fn load(&self, desk: &mut Desk, messages: &[Heard], now_ms: i64) -> Result<(), StoreError> {
-        let mut named = Reads::default();
-        for (_, envelope) in messages {
-            named.effects_of(&envelope.message);
-        }
-        if named.effects.is_empty() {
-            return Ok(());
-        }
-        named.forget_known(desk);
-        let mut reads = Reads::default();
-        for effect in self.read(&storage::READ_EFFECTS, &named.effects, storage::effect).await? {
-            reads.add_effect(&effect);
-            desk.effects.load(effect.id.clone(), effect);
-        }
-        for call in self.read(&storage::READ_CALLS, &named.answered, storage::call).await? {
-            desk.calls.load(call.id.clone(), call);
-        }
-        for (_, envelope) in messages {
-            if let Message::Command(command) = &envelope.message {
-                let id = "".into();
-                decide::reads(&self.job(command, &id, envelope.lane, now_ms), &mut reads);
-            }
-        }
-        reads.forget_known(desk);
-        for account in self.read(&storage::READ_ACCOUNTS, &reads.accounts, storage::account).await? {
-            desk.ledger.load_account(account);
-        }
-        for transfer in self.read(&storage::READ_TRANSFERS, &reads.transfers, storage::transfer).await? {
-            desk.ledger.load_transfer(transfer);
-        }
-        for token in self.read(&storage::READ_TOKENS, &reads.tokens, storage::token).await? {
-            desk.tokens.load(token.id.clone(), token);
-        }
-        Ok(())
-    }
-
-    async fn read<T>(
-        &self,
-        statement: &'static Statement,
-        keys: &FxHashSet<Arc<str>>,
-        decode: impl Fn(&endstate_outbox::Row) -> Option<T>,
-    ) -> Result<Vec<T>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let with_shard = statement.columns.len() > 1;
-        let mut rows = Rows::new();
-        for key in keys {
-            match with_shard {
-                true => rows.push([key.clone().into(), i64::from(self.shard).into()]),
-                false => rows.push([key.clone().into()]),
-            }
-        }
-        decode_all(statement, &self.store.read(statement, rows).await?, decode)
-    }
-
-    fn job<'a>(&self, command: &'a Command, id: &'a Arc<str>, lane: Lane, now_ms: i64) -> Job<'a> {
+    pub(crate) fn job<'a>(&self, command: &'a Command, id: &'a Arc<str>, lane: Lane, now_ms: i64) -> Job<'a> {
         Job { command, id, lane, shard: self.shard, now_ms }
     }
 
-    fn command(&mut self, desk: &mut Desk, command: &Command, lane: Lane, now_ms: i64, out: &mut Vec<Outgoing>) {
+    fn command(
+        &mut self,
+        open: &mut Open,
+        command: &Command,
+        lane: Lane,
+        out: &mut Vec<Outgoing>,
+    ) -> Result<(), DecideError> {
+        let Open { desk, now_ms, .. } = open;
+        let now_ms = *now_ms;
         if command.participant == bench::NAME {
             let verdict = bench::decide(command);
             self.tally.answered(command, &verdict);
-            return out.push(reply(command, verdict, lane, now_ms));
+            out.push(reply(command, verdict, lane, now_ms));
+            return Ok(());
         }
         let id: Arc<str> = command.effect_id.to_string().into();
         let known = operation::is_operation(&command.effect_id).then(|| desk.effects.get(&id).is_some());
         let verdict = decide::decide(desk, &self.job(command, &id, lane, now_ms));
+        if command.kind == CommandKind::Do && desk.effects.get(&id).is_none() {
+            // Nothing is inserted that would tell whether it was new.
+            open.must_know(&id)?;
+        }
+        let desk = &mut open.desk;
         if let Some(verdict) = &verdict {
             self.tally.answered(command, verdict);
         }
@@ -199,6 +158,7 @@ impl Participants {
                 verdict,
             }),
         }
+        Ok(())
     }
 
     /// Books what an outside party answered. An answer without an open call was booked before.
@@ -239,12 +199,30 @@ impl Participants {
 
 /// A batch of commands, open over its rounds.
 pub struct Open {
-    desk: Desk,
+    pub(crate) desk: Desk,
     check: SelfCheck,
     outcome: Outcome,
     assignment: Assignment,
-    now_ms: i64,
+    pub(crate) now_ms: i64,
     timers: bool,
+    /// Whether new effects are decided without a look, see [`crate::reads`].
+    pub(crate) trusting: bool,
+    /// Transfers that were decided on without a look.
+    pub(crate) trusted: Vec<Arc<str>>,
+    /// Set by a command that is not new, or leaves nothing that would tell.
+    pub(crate) repeats: bool,
+}
+
+impl Open {
+    /// What was decided without a look, and is not inserted, has to be looked up.
+    fn must_know(&mut self, id: &str) -> Result<(), DecideError> {
+        self.repeats = true;
+        if !self.trusting {
+            return Ok(());
+        }
+        // The batch is decided again, then with everything read.
+        Err(DecideError::Data(format!("{id} was decided as new, and nothing shows whether it is")))
+    }
 }
 
 impl Rounds for Participants {
@@ -253,21 +231,22 @@ impl Rounds for Participants {
     async fn open(&mut self, batch: &Batch) -> Result<Open, DecideError> {
         let desk = Desk { shard: self.shard, ..Desk::default() };
         let (check, outcome) = (self.check.clone(), Outcome::default());
-        let Batch { assignment, now_ms, timers, .. } = *batch;
-        Ok(Open { desk, check, outcome, assignment, now_ms, timers })
+        let Batch { assignment, now_ms, timers, attempt, .. } = *batch;
+        let (trusting, trusted, repeats) = (attempt == 0 && !self.cautious, Vec::new(), false);
+        Ok(Open { desk, check, outcome, assignment, now_ms, timers, trusting, trusted, repeats })
     }
 
     async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
-        let Open { desk, check, outcome, assignment, now_ms, .. } = open;
-        let (now_ms, mut out) = (*now_ms, Vec::new());
-        self.load(desk, messages, now_ms).await?;
+        let (now_ms, mut out) = (open.now_ms, Vec::new());
+        self.load(open, messages).await?;
         for (topic, envelope) in messages {
+            let Open { desk, check, outcome, assignment, .. } = open;
             match &envelope.message {
                 Message::Command(_) if envelope.time_ms < now_ms - self.settings.retention_ms => {
                     let reason = "E5003: older than anything that is remembered, so nobody can say what became of it";
                     outcome.dead_letters.push((*topic, Arc::clone(envelope), reason.to_owned()));
                 }
-                Message::Command(command) => self.command(desk, command, envelope.lane, now_ms, &mut out),
+                Message::Command(command) => self.command(open, command, envelope.lane, &mut out)?,
                 Message::Answer(answer) => self.answer(desk, answer, now_ms, &mut out),
                 Message::Inquired(answer) => {
                     let alert = check.answered(desk, answer, &self.settings, (assignment, now_ms));
@@ -293,10 +272,16 @@ impl Rounds for Participants {
         Ok(out)
     }
 
-    fn close(&mut self, open: Open) -> Result<Outcome, DecideError> {
-        let Open { desk, check, mut outcome, now_ms, .. } = open;
+    fn close(&mut self, mut open: Open) -> Result<Outcome, DecideError> {
+        for id in std::mem::take(&mut open.trusted) {
+            if open.desk.ledger.transfer(&id).is_none() {
+                open.must_know(&id)?;
+            }
+        }
+        let Open { desk, check, mut outcome, now_ms, repeats, .. } = open;
         outcome.writes.extend(storage::writes(&desk, now_ms));
-        self.decided = Some((desk.intents, check));
+        self.cautious = repeats;
+        self.decided = Some((desk, check));
         Ok(outcome)
     }
 }
@@ -312,6 +297,8 @@ impl Handler for Participants {
 
     async fn assigned(&mut self, assignment: &Assignment) -> Result<(), StoreError> {
         self.shard = assignment.shard.index;
+        *self.known = Known::default();
+        self.cautious = false;
         self.check = SelfCheck::default();
         self.decided = None;
         self.offers = Offers::of_all();
@@ -324,14 +311,17 @@ impl Handler for Participants {
 
     fn committed(&mut self) {
         self.tally.committed();
-        if let Some((calls, check)) = self.decided.take() {
+        if let Some((desk, check)) = self.decided.take() {
+            self.known.committed(&desk);
             self.check = check;
-            self.hand_over(calls, false);
+            self.hand_over(desk.intents, false);
         }
     }
 
     fn rolled_back(&mut self) {
         self.tally.rolled_back();
+        *self.known = Known::default();
+        self.cautious = true;
         self.decided = None;
     }
 
@@ -340,10 +330,10 @@ impl Handler for Participants {
     }
 }
 
-fn decode_all<T>(
+pub(crate) fn decode_all<T>(
     statement: &'static Statement,
-    rows: &[endstate_outbox::Row],
-    decode: impl Fn(&endstate_outbox::Row) -> Option<T>,
+    rows: &[Row],
+    decode: impl Fn(&Row) -> Option<T>,
 ) -> Result<Vec<T>, StoreError> {
     let unreadable = || StoreError::Failed {
         statement: statement.name.to_owned(),

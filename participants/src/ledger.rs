@@ -6,8 +6,9 @@
 //!
 //! Both accounts belong to the shard that decides, so a batch never locks or reads across shards.
 
-use crate::cells::Cells;
+use crate::cells::{Cells, Change};
 use endstate_events::{Lane, MinorUnits};
+use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 /// What an account is for. The spelling is part of its id and of the books.
@@ -235,12 +236,14 @@ pub struct Ledger {
 
 impl Ledger {
     /// Takes over an account as the store has it.
-    pub fn load_account(&mut self, account: Account) {
+    pub fn load_account(&mut self, account: impl Into<Arc<Account>>) {
+        let account = account.into();
         self.accounts.load(account.id.clone(), account);
     }
 
     /// Takes over a known transfer.
-    pub fn load_transfer(&mut self, transfer: Transfer) {
+    pub fn load_transfer(&mut self, transfer: impl Into<Arc<Transfer>>) {
+        let transfer = transfer.into();
         if let Some(pending) = &transfer.refers_to {
             self.resolved.load(pending.clone(), transfer.id.clone());
         }
@@ -280,15 +283,21 @@ impl Ledger {
         Ok(())
     }
 
-    /// Rows of `account` to write.
+    /// Rows of `account` to write. Refused commands leave no empty accounts behind: a new one is written when a new
+    /// transfer names it.
     #[must_use]
-    pub fn changed_accounts(&self) -> Vec<crate::cells::Change<'_, Account>> {
-        self.accounts.changes()
+    pub fn changed_accounts(&self) -> Vec<Change<'_, Account>> {
+        let transfers = self.transfers.changed().filter_map(|change| change.now);
+        let used: FxHashSet<&str> = transfers.flat_map(|transfer| [&*transfer.debit, &*transfer.credit]).collect();
+        let is_used = |account: &Arc<Account>| used.contains(&*account.id);
+        let mut changed = self.accounts.changes();
+        changed.retain(|change| change.before.is_some() || change.now.is_some_and(is_used));
+        changed
     }
 
     /// Rows of `transfer` to write.
     #[must_use]
-    pub fn new_transfers(&self) -> Vec<&Transfer> {
+    pub fn new_transfers(&self) -> Vec<&Arc<Transfer>> {
         self.transfers.changes().into_iter().filter_map(|change| change.now).collect()
     }
 

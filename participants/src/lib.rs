@@ -8,8 +8,9 @@
 //! - [`decide`]: one command on the desk
 //! - `hold`, `stock`, `coupon`, `points`, `returns`, [`payment`], `bench`: what the commands do
 //! - [`operation`]: operators' changes
-//! - [`handler`]: the participants' side of a shard; `check`: its self-check of old holds; `offers`: calls that wait for room;
-//!   [`reads`]: what its messages name; `tally`: what it counts
+//! - [`handler`]: the participants' side of a shard; [`reads`]: what its messages name; `known`: what it has not to read
+//!   again; `load`: the rest; `check`: its self-check of old holds; `offers`: calls that wait for room; `tally`: what it
+//!   counts
 //! - [`holding`]: which sagas somebody holds something for
 //! - `storage`: all SQL
 //! - [`caller`]: calls to outside parties; [`outside`]: participants over HTTP
@@ -34,6 +35,8 @@ mod bench;
 pub mod operation;
 pub mod handler;
 pub mod reads;
+mod known;
+mod load;
 mod check;
 pub mod holding;
 mod offers;

@@ -10,7 +10,9 @@ use crate::effect::EffectState;
 use crate::hold;
 use crate::ledger::{AccountKind, LedgerError, Transfer, TransferKind, scoped};
 use crate::reads::Reads;
-use endstate_events::{Envelope, Input, InputBody, Lane, Message, MinorUnits, ReplyTo, SCHEMA_VERSION, SagaId, Topic};
+use endstate_events::{
+    CommandKind, Envelope, Input, InputBody, Lane, Message, MinorUnits, ReplyTo, SCHEMA_VERSION, SagaId, Topic,
+};
 use endstate_outbox::Outgoing;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -69,6 +71,9 @@ pub(crate) fn reads(job: &Job<'_>, reads: &mut Reads) {
     let Ok(Booking { payment }) = job.with() else { return };
     let capture = capture(job, &payment);
     reads.account(capture.debit);
+    if job.command.kind == CommandKind::Do && job.command.action == "book" {
+        return reads.new_transfer(capture.id, capture.credit);
+    }
     reads.account(capture.credit);
     reads.account(job.account(&asset(&payment), "", AccountKind::RefundClearing).id);
     reads.transfer(capture.id);

@@ -7,7 +7,6 @@ use crate::ledger::{Account, AccountKind, Transfer, TransferKind};
 use crate::token::{Token, TokenState};
 use endstate_events::Lane;
 use endstate_outbox::{Kind, Row, Rows, Statement, Value, Write};
-use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
 /// The effects named, and those that they confirm or undo.
@@ -108,12 +107,14 @@ static INSERT_EFFECTS: Statement = Statement {
                  open_id, token, time_ms, time_ms from r",
 };
 
+/// Carries what was read, because it may have been remembered: each hold of an effect has a pending transfer of its own.
 static CHANGE_EFFECTS: Statement = Statement {
     name: "participants.change_effects",
-    columns: &[Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text],
-    sql: "with r(id, before, state, code, data, open_id) as ({rows}) \
+    columns: &[Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text],
+    sql: "with r(id, before, open_before, state, code, data, open_id) as ({rows}) \
           update effect set state = r.state, code = r.code, data = r.data, open_id = r.open_id \
-          from r where effect.id = r.id and effect.state = r.before",
+          from r where effect.id = r.id and effect.state = r.before \
+          and effect.open_id is not distinct from r.open_before",
 };
 
 static INSERT_ACCOUNTS: Statement = Statement {
@@ -124,13 +125,14 @@ static INSERT_ACCOUNTS: Statement = Statement {
           select id, shard, asset, owner, kind, may_be_negative, posted, pending from r",
 };
 
-/// By difference, so that a stale working copy breaks a balance's constraint instead of overwriting it.
+/// Carries what was read, because it may have been remembered: a balance that has moved since is hit by no row.
 static CHANGE_ACCOUNTS: Statement = Statement {
     name: "participants.change_accounts",
-    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
-    sql: "with r(id, shard, posted, pending) as ({rows}) \
-          update account set posted = account.posted + r.posted, pending = account.pending + r.pending \
-          from r where account.id = r.id and account.shard = r.shard",
+    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Int, Kind::Int],
+    sql: "with r(id, shard, posted_before, pending_before, posted, pending) as ({rows}) \
+          update account set posted = r.posted, pending = r.pending \
+          from r where account.id = r.id and account.shard = r.shard \
+          and account.posted = r.posted_before and account.pending = r.pending_before",
 };
 
 static INSERT_TRANSFERS: Statement = Statement {
@@ -207,23 +209,14 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
 pub(crate) fn writes(desk: &Desk, now_ms: i64) -> Vec<Write> {
     let shard = Value::Int(desk.shard.into());
     let mut writes = Writes::default();
-    let transfers = desk.ledger.new_transfers();
-    let used: FxHashSet<&str> = transfers.iter().flat_map(|t| [&*t.debit, &*t.credit]).collect();
     for Change { before, now } in desk.ledger.changed_accounts() {
         match (before, now) {
-            // Refused commands leave no empty accounts behind.
-            (None, Some(account)) if used.contains(&*account.id) => {
-                writes.add(&INSERT_ACCOUNTS, new_account(account, &shard));
-            }
-            (Some(before), Some(now)) => {
-                let difference = [now.posted - before.posted, now.pending - before.pending].map(Value::Int);
-                let [posted, pending] = difference;
-                writes.add(&CHANGE_ACCOUNTS, [now.id.clone().into(), shard.clone(), posted, pending]);
-            }
-            (None | Some(_), _) => {}
+            (None, Some(account)) => writes.add(&INSERT_ACCOUNTS, new_account(account, &shard)),
+            (Some(before), Some(now)) => writes.add(&CHANGE_ACCOUNTS, changed_account(before, now, &shard)),
+            (None | Some(_), None) => {}
         }
     }
-    for transfer in transfers {
+    for transfer in desk.ledger.new_transfers() {
         writes.add(&INSERT_TRANSFERS, new_transfer(transfer, &shard, now_ms));
     }
     for Change { before, now } in desk.tokens.changes() {
@@ -298,6 +291,11 @@ fn new_account(account: &Account, shard: &Value) -> [Value; 8] {
     ]
 }
 
+fn changed_account(before: &Account, now: &Account, shard: &Value) -> [Value; 6] {
+    let [posted_before, pending_before] = [before.posted, before.pending].map(Value::Int);
+    [now.id.clone().into(), shard.clone(), posted_before, pending_before, now.posted.into(), now.pending.into()]
+}
+
 fn new_transfer(transfer: &Transfer, shard: &Value, now_ms: i64) -> [Value; 8] {
     [
         transfer.id.clone().into(),
@@ -333,14 +331,16 @@ fn new_effect(effect: &Effect, shard: &Value) -> [Value; 16] {
     ]
 }
 
-fn changed_effect(before: &Effect, now: &Effect) -> [Value; 6] {
+fn changed_effect(before: &Effect, now: &Effect) -> [Value; 7] {
+    let open = |effect: &Effect| effect.pledge.as_ref().and_then(|pledge| pledge.open.clone());
     [
         now.id.clone().into(),
         before.state.label().into(),
+        open(before).into(),
         now.state.label().into(),
         now.code.clone().into(),
         json(&now.data),
-        now.pledge.as_ref().and_then(|pledge| pledge.open.clone()).into(),
+        open(now).into(),
     ]
 }
 

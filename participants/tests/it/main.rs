@@ -8,6 +8,7 @@ mod holds;
 mod model;
 mod hazards;
 mod store;
+mod known;
 mod operations;
 mod outside;
 mod encrypted;

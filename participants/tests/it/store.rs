@@ -30,6 +30,11 @@ impl System {
     /// With room for so many hand-overs to the caller.
     pub(crate) async fn with_room(folder: &Path, room: usize) -> Self {
         let (store, bus) = crate::place::open(folder).await;
+        Self::on(store, bus, room)
+    }
+
+    /// On a store that is open.
+    pub(crate) fn on(store: Arc<dyn Store>, bus: Arc<dyn Bus>, room: usize) -> Self {
         let clock = Arc::new(ManualClock::new(NOW_MS));
         let (caller, calls) = mpsc::channel(room);
         let shard = |index| {

@@ -4,6 +4,8 @@
 
 #[path = "../../../events/outbox/tests/support/memory.rs"]
 mod bus;
+#[path = "../it/known.rs"]
+mod known;
 #[path = "../it/operations.rs"]
 mod operations;
 #[path = "../it/outside.rs"]
