@@ -19,6 +19,12 @@ const PAGE: i64 = 2_000;
 /// Pause between looks when there is nothing left: a list may be this much behind, and ten changes cost one write.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// The same while much happens: each look writes nearly every saga that is under way, so fewer looks are fewer writes.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Changes of one look from which on it is much.
+const BUSY: usize = 200;
+
 /// Turns a stored saga into its row of the view; knows the definitions.
 pub trait Render: Send + Sync + 'static {
     /// The row; `None` when the state cannot be read.
@@ -34,6 +40,7 @@ pub struct Projector {
     /// The shards that this process follows; none: all.
     owned: Option<watch::Receiver<BTreeSet<u16>>>,
     lag_ms: Arc<AtomicI64>,
+    pause: Duration,
 }
 
 impl std::fmt::Debug for Projector {
@@ -61,7 +68,8 @@ impl Projector {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let positions = Vec::new();
-        let mut projector = Self { store, render, clock, positions, owned: None, lag_ms: Arc::default() };
+        let lag_ms = Arc::default();
+        let mut projector = Self { store, render, clock, positions, owned: None, lag_ms, pause: PAUSE };
         projector.go_on().await?;
         Ok(projector)
     }
@@ -111,7 +119,7 @@ impl Projector {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(self.pause) => {}
             }
         }
     }
@@ -135,6 +143,7 @@ impl Projector {
             given.push([(shard as i64).into(), (*seq).into(), PAGE.into()]);
         }
         let rows = if given.is_empty() { Vec::new() } else { self.store.read(&sql::CHANGED, given).await? };
+        self.pause = if rows.len() < BUSY { PAUSE } else { BUSY_PAUSE };
         let Some(last) = rows.last().and_then(|row| row[3].int()) else {
             self.show_lag(0);
             return Ok(false);
