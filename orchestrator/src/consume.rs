@@ -22,10 +22,12 @@ const CACHE: usize = 20_000;
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 impl Cache {
-    /// A cached saga.
-    #[must_use]
-    pub fn get(&self, id: SagaId) -> Option<&Stored> {
-        self.sagas.get(&id)
+    /// Gives a cached saga away: to the batch that decides on it and puts it back once that is committed. When it is not,
+    /// the saga is read again.
+    pub fn take(&mut self, id: SagaId) -> Option<Stored> {
+        let stored = self.sagas.remove(&id)?;
+        self.bytes -= stored.bytes;
+        Some(stored)
     }
 
     /// Remembers a committed saga; an ended one is forgotten, as little comes for it any more.
@@ -66,7 +68,7 @@ pub struct Loaded {
 /// attempt (`again`) knows.
 pub async fn load(
     store: &dyn Store,
-    cache: &Cache,
+    cache: &mut Cache,
     working: &Working,
     (messages, others): (&[(Topic, Arc<Envelope>)], &[SagaId]),
     again: bool,
@@ -100,10 +102,8 @@ pub async fn load(
     let mut sagas = FxHashMap::default();
     let mut missing = Vec::new();
     for id in wanted {
-        match cache.get(id) {
-            Some(stored) => {
-                sagas.insert(id, stored.clone());
-            }
+        match cache.take(id) {
+            Some(stored) => _ = sagas.insert(id, stored),
             None => missing.push(id),
         }
     }

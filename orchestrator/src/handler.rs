@@ -152,7 +152,7 @@ impl Rounds for SagaHandler {
         self.definitions.ensure(starts).await?;
         // A later round may hold what many records led to; hop by hop, it is a batch of its own.
         let alone = *alone && messages.len() <= 1;
-        working.take_over(consume::load(&*self.store, &self.cache, working, (messages, &[]), *again).await?);
+        working.take_over(consume::load(&*self.store, &mut self.cache, working, (messages, &[]), *again).await?);
         for (topic, envelope) in messages {
             if working.is_full() && !alone {
                 // The shard halves it.
@@ -178,7 +178,7 @@ impl Rounds for SagaHandler {
         let Open { working, due, woken, poisoned, look_ms, again, .. } = open;
         let ids = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).chain(poisoned.iter().filter_map(saga_of));
         let ids: Vec<SagaId> = ids.collect();
-        working.take_over(consume::load(&*self.store, &self.cache, working, (&[], &ids), *again).await?);
+        working.take_over(consume::load(&*self.store, &mut self.cache, working, (&[], &ids), *again).await?);
         for id in due.drain(..) {
             if working.is_full() {
                 // They are still due.
