@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// Pause before an order that waits is asked about again: its payer's callback is on its way.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
 /// What the clients do.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -184,11 +187,23 @@ impl Worker {
             Saga::BenchSaga => format!(r#"{{"number":"{number}","fail_at":"{fail_at}"}}"#),
             Saga::FlashSaleOrder => order::body(&number, n, fails),
         };
+        let body = Bytes::from(body);
+        loop {
+            // An order whose payment is open waits for somebody outside, and that is told; its payer is quick.
+            if let Some(outcome) = self.ask(sender, body.clone()).await? {
+                return Ok(outcome);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Starts the saga and waits; told again, it is the same saga. None when it waits itself.
+    async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, body: Bytes) -> anyhow::Result<Option<String>> {
         let request = hyper::Request::post(self.plan.saga.path())
             .header("host", "localhost")
             .header("content-type", "application/json")
             .header("prefer", "wait=30")
-            .body(Full::new(Bytes::from(body)))?;
+            .body(Full::new(body))?;
         sender.ready().await?;
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -200,10 +215,15 @@ impl Worker {
         struct Answer {
             #[serde(default)]
             outcome: Option<String>,
+            #[serde(default)]
+            phase: Option<String>,
         }
         let answer: Answer = serde_json::from_slice(&body)
             .with_context(|| format!("the answer is no saga: {}", String::from_utf8_lossy(&body)))?;
-        Ok(answer.outcome.unwrap_or_default())
+        match (answer.outcome, answer.phase.as_deref()) {
+            (None, Some("waiting")) => Ok(None),
+            (outcome, _) => Ok(Some(outcome.unwrap_or_default())),
+        }
     }
 }
 
