@@ -11,3 +11,4 @@ mod statements;
 mod strangers;
 mod town;
 mod tutorial;
+mod world;

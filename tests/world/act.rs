@@ -1,10 +1,10 @@
 //! How the acts of a journey become inputs.
 
-use crate::coverage::met;
-use crate::fault::POISON;
-use crate::journey::{Doing, Order};
-use crate::run::World;
-use crate::system::Seen;
+use super::coverage::met;
+use super::fault::POISON;
+use super::journey::{Doing, Order};
+use super::run::World;
+use super::system::Seen;
 use endstate_events::{Actor, Direction, EffectId, InputBody, Json, Lane, Message, Operation, Reply, SagaId, Verdict};
 use endstate_orchestrator::persist;
 use endstate_outbox::dead_letter;
@@ -105,13 +105,13 @@ impl World {
 
     /// The cause is gone: operators send again what was poison, in the order in which it came.
     pub(crate) async fn replay_letters(&mut self) {
-        let store = self.system.store().clone();
+        let (store, bus) = (self.system.store(), self.system.bus());
         for letter in dead_letter::list(&*store, 0, 10_000).await.expect("letters can be read") {
             if letter.letter.reason == POISON && letter.replayed_ms.is_none() {
                 met(&self.coverage, "operator", "replay");
                 self.note(|| format!("letter {} is sent again", letter.id));
                 let wish = dead_letter::Replay { by: "operator".into(), reason: "the world".into() };
-                dead_letter::replay(&*store, &*store.bus(), letter.id, &wish, self.system.now_ms(), async |letter| {
+                dead_letter::replay(&*store, &*bus, letter.id, &wish, self.system.now_ms(), async |letter| {
                     Ok(vec![letter])
                 })
                 .await
@@ -132,7 +132,7 @@ impl World {
             ("ended", "completed") => {}
             (phase, _) => return phase == "ended",
         }
-        let stored = persist::load_sagas(&**self.system.store(), &[seen.id]).await.expect("the order is read");
+        let stored = persist::load_sagas(&*self.system.store(), &[seen.id]).await.expect("the order is read");
         let Some(saga) = stored.into_iter().next().map(|stored| stored.saga) else { return true };
         let plan = self.system.definitions.get(&saga.definition, saga.definition_version).expect("it is loaded");
         let link = (saga.id, saga.key.to_string(), saga.snapshot(plan.plan()));

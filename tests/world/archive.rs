@@ -1,21 +1,22 @@
 //! The archive on the integrated system: what it deletes nobody misses, and what comes after all is kept.
 
-use crate::hazards::{ORPHANS, order, pays, settled, status_of, world};
-use crate::journey::Act;
-use crate::provider::NAME;
-use crate::system::SHARDS;
+use super::hazards::{ORPHANS, settled, status_of, world};
+use super::journey::Act;
+use super::provider::NAME;
+use super::story::{order, pays};
+use super::system::SHARDS;
 use async_trait::async_trait;
 use endstate_events::{Lane, MinorUnits, SagaId};
 use endstate_orchestrator::archive::{Archive, Holders};
 use endstate_orchestrator::job::Job as _;
 use endstate_orchestrator::view::Projector;
-use endstate_outbox::{SqliteStore, StoreError};
+use endstate_outbox::{Store, StoreError};
 use endstate_participants::holding;
 use endstate_participants::payment::Captured;
 use std::sync::Arc;
 
 /// What the participants really hold, for the archive.
-struct Holding(Arc<SqliteStore>);
+struct Holding(Arc<dyn Store>);
 
 #[async_trait]
 impl Holders for Holding {
@@ -26,11 +27,11 @@ impl Holders for Holding {
 
 #[tokio::test]
 async fn z12_money_for_an_archived_order_is_kept_and_the_books_hold() {
-    let (mut world, _template, _folder) = world(vec![order("Z12", "ann", 100, vec![(0, pays(1))])], 4096).await;
+    let mut world = world(vec![order("Z12", "ann", 100, vec![(0, pays(1))])], 4096).await;
     world.orders[0].acts.truncate(1);
     while world.step().await {}
     let seen = world.find("flash_sale_order", "Z12").expect("it waits for its payment");
-    let store = world.system.store().clone();
+    let store = world.system.store();
     assert_eq!(holding::of(&*store, &[seen.id]).await.expect("effects are read"), [seen.id]);
     world.orders[0].acts.push_back(Act { after_ms: 0, doing: pays(1) });
     assert_eq!(status_of(&settled(&mut world).await, "flash_sale_order", "Z12"), "completed");

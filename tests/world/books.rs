@@ -1,7 +1,7 @@
 //! The books that must agree at the end: the provider's, the ledger's, and what the sagas say of themselves.
 
-use crate::check::{Check, fault, int, text};
-use crate::run::World;
+use super::check::{Check, fault, int, text};
+use super::run::World;
 use endstate_events::SagaId;
 use endstate_orchestrator::persist;
 use endstate_outbox::{Kind, Statement};
@@ -56,7 +56,7 @@ impl Books {
 impl World {
     pub(crate) async fn books(&self) -> Books {
         let ids: Vec<SagaId> = self.seen.values().map(|seen| seen.id).collect();
-        let stored = persist::load_sagas(&**self.system.store(), &ids).await.expect("the rows can be read");
+        let stored = persist::load_sagas(&*self.system.store(), &ids).await.expect("the rows can be read");
         let mut accounts: BTreeMap<_, (i64, i64)> = BTreeMap::new();
         for row in self.system.read(&ACCOUNTS).await {
             let sums = accounts.entry((text(&row[0]), text(&row[1]), text(&row[2]))).or_default();

@@ -1,9 +1,9 @@
 //! Calls to outside parties, played as the caller plays them: open ones are lost in a crash and handed over again.
 
-use crate::fault::lock;
-use crate::provider;
-use crate::run::World;
-use crate::three_ways::Plays;
+use super::fault::lock;
+use super::provider;
+use super::run::World;
+use super::three_ways::Plays;
 use endstate_events::{Envelope, Message, Reply, SCHEMA_VERSION, Topic, Verdict};
 use endstate_outbox::Outgoing;
 use endstate_participants::desk::Call;

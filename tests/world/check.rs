@@ -1,10 +1,10 @@
 //! What must be true when all is quiet: the books of the provider, of the ledger and of the sagas agree, and the rows
 //! are what their events say.
 
-use crate::books::Books;
-use crate::coverage::met;
-use crate::fault::POISON;
-use crate::run::World;
+use super::books::Books;
+use super::coverage::met;
+use super::fault::POISON;
+use super::run::World;
 use endstate_events::{EffectId, SagaId};
 use endstate_orchestrator::persist;
 use endstate_outbox::{Kind, Statement, Value, dead_letter};
@@ -42,13 +42,6 @@ static SHARD_ROWS: Statement = Statement {
     sql: "with r(one) as ({rows}) select s.side, s.shard, s.position_start, s.position_progress, s.next_seq \
           from r cross join shard s",
 };
-static ENDS: Statement = Statement {
-    name: "world.ends",
-    columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select o.topic, o.partition, sum(o.messages), max(o.first_offset + o.messages) \
-          from r cross join outbox o group by o.topic, o.partition",
-};
-
 /// What is wrong, and with which saga.
 #[derive(Debug)]
 pub(crate) struct Fault {
@@ -72,7 +65,7 @@ pub(crate) fn int(value: &Value) -> i64 {
 
 impl World {
     /// All checks.
-    pub(crate) async fn check(&self, open: &[crate::system::Seen]) -> Check {
+    pub(crate) async fn check(&self, open: &[super::system::Seen]) -> Check {
         if let Some(open) = open.first() {
             return Err(fault(open.id, format!("a saga has not ended: {open:?}")));
         }
@@ -155,7 +148,7 @@ impl World {
         if let Some(row) = self.system.read(&ORPHANS).await.first() {
             return Err(fault(None, format!("an input found no saga: {}", text(&row[0]))));
         }
-        for letter in dead_letter::list(&**self.system.store(), 0, 1000).await.expect("letters can be read") {
+        for letter in dead_letter::list(&*self.system.store(), 0, 1000).await.expect("letters can be read") {
             // The refund of a line that the order does not have.
             let unknown_line = letter.letter.reason.starts_with("E3002") && letter.letter.bytes.contains("\"nine\"");
             let cured = letter.letter.reason == POISON && letter.replayed_ms.is_some();
@@ -202,14 +195,7 @@ impl World {
 
     /// Everything queued was read, offsets have no gap, and no shard has given a number that no event has.
     async fn check_positions(&self) -> Check {
-        let mut ends: BTreeMap<(String, i64), i64> = BTreeMap::new();
-        for row in self.system.read(&ENDS).await {
-            let (topic, partition, messages, end) = (text(&row[0]), int(&row[1]), int(&row[2]), int(&row[3]));
-            if messages != end {
-                return Err(fault(None, format!("{topic}/{partition} holds {messages} messages up to offset {end}")));
-            }
-            ends.insert((topic, partition), end);
-        }
+        let ends = self.system.ends().await?;
         let rows = self.system.read(&EVENTS).await;
         for row in self.system.read(&SHARD_ROWS).await {
             let (side, shard) = (text(&row[0]), int(&row[1]));
@@ -234,8 +220,8 @@ impl World {
 
     /// All that happened to one saga, for people.
     pub(crate) async fn trace(&self, saga: SagaId) -> String {
-        let timeline = persist::load_timeline(&**self.system.store(), saga).await.unwrap_or_default();
+        let timeline = persist::load_timeline(&*self.system.store(), saga).await.unwrap_or_default();
         let lines = timeline.iter().flat_map(|(_, _, events)| events);
-        lines.map(|event| format!("{:>9} {:?}\n", event.at_ms - crate::system::BEGIN_MS, event.fact)).collect()
+        lines.map(|event| format!("{:>9} {:?}\n", event.at_ms - super::system::BEGIN_MS, event.fact)).collect()
     }
 }

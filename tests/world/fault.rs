@@ -2,14 +2,14 @@
 //! applied and not answered, a read that fails; messages of a commit that come twice, in another order, late or never;
 //! inputs that are poison as long as there are faults.
 
-use crate::coverage::{Met, met};
-use crate::random::Random;
-use crate::three_ways::Post;
+use super::coverage::{Met, met};
+use super::random::Random;
+use super::three_ways::Post;
 use async_trait::async_trait;
 use endstate_events::{Envelope, Input, InputBody, Message, Topic};
 use endstate_outbox::{
-    Assignment, Batch, Bus, BusError, Commit, CommitError, Consumer, DecideError, Delivered, Handler, Outcome,
-    Outgoing, Parcel, Rounds, Row, Rows, ShardId, SqliteStore, Statement, Store, StoreError,
+    Assignment, Batch, Commit, CommitError, DecideError, Handler, Outcome, Outgoing, Parcel, Rounds, Row, Rows,
+    ShardId, Statement, Store, StoreError,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,7 +113,18 @@ impl Faults {
         (count > 0).then(|| self.random.below(count)).map(|at| self.under_way.swap_remove(at as usize))
     }
 
-    /// What the network makes of the messages: those that arrive with the commit, and those that come later.
+    /// What a relay carries instead of what it was given. The rest comes later.
+    pub(crate) fn carry(&mut self, messages: Vec<Outgoing>) -> Vec<Outgoing> {
+        let (now, later) = self.distort(messages);
+        self.under_way.extend(later);
+        now
+    }
+
+    pub(crate) fn fails_to_take(&mut self) -> bool {
+        self.draws(self.rates.read / 4, "take_failed")
+    }
+
+    /// What the network makes of the messages: those that arrive at once, and those that come later.
     fn distort(&mut self, messages: Vec<Outgoing>) -> (Vec<Outgoing>, Vec<Outgoing>) {
         if let Some(post) = &mut self.post {
             return (messages.into_iter().flat_map(|message| post.pass(message)).collect(), Vec::new());
@@ -153,8 +164,10 @@ fn may_be_lost(message: &Message) -> bool {
 
 /// The store that shards see.
 pub(crate) struct FaultyStore {
-    pub(crate) inner: Arc<SqliteStore>,
+    pub(crate) inner: Arc<dyn Store>,
     pub(crate) faults: SharedFaults,
+    /// Whether a commit is the delivery of its messages.
+    pub(crate) delivers: bool,
 }
 
 #[async_trait]
@@ -190,8 +203,13 @@ impl Store for FaultyStore {
             let rate = faults.rates.commit;
             let failed = faults.draws(rate, "commit_failed");
             let lost = !failed && faults.draws(rate, "commit_answer_lost");
-            let (messages, later) = faults.distort(commit.messages.iter().flat_map(Parcel::messages).collect());
-            let messages = Parcel::pack(messages, |_, _| Ok(())).map_err(CommitError::Data)?;
+            let (messages, later) = match self.delivers {
+                true => {
+                    let (now, later) = faults.distort(commit.messages.iter().flat_map(Parcel::messages).collect());
+                    (Parcel::pack(now, |_, _| Ok(())).map_err(CommitError::Data)?, later)
+                }
+                false => (commit.messages, Vec::new()),
+            };
             (failed, lost, Commit { messages, ..commit }, later)
         };
         if failed {
@@ -202,56 +220,21 @@ impl Store for FaultyStore {
         if lost { Err(CommitError::Doubt("drawn: applied, not answered".to_owned())) } else { Ok(hits) }
     }
 
+    async fn outgoing(&self, shard: ShardId, from: i64, limit: usize) -> Result<Vec<(i64, Outgoing)>, StoreError> {
+        self.inner.outgoing(shard, from, limit).await
+    }
+
+    async fn now_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.inner.now_ms().await
+    }
+
     fn partitions(&self) -> u16 {
         self.inner.partitions()
     }
 }
 
-fn broken(what: &str) -> StoreError {
+pub(crate) fn broken(what: &str) -> StoreError {
     StoreError::Failed { statement: what.to_owned(), reason: "drawn".to_owned() }
-}
-
-/// The bus that shards see: its consumers fail at times.
-pub(crate) struct FaultyBus {
-    pub(crate) inner: Arc<dyn Bus>,
-    pub(crate) faults: SharedFaults,
-}
-
-#[async_trait]
-impl Bus for FaultyBus {
-    async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
-        self.inner.produce(messages).await
-    }
-
-    fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
-        let inner = self.inner.consumer(topic, partition, position);
-        Box::new(FaultyConsumer { inner, faults: Arc::clone(&self.faults) })
-    }
-}
-
-struct FaultyConsumer {
-    inner: Box<dyn Consumer>,
-    faults: SharedFaults,
-}
-
-#[async_trait]
-impl Consumer for FaultyConsumer {
-    async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
-        let failed = {
-            let mut faults = lock(&self.faults);
-            let rate = faults.rates.read / 4;
-            faults.draws(rate, "take_failed")
-        };
-        if failed { Err(broken("take")) } else { self.inner.take(limit).await }
-    }
-
-    fn at_end(&self) -> bool {
-        self.inner.at_end()
-    }
-
-    async fn ready(&mut self) {
-        self.inner.ready().await;
-    }
 }
 
 /// A handler to which some inputs are poison.

@@ -1,12 +1,13 @@
 //! The same orders hop by hop and fused: what the sagas, the participants and other teams have of them is the same.
 
-use crate::journey::{self, JOURNEYS, Shelf};
-use crate::random::Random;
-use crate::run::World;
-use crate::template::{Template, memory_folder};
+use super::ground::Grounds as _;
+use super::journey::{self, JOURNEYS, Shelf};
+use super::random::Random;
+use super::run::World;
+use super::template::Template;
 use endstate_events::Topic;
 use endstate_outbox::fused::ROUNDS;
-use endstate_outbox::{Bus as _, Kind, Statement};
+use endstate_outbox::{Kind, Statement};
 use std::num::NonZeroU16;
 
 macro_rules! table {
@@ -64,8 +65,7 @@ async fn books(journey: &'static str, template: &Template, rounds: Option<usize>
     let mut hops = 0;
     // One after the other, so that no order takes from another what it would have got.
     for order in orders {
-        let folder = memory_folder();
-        let mut world = World::calm(shelf.clone(), vec![order], (4096, rounds), template, folder.path()).await;
+        let mut world = World::calm(shelf.clone(), vec![order], (4096, rounds), template.fresh().await).await;
         world.open_shop().await;
         let open = world.quiet().await;
         if let Err(fault) = world.check(&open).await {
@@ -77,7 +77,7 @@ async fn books(journey: &'static str, template: &Template, rounds: Option<usize>
         for (topic, partition) in
             Topic::ALL.into_iter().flat_map(|topic| (0..world.system.partitions()).map(move |p| (topic, p)))
         {
-            let messages = world.system.store().bus().consumer(topic, partition, 0).take(10_000).await.expect("a page");
+            let messages = world.system.bus().consumer(topic, partition, 0).take(10_000).await.expect("a page");
             match topic {
                 Topic::Events => {
                     all.extend(messages.iter().map(|message| format!("{partition} {:?}", message.envelope)))

@@ -1,12 +1,14 @@
 //! Stories of HAZARDS on the integrated system, told by hand: no faults but those of the story.
 
-use crate::journey::{Act, Doing, Order, Shelf};
-use crate::provider::NAME;
-use crate::run::World;
-use crate::system::{BEGIN_MS, SHARDS, Seen};
-use crate::template::{Template, memory_folder};
+use super::ground::Grounds as _;
+use super::journey::{Act, Doing, Order, Shelf};
+use super::provider::NAME;
+use super::run::World;
+use super::story::{input, order, pays};
+use super::system::{BEGIN_MS, SHARDS, Seen};
+use super::template::Template;
 use endstate_events::{
-    Envelope, InputBody, InquiryAnswer, Json, Lane, Message, MinorUnits, SCHEMA_VERSION, SagaId, Slot, Topic,
+    Envelope, InputBody, InquiryAnswer, Lane, Message, MinorUnits, SCHEMA_VERSION, SagaId, Slot, Topic,
 };
 use endstate_orchestrator::definitions::Definitions;
 use endstate_outbox::{Kind, Outgoing, Statement, Turn};
@@ -44,38 +46,17 @@ impl World {
     }
 }
 
-/// A world with one unit of plenty, one user with points, and the template kept alive beside it.
-pub(crate) async fn world(orders: Vec<Order>, in_motion_most: usize) -> (World, Template, tempfile::TempDir) {
-    let template = Template::make().await;
-    let folder = memory_folder();
+/// A world with one unit of plenty, and users with points.
+pub(crate) async fn world(orders: Vec<Order>, in_motion_most: usize) -> World {
+    let ground = Template::make().await.fresh().await;
     let shelf = Shelf {
         units: vec![("tea".to_owned(), 100_000, 0)],
         users: vec![("ann".to_owned(), 1_000), ("bob".to_owned(), 1_000)],
         coupons: Vec::new(),
     };
-    let mut world = World::calm(shelf, orders, (in_motion_most, None), &template, folder.path()).await;
+    let mut world = World::calm(shelf, orders, (in_motion_most, None), ground).await;
     world.open_shop().await;
-    (world, template, folder)
-}
-
-pub(crate) fn input(number: &str, user: &str, points: i64) -> Json {
-    json!({
-        "order_no": number, "user_id": user, "activity_id": "spring", "store": "harbour", "currency": "CNY",
-        "total_minor": 50_000, "discount_minor": 0, "points": points, "stock_strategy": "reserve", "pay_within_s": 600,
-        "lines": [{ "line_no": "0", "sku": "tea", "quantity": 1, "price_minor": 50_000 }],
-    })
-}
-
-pub(crate) fn order(number: &str, user: &str, points: i64, acts: Vec<(i64, Doing)>) -> Order {
-    let acts = std::iter::once((0, Doing::Start)).chain(acts);
-    let acts = acts.map(|(after_ms, doing)| Act { after_ms, doing }).collect();
-    let (journey, definition) = ("pays", "flash_sale_order");
-    let (number, input) = (number.to_owned(), input(number, user, points));
-    Order { journey, definition, number, input, acts, ready_ms: 0, exact: true }
-}
-
-pub(crate) fn pays(callbacks: u32) -> Doing {
-    Doing::Pay { wrong_by: 0, currency: "CNY", late: false, callbacks }
+    world
 }
 
 pub(crate) async fn settled(world: &mut World) -> Vec<Seen> {
@@ -106,7 +87,7 @@ pub(crate) static ORPHANS: Statement = Statement {
 /// number of commands.
 async fn paid_at_the_last_second(count: usize, at_the_deadline: bool, in_motion_most: usize) -> (Vec<Seen>, i64) {
     let orders = (0..count).map(|n| order(&format!("Z7-{n}"), &format!("user-{n}"), 0, Vec::new())).collect();
-    let (mut world, _template, _folder) = world(orders, in_motion_most).await;
+    let mut world = world(orders, in_motion_most).await;
     while world.step().await {}
     let waiting = world.system.sagas().await;
     let other = waiting.iter().find(|seen| seen.phase != "waiting");
@@ -148,7 +129,7 @@ static ASKS: Statement = Statement {
 /// Orders whose participants handle nothing for a while, though commands queue up. Returns commands and asks.
 async fn sale_with_a_pause(count: usize, pause_ms: i64) -> (i64, i64) {
     let orders = (0..count).map(|n| order(&format!("Z7-{n}"), &format!("user-{n}"), 0, vec![(0, pays(1))])).collect();
-    let (mut world, _template, _folder) = world(orders, 4096).await;
+    let mut world = world(orders, 4096).await;
     world.act_all().await;
     for wait_ms in [0, pause_ms] {
         world.system.clock.advance(wait_ms);
@@ -180,7 +161,7 @@ async fn z10_hostile_texts_hurt_nobody() {
     let long = "x".repeat(60_000);
     let mut big = order("Z10-big", "bob", 0, vec![(0, pays(1))]);
     big.input["lines"][0]["sku"] = json!("unit-\u{0}");
-    let (mut world, _template, _folder) = world(vec![nul, big, order("Z10", "ann", 0, vec![(0, pays(1))])], 4096).await;
+    let mut world = world(vec![nul, big, order("Z10", "ann", 0, vec![(0, pays(1))])], 4096).await;
     let lines: Vec<_> = (0..20)
         .map(|n| json!({ "line_no": n.to_string(), "sku": "tea", "quantity": 1, "price_minor": 2_500, "title": "t" }))
         .collect();
@@ -199,7 +180,7 @@ async fn z10_hostile_texts_hurt_nobody() {
 #[tokio::test]
 async fn z11_a_number_is_claimed_once_over_all_shards() {
     const NUMBERS: usize = 1_000;
-    let (mut world, _template, _folder) = world(Vec::new(), 4096).await;
+    let mut world = world(Vec::new(), 4096).await;
     let mut starts = Vec::new();
     for n in 0..NUMBERS {
         // The same number under two users: two keys, mostly two shards; and each of them twice.
@@ -238,7 +219,7 @@ fn saga_of(message: &Outgoing) -> SagaId {
 
 #[tokio::test]
 async fn z12_money_for_an_order_that_nobody_knows_is_kept() {
-    let (mut world, _template, _folder) = world(Vec::new(), 4096).await;
+    let mut world = world(Vec::new(), 4096).await;
     let saga = SagaId::mint(BEGIN_MS, Slot::of("archived"), 7);
     let captured = Captured {
         provider: NAME.to_owned(),
@@ -257,7 +238,7 @@ async fn z12_money_for_an_order_that_nobody_knows_is_kept() {
 
 #[tokio::test]
 async fn z13_a_confirm_that_is_refused_after_payment_gives_the_money_back() {
-    let (mut world, _template, _folder) = world(vec![order("Z13", "ann", 10, Vec::new())], 4096).await;
+    let mut world = world(vec![order("Z13", "ann", 10, Vec::new())], 4096).await;
     while world.step().await {}
     let seen = world.find("flash_sale_order", "Z13").expect("it waits for its payment");
     // A participant that gave its hold back by itself, against the saga's will.
@@ -276,12 +257,12 @@ async fn z13_a_confirm_that_is_refused_after_payment_gives_the_money_back() {
 
 #[tokio::test]
 async fn z15_a_saga_goes_on_without_the_file_it_was_started_from() {
-    let (mut world, _template, _folder) = world(vec![order("Z15", "ann", 0, vec![(0, pays(1))])], 4096).await;
+    let mut world = world(vec![order("Z15", "ann", 0, vec![(0, pays(1))])], 4096).await;
     world.orders[0].acts.truncate(1);
     while world.step().await {}
     world.system.restart().await;
     // The next program carries no file of it: what the database holds is enough.
-    world.system.definitions = Definitions::open(world.system.store().clone()).await.expect("definitions are stored");
+    world.system.definitions = Definitions::open(world.system.store()).await.expect("definitions are stored");
     world.system.crash();
     world.orders[0].acts.push_back(Act { after_ms: 0, doing: pays(1) });
     let sagas = settled(&mut world).await;
@@ -292,11 +273,10 @@ async fn z15_a_saga_goes_on_without_the_file_it_was_started_from() {
 async fn z21_money_at_any_moment_around_a_cancel_is_kept_or_goes_back_once() {
     let template = Template::make().await;
     for moment in 0..24 {
-        let folder = memory_folder();
         let shelf =
             Shelf { units: vec![("tea".to_owned(), 5, 0)], users: vec![("ann".to_owned(), 0)], coupons: vec![] };
         let orders = vec![order("Z21", "ann", 0, Vec::new())];
-        let mut world = World::calm(shelf, orders, (4096, None), &template, folder.path()).await;
+        let mut world = World::calm(shelf, orders, (4096, None), template.fresh().await).await;
         world.open_shop().await;
         while world.step().await {}
         let seen = world.find("flash_sale_order", "Z21").expect("it waits for its payment");
@@ -324,11 +304,11 @@ async fn z22_points_that_were_earned_and_spent_become_a_debt_when_the_order_is_r
     let mut spends = order("Z22-b", "ann", 1_500, vec![(0, pays(1))]);
     spends.input["discount_minor"] = json!(49_950);
     spends.acts[0].after_ms = 60_000;
-    let (mut world, _template, _folder) = world(vec![earns, spends], 4096).await;
+    let mut world = world(vec![earns, spends], 4096).await;
     let sagas = settled(&mut world).await;
     assert_eq!(status_of(&sagas, "flash_sale_order", "Z22-b"), "completed");
     assert_eq!(status_of(&sagas, "refund_order", "R-1"), "refunded");
-    let books = endstate_participants::books::read(&**world.system.store()).await.expect("books can be read");
+    let books = endstate_participants::books::read(&*world.system.store()).await.expect("books can be read");
     let points = books.iter().find(|book| book.asset == "points").expect("there are points");
     assert_eq!((points.owed, points.balanced), (500, true));
 }
@@ -337,10 +317,10 @@ async fn z22_points_that_were_earned_and_spent_become_a_debt_when_the_order_is_r
 #[tokio::test]
 async fn z06_two_owners_by_turns_lose_nothing_and_do_nothing_twice() {
     let orders = (0..40).map(|n| order(&format!("Z6-{n}"), &format!("user-{n}"), 0, vec![(0, pays(2))])).collect();
-    let (mut world, _template, _folder) = world(orders, 4096).await;
+    let mut world = world(orders, 4096).await;
     for round in 0..60 {
         if round % 5 == 0 {
-            world.hand_to_others();
+            world.hand_to_others().await;
         }
         world.small_steps_of_both().await;
     }

@@ -1,6 +1,6 @@
 //! What customers, the warehouse, risk control and operators do with one order, drawn from the seed.
 
-use crate::random::Random;
+use super::random::Random;
 use endstate_events::{ForcedEnd, Json, Operation};
 use serde_json::json;
 use std::collections::VecDeque;

@@ -9,12 +9,13 @@
 //! - [`run`]: one seed: chaos, then quiet
 //! - [`journey`], [`act`]: what people do
 //! - [`provider`], [`calls`]: what outside parties do
-//! - [`fault`]: what the store and the network do
+//! - [`fault`], [`network`]: what the store and the network do
 //! - [`check`], [`books`]: what must be true at the end
 //! - [`coverage`]: what the seeds have met
-//! - [`system`], [`template`], [`random`]: what they stand on
-//! - [`hazards`], [`archive`]: stories told by hand
+//! - [`system`], [`ground`], [`template`], [`random`]: what they stand on
+//! - [`story`], [`hazards`], [`archive`]: stories told by hand
 //! - [`fused`]: the same orders hop by hop and fused
+//! - [`walk`]: every journey without faults
 //! - [`three_ways`]: each step of each definition told twice, refused, undone
 
 mod rest;
@@ -24,19 +25,24 @@ mod act;
 mod provider;
 mod calls;
 mod fault;
+mod network;
 mod check;
 mod books;
 mod coverage;
 mod system;
+mod ground;
 mod template;
 mod random;
+mod story;
 mod hazards;
 mod fused;
+mod walk;
 mod three_ways;
 mod archive;
 
 use check::{EVENTS, Fault};
 use coverage::{Coverage, Met};
+use ground::Grounds as _;
 use run::World;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,9 +69,8 @@ fn run(seed: u64, templates: &Templates) -> Result<History, String> {
     let (template, rounds) = templates.of(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let folder = template::memory_folder();
         let met = Met::default();
-        let mut world = World::new(seed, rounds, template, folder.path(), Arc::clone(&met)).await;
+        let mut world = World::new(seed, rounds, template.fresh().await, Arc::clone(&met)).await;
         world.open_shop().await;
         world.chaos().await;
         let open = world.quiet().await;
@@ -163,4 +168,14 @@ fn every_order_reaches_its_end_and_the_books_balance() {
         // A few seeds cannot meet everything; those of CI must.
         assert!(seeds < 500 || missing.is_empty(), "never met: {kind} {missing:?}");
     }
+}
+
+#[tokio::test]
+async fn each_step_is_told_twice_refused_lost_unknown_and_undone_twice_and_before_it_is_done() {
+    three_ways::play_all(&[&template::Template::make().await]).await;
+}
+
+#[tokio::test]
+async fn every_journey_ends_and_the_books_balance() {
+    walk::all_journeys(&template::Template::make().await, None).await;
 }

@@ -1,8 +1,8 @@
 //! The outside parties, played by the world: a payment provider that keeps its own books, a channel to people, and a
 //! laboratory that does what its orders say. While faults are on they answer late, falsely "unknown", or refuse.
 
-use crate::coverage::{Met, met};
-use crate::random::Random;
+use super::coverage::{Met, met};
+use super::random::Random;
 use async_trait::async_trait;
 use endstate_events::{Command, CommandKind, Json, Lane, MinorUnits, SagaId, Verdict};
 use endstate_participants::caller::Outside;

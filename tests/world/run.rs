@@ -1,21 +1,21 @@
 //! One seed: chaos first, then quiet until every saga has ended.
 
-use crate::calls::Open;
-use crate::coverage::{Met, met};
-use crate::fault::{Faults, SharedFaults, lock};
-use crate::journey::{self, JOURNEYS, Order, Shelf};
-use crate::provider::Provider;
-use crate::random::Random;
-use crate::system::{BEGIN_MS, Seen, System};
-use crate::template::Template;
+use super::calls::Open;
+use super::coverage::{Met, met};
+use super::fault::{Faults, SharedFaults, lock};
+use super::ground::Ground;
+use super::journey::{self, JOURNEYS, Order, Shelf};
+use super::provider::Provider;
+use super::random::Random;
+use super::system::{BEGIN_MS, Seen, System};
 use endstate_events::{Lane, Operation, SagaId};
 use endstate_orchestrator::waiters::{Answer, Waiting};
 use endstate_outbox::Outgoing;
 use endstate_participants::operation::{self, Line};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Crashes and clock jumps that the world itself draws.
 pub(crate) const EVENTS: [&str; 6] =
@@ -51,19 +51,15 @@ pub(crate) struct World {
     pub(crate) chaotic: bool,
     tries: BTreeMap<SagaId, u32>,
     pub(crate) rounds: u64,
+    /// How long shards were told to wait while none worked.
+    pub(crate) waited: Duration,
     acts: u64,
     pub(crate) journal: Vec<String>,
     pub(crate) coverage: Met,
 }
 
 impl World {
-    pub(crate) async fn new(
-        seed: u64,
-        rounds: Option<usize>,
-        template: &Template,
-        folder: &Path,
-        coverage: Met,
-    ) -> Self {
+    pub(crate) async fn new(seed: u64, rounds: Option<usize>, ground: Box<dyn Ground>, coverage: Met) -> Self {
         let mut random = Random::new(seed);
         let faults = Faults::new(random.fork(), Arc::clone(&coverage));
         let provider = Provider::new(random.fork(), Arc::clone(&coverage));
@@ -83,7 +79,7 @@ impl World {
             orders.push(journey::order(n, journey, &shelf, &mut random));
         }
         let parts = (random, faults, provider);
-        Self::of(parts, (in_motion_most, rounds), (shelf, orders), template, folder, coverage).await
+        Self::of(parts, (in_motion_most, rounds), (shelf, orders), ground, coverage).await
     }
 
     /// A world without faults (until they are turned on) of given orders, for stories told by hand. `engine` is how many
@@ -92,25 +88,23 @@ impl World {
         shelf: Shelf,
         orders: Vec<Order>,
         engine: (usize, Option<usize>),
-        template: &Template,
-        folder: &Path,
+        ground: Box<dyn Ground>,
     ) -> Self {
         let (mut random, coverage) = (Random::new(1), Met::default());
         let faults = Faults::new(random.fork(), Arc::clone(&coverage));
         let provider = Provider::new(random.fork(), Arc::clone(&coverage));
         let parts = (random, faults, provider);
-        Self::of(parts, engine, (shelf, orders), template, folder, coverage).await
+        Self::of(parts, engine, (shelf, orders), ground, coverage).await
     }
 
     async fn of(
         (random, faults, provider): (Random, SharedFaults, Arc<Provider>),
         engine: (usize, Option<usize>),
         (shelf, mut orders): (Shelf, Vec<Order>),
-        template: &Template,
-        folder: &Path,
+        ground: Box<dyn Ground>,
         coverage: Met,
     ) -> Self {
-        let system = System::open(folder, template, faults.clone(), engine).await;
+        let system = System::open(ground, faults.clone(), engine).await;
         for order in &mut orders {
             order.ready_ms = BEGIN_MS + order.acts.front().map_or(0, |act| act.after_ms);
         }
@@ -128,6 +122,7 @@ impl World {
             chaotic: false,
             tries: BTreeMap::new(),
             rounds: 0,
+            waited: Duration::ZERO,
             acts: 0,
             journal: Vec::new(),
             coverage,
@@ -201,7 +196,7 @@ impl World {
                 996..998 => {
                     met(&self.coverage, "event", "take_over");
                     self.note(|| "take over".to_owned());
-                    self.hand_to_others();
+                    self.hand_to_others().await;
                 }
                 _ => self.call_and_crash().await,
             }
@@ -230,9 +225,9 @@ impl World {
     }
 
     /// New owners take over; the old ones live on.
-    pub(crate) fn hand_to_others(&mut self) {
+    pub(crate) async fn hand_to_others(&mut self) {
         self.calls.clear();
-        self.system.take_over();
+        self.system.take_over().await;
     }
 
     /// No faults: runs until every saga has ended, then lets old holds be checked. Returns the sagas that have not.
@@ -255,7 +250,7 @@ impl World {
         }
         // Old holds are checked; and a shard whose zombie was the last owner finds that out.
         self.system.clock.advance(41 * 60_000);
-        while self.step().await {}
+        while self.step().await || self.system.has_more().await {}
         self.look().await;
         self.seen.values().filter(|seen| seen.phase != "ended").cloned().collect()
     }

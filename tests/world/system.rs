@@ -1,7 +1,9 @@
 //! One seed's system: a real store in a folder of its own, shards turned by hand, a clock moved by hand.
 
-use crate::fault::{FaultyBus, FaultyStore, Poisonable, SharedFaults};
-use crate::template::Template;
+use super::check::{Fault, fault, int, text};
+use super::fault::{FaultyStore, Poisonable, SharedFaults};
+use super::ground::Ground;
+use super::network::{Network, UnderWay};
 use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Side, Slot, Start, Topic,
 };
@@ -9,11 +11,10 @@ use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::handler::{Listeners, SagaHandler};
 use endstate_orchestrator::waiters::Waiters;
 use endstate_outbox::{
-    Bus, Clock, Fused, Handler, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, SqliteStore, Statement, Store, Turn,
-    Value,
+    Bus, Clock, Fused, Handler, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, Statement, Store, Turn, Value,
 };
 use endstate_participants::handler::{HandOver, Participants, Settings};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -45,8 +46,12 @@ impl Owned {
 
 /// What the shards stand on; dropped as a whole when the process "restarts".
 pub(crate) struct System {
-    folder: PathBuf,
-    store: Option<Arc<SqliteStore>>,
+    ground: Box<dyn Ground>,
+    /// None while the process is not there.
+    network: Option<Arc<Network>>,
+    under_way: Arc<UnderWay>,
+    /// Whether a commit is the delivery of its messages; else a bus carries them, and takes its time.
+    delivers: bool,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) waiters: Arc<Waiters>,
@@ -63,8 +68,16 @@ pub(crate) struct System {
 static SAGAS: Statement = Statement {
     name: "world.sagas",
     columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select s.id, s.phase, json_extract(s.state, '$.status'), \
-          json_extract(s.state, '$.definition'), json_extract(s.state, '$.number') from r cross join saga s order by s.id",
+    sql: "with r(one) as ({rows}) select s.id, s.phase, \
+          {json_extract(s.state, '$.status')|s.state::json ->> 'status'}, \
+          {json_extract(s.state, '$.definition')|s.state::json ->> 'definition'}, \
+          {json_extract(s.state, '$.number')|s.state::json ->> 'number'} from r cross join saga s order by s.id",
+};
+static ENDS: Statement = Statement {
+    name: "world.ends",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) select o.topic, o.partition, sum(o.messages), max(o.first_offset + o.messages) \
+          from r cross join outbox o group by o.topic, o.partition",
 };
 
 /// What the world sees of a saga.
@@ -79,19 +92,20 @@ pub(crate) struct Seen {
 
 impl System {
     pub(crate) async fn open(
-        folder: &Path,
-        template: &Template,
+        ground: Box<dyn Ground>,
         faults: SharedFaults,
         (in_motion_most, rounds): (usize, Option<usize>),
     ) -> Self {
-        template.copy_to(folder);
-        let store = SqliteStore::open(folder).await.expect("the store opens");
         let (_, handed_over) = mpsc::channel(1);
+        let definitions = ground.definitions();
+        let delivers = ground.bus().relay(ShardId { side: Side::Orchestrator, index: 0 }, 1).is_none();
         let mut system = Self {
-            folder: folder.to_owned(),
-            store: Some(store),
+            ground,
+            network: None,
+            under_way: Arc::default(),
+            delivers,
             clock: Arc::new(ManualClock::new(BEGIN_MS)),
-            definitions: Arc::clone(&template.definitions),
+            definitions,
             waiters: Arc::default(),
             handed_over,
             shards: Vec::new(),
@@ -111,8 +125,11 @@ impl System {
         self.handed_over = handed_over;
         let listeners = Listeners { waiters: Arc::clone(&self.waiters) };
         let faults = &self.faults;
-        let store: Arc<dyn Store> = Arc::new(FaultyStore { inner: self.store().clone(), faults: faults.clone() });
-        let bus: Arc<dyn Bus> = Arc::new(FaultyBus { inner: self.store().bus(), faults: faults.clone() });
+        let (inner, delivers) = (self.ground.store(), self.delivers);
+        let store: Arc<dyn Store> = Arc::new(FaultyStore { inner, faults: faults.clone(), delivers });
+        let network = Network::new(self.ground.bus(), faults.clone(), self.under_way.clone());
+        self.network = Some(network.clone());
+        let bus: Arc<dyn Bus> = network;
         let clock: Arc<dyn Clock> = self.clock.clone();
         self.shards.clear();
         self.zombies.clear();
@@ -136,8 +153,9 @@ impl System {
     }
 
     /// New owners take over while the old ones live on, with all that they remember.
-    pub(crate) fn take_over(&mut self) {
+    pub(crate) async fn take_over(&mut self) {
         let old = std::mem::take(&mut self.shards);
+        self.ground.take_over().await;
         self.crash();
         self.zombies = old;
     }
@@ -154,17 +172,22 @@ impl System {
         }
     }
 
-    /// A crash of the whole process: the store is opened again from its file.
+    /// A crash of the whole process: its store and bus are opened again.
     pub(crate) async fn restart(&mut self) {
         self.shards.clear();
         self.zombies.clear();
-        self.store = None;
-        self.store = Some(SqliteStore::open(&self.folder).await.expect("the store opens again"));
+        // The embedded store has a lock, which must go first.
+        self.network = None;
+        self.ground.restart().await;
         self.crash();
     }
 
-    pub(crate) fn store(&self) -> &Arc<SqliteStore> {
-        self.store.as_ref().expect("the store is open")
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        self.ground.store()
+    }
+
+    pub(crate) fn bus(&self) -> Arc<dyn Bus> {
+        self.network().clone()
     }
 
     /// Partitions of every topic.
@@ -178,6 +201,57 @@ impl System {
 
     pub(crate) async fn turn(&mut self, shard: usize) -> Turn {
         self.shards[shard].turn().await
+    }
+
+    /// Whether a shard that must wait is to be given time: over a bus that carries, others work meanwhile.
+    pub(crate) fn takes_time(&self) -> bool {
+        !self.delivers
+    }
+
+    fn network(&self) -> &Arc<Network> {
+        self.network.as_ref().expect("the process runs")
+    }
+
+    async fn turn_each(&mut self) -> bool {
+        let mut worked = false;
+        for shard in 0..self.shard_count() {
+            worked |= self.turn(shard).await != Turn::Idle;
+        }
+        worked
+    }
+
+    /// When all shards are idle: whether something is still under way. Over a bus that takes its time, waits for it.
+    pub(crate) async fn arrives(&mut self) -> bool {
+        if !self.takes_time() {
+            return false;
+        }
+        self.network().mark();
+        self.turn_each().await || Arc::clone(self.network()).comes().await
+    }
+
+    /// When nothing is under way any more, as far as was counted: whether the broker says so, too.
+    pub(crate) async fn has_more(&mut self) -> bool {
+        if !self.takes_time() {
+            return false;
+        }
+        Arc::clone(self.network()).settle().await;
+        self.turn_each().await || !self.network().unread().is_empty()
+    }
+
+    /// Where each partition ends: what there is to read. Over a bus that carries, where its shard has found no more.
+    pub(crate) async fn ends(&self) -> Result<BTreeMap<(String, i64), i64>, Fault> {
+        if self.takes_time() {
+            return Ok(self.network().read_to());
+        }
+        let mut ends = BTreeMap::new();
+        for row in self.read(&ENDS).await {
+            let (topic, partition, messages, end) = (text(&row[0]), int(&row[1]), int(&row[2]), int(&row[3]));
+            if messages != end {
+                return Err(fault(None, format!("{topic}/{partition} holds {messages} messages up to offset {end}")));
+            }
+            ends.insert((topic, partition), end);
+        }
+        Ok(ends)
     }
 
     /// When the earliest timer of a saga is due, as far as the shards know.
@@ -213,7 +287,7 @@ impl System {
 
     /// Queues messages without a fault: whoever queues repeats until it is acknowledged.
     pub(crate) async fn produce(&self, messages: Vec<Outgoing>) {
-        self.store().bus().produce(messages).await.expect("the world's messages are queued");
+        self.bus().produce(messages).await.expect("the world's messages are queued");
     }
 
     /// An input to a saga, as the gateway queues it.

@@ -1,9 +1,9 @@
 //! A store with all definitions loaded, made once and copied for every seed.
 
 use endstate_orchestrator::definitions::Definitions;
-use endstate_outbox::SqliteStore;
 use endstate_outbox::fused::ROUNDS;
 use endstate_outbox::sqlite::Made;
+use endstate_outbox::{SqliteStore, Store};
 use endstate_saga::definition::{Source, shipped};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -26,13 +26,7 @@ impl Template {
         let folder = memory_folder();
         let made = Made { partitions, ..Made::default() };
         let store = SqliteStore::open_as(folder.path(), &made).await.expect("the template opens");
-        let definitions = Definitions::open(store).await.expect("no definitions yet");
-        for source in shipped().into_iter().chain([odd_job()]) {
-            if let Err(error) = definitions.load(&source, 0).await {
-                panic!("{}: {error:?}", source.file);
-            }
-        }
-        Self { folder, definitions }
+        Self { folder, definitions: loaded(store).await }
     }
 
     pub(crate) fn copy_to(&self, folder: &Path) {
@@ -40,6 +34,17 @@ impl Template {
             std::fs::copy(self.folder.path().join(file), folder.join(file)).expect("the template is copied");
         }
     }
+}
+
+/// All definitions that worlds run, loaded into a store that has none.
+pub(crate) async fn loaded(store: Arc<dyn Store>) -> Arc<Definitions> {
+    let definitions = Definitions::open(store).await.expect("no definitions yet");
+    for source in shipped().into_iter().chain([odd_job()]) {
+        if let Err(error) = definitions.load(&source, 0).await {
+            panic!("{}: {error:?}", source.file);
+        }
+    }
+    definitions
 }
 
 /// A temporary folder in memory where the system has one: the promise under test is about order, not about disks.

@@ -2,12 +2,12 @@
 //! undone before it is done. Participants are the real ones on a real store; the post between them and the sagas plays
 //! the case, and so do the outside parties. Whatever happens, the saga ends as its definition says and all books balance.
 
-use crate::fault::lock;
-use crate::hazards::{input, order, pays};
-use crate::journey::{Doing, Order, Shelf};
-use crate::run::World;
-use crate::system::SHARDS;
-use crate::template::{Template, memory_folder};
+use super::fault::lock;
+use super::ground::Grounds;
+use super::journey::{Doing, Order, Shelf};
+use super::run::World;
+use super::story::{input, order, pays};
+use super::system::SHARDS;
 use endstate_events::{
     Actor, Command, CommandKind, Direction, EffectId, Envelope, Forward, Input, InputBody, Json, Message, Operation,
     Reply, SagaId, Topic, Verdict,
@@ -17,6 +17,7 @@ use endstate_participants::desk::Call;
 use endstate_saga::control::Outcome;
 use endstate_saga::definition::Source;
 use endstate_saga::plan::{Plan, Refused, Step};
+use futures_util::future::join_all;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -279,16 +280,15 @@ fn story(definition: &str, step: &str) -> Order {
 }
 
 /// Plays one case; an error says what is wrong.
-async fn play(template: &Template, definition: &str, step: &Step, case: Case) -> Result<(), String> {
-    let loaded = template.definitions.active(definition).expect("it is loaded");
-    let folder = memory_folder();
+async fn play(grounds: &dyn Grounds, definition: &str, step: &Step, case: Case) -> Result<(), String> {
+    let loaded = grounds.definitions().active(definition).expect("it is loaded");
     let shelf = Shelf {
         units: vec![("tea".to_owned(), 50, 0), ("cup".to_owned(), 50, 0)],
         users: vec![("ann".to_owned(), 1_000)],
         coupons: vec![("C-1".to_owned(), "ann".to_owned())],
     };
     let orders = vec![story(definition, &step.name)];
-    let mut world = World::calm(shelf, orders, (4096, None), template, folder.path()).await;
+    let mut world = World::calm(shelf, orders, (4096, None), grounds.fresh().await).await;
     world.open_shop().await;
     lock(&world.faults).post = Some(Post::new(definition, loaded.plan(), step, case));
     let open = world.quiet().await;
@@ -312,7 +312,7 @@ async fn play(template: &Template, definition: &str, step: &Step, case: Case) ->
         }
         Ok(()) => {}
     }
-    let books = endstate_participants::books::read(&**world.system.store()).await.expect("books can be read");
+    let books = endstate_participants::books::read(&*world.system.store()).await.expect("books can be read");
     if let Some(book) = books.iter().find(|book| !book.balanced || book.held != 0) {
         return Err(format!("a book does not balance: {book:?}"));
     }
@@ -326,7 +326,7 @@ async fn play(template: &Template, definition: &str, step: &Step, case: Case) ->
     };
     let expected = case.ends(loaded.plan(), step);
     for stored in
-        endstate_orchestrator::persist::load_sagas(&**world.system.store(), &ended).await.expect("they are read")
+        endstate_orchestrator::persist::load_sagas(&*world.system.store(), &ended).await.expect("they are read")
     {
         if stored.saga.control.outcome() != Some(expected) {
             let trace = world.trace(stored.saga.id).await;
@@ -350,23 +350,29 @@ fn sources(folder: &str) -> Vec<(String, Source)> {
     paths.iter().map(named).collect()
 }
 
-#[tokio::test]
-async fn each_step_is_told_twice_refused_lost_unknown_and_undone_twice_and_before_it_is_done() {
-    let template = Template::make().await;
-    let mut played = 0;
+/// Plays every case of every step of every definition, side by side on as many grounds as there are.
+pub(crate) async fn play_all(all: &[&dyn Grounds]) {
+    let mut cases = Vec::new();
     for (name, source) in ["orchestrator/sagas", "docs/tutorial"].into_iter().flat_map(sources) {
-        if template.definitions.active(&name).is_none() {
-            template.definitions.load(&source, 0).await.unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
-        }
-        let loaded = template.definitions.active(&name).expect("it was loaded");
-        for step in &loaded.plan().steps {
-            for case in Case::ALL.into_iter().filter(|case| case.applies(step)) {
-                if let Err(fault) = play(&template, &name, step, case).await {
-                    panic!("definition {name}, step {}, case {case:?}: {fault}", step.name);
-                }
-                played += 1;
+        for definitions in all.iter().map(|grounds| grounds.definitions()) {
+            if definitions.active(&name).is_none() {
+                definitions.load(&source, 0).await.unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
             }
         }
+        let loaded = all[0].definitions().active(&name).expect("it was loaded");
+        for step in &loaded.plan().steps {
+            let applying = Case::ALL.into_iter().filter(|case| case.applies(step));
+            cases.extend(applying.map(|case| (name.clone(), step.clone(), case)));
+        }
     }
-    assert!(played >= 100, "only {played} cases");
+    assert!(cases.len() >= 100, "only {} cases", cases.len());
+    let cases = &cases;
+    let lanes = all.iter().enumerate().map(|(lane, grounds)| async move {
+        for (name, step, case) in cases.iter().skip(lane).step_by(all.len()) {
+            if let Err(fault) = play(*grounds, name, step, *case).await {
+                panic!("definition {name}, step {}, case {case:?}: {fault}", step.name);
+            }
+        }
+    });
+    join_all(lanes).await;
 }
