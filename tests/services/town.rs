@@ -1,6 +1,7 @@
 //! A small town: processes of the program on a database and an environment of its own, and a payment provider beside them.
 
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,7 +48,11 @@ impl Process {
 
     /// SIGTERM.
     pub(crate) fn ask_to_stop(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
@@ -203,10 +208,59 @@ impl Town {
         found.map(|(_, value)| value.as_str()).expect("it is set")
     }
 
+    /// What the processes' database answers to a statement, unaligned: `|` between columns, a line for each row.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        let arguments = ["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, self.variable("ENDSTATE_STORE_URL")];
+        let output = Command::new("psql").args(arguments).output().expect("psql comes with PostgreSQL");
+        assert!(output.status.success(), "{statement}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Asks until the answer is `good`.
+    pub(crate) async fn sql_until(&self, statement: &str, good: impl Fn(&str) -> bool) -> String {
+        let mut last = String::new();
+        let asking = async {
+            loop {
+                last = self.sql(statement);
+                if good(&last) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let asked = tokio::time::timeout(PATIENCE, asking).await;
+        assert!(asked.is_ok(), "{statement}: {last}\n{}", self.logs());
+        last
+    }
+
+    /// A session that has begun a transaction with this statement, and is left open.
+    pub(crate) fn transaction(&self, statement: &str) -> Transaction {
+        let mut command = Command::new("psql");
+        command.args(["-qAtX", "-v", "ON_ERROR_STOP=1", self.variable("ENDSTATE_STORE_URL")]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql comes with PostgreSQL");
+        let mut transaction = Transaction(child);
+        let stdin = transaction.0.stdin.as_mut().unwrap();
+        writeln!(stdin, "begin;\n{statement};\nselect 'begun';").unwrap();
+        let lines = BufReader::new(transaction.0.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "begun"), "{statement}");
+        transaction
+    }
+
     pub(crate) fn pay_url(&self, view: &Value) -> Option<String> {
         let url = view["view"]["pay_url"].as_str()?;
         assert!(url.starts_with(&self.provider.url), "{url}");
         Some(url.to_owned())
+    }
+
+    /// Waits until a process has said something.
+    pub(crate) async fn logs_until(&self, name: &str, words: &str) {
+        let log = self.folder.path().join(format!("{name}.log"));
+        let said = async {
+            while !std::fs::read_to_string(&log).unwrap().contains(words) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("never said: {words}\n{}", self.logs()));
     }
 
     /// What the processes said, for a test that failed.
@@ -216,6 +270,17 @@ impl Town {
             Some(format!("--- {name}\n{log}\n"))
         };
         ["a", "b", "gateway", "engine"].into_iter().filter_map(read).collect()
+    }
+}
+
+/// An open transaction of somebody's, rolled back when it is dropped.
+pub(crate) struct Transaction(Child);
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // The server rolls back when the input of the session ends.
+        self.0.stdin.take();
+        self.0.wait().ok();
     }
 }
 
