@@ -33,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) store: Store,
     pub(crate) kafka: Kafka,
+    pub(crate) redis: Redis,
     pub(crate) log: Log,
     pub(crate) http: Http,
     pub(crate) engine: Engine,
@@ -68,6 +69,12 @@ pub(crate) struct Kafka {
     pub(crate) session_ms: u64,
     pub(crate) spill_after_ms: u64,
     pub(crate) spill_most: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Redis {
+    pub(crate) url: Secret,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ pub(crate) const DOCTOR: &str = "\
 Examples:
   endstate doctor --config shop.toml
   endstate doctor -o json
+  ENDSTATE_REDIS_URL=redis://:secret@127.0.0.1:6379/ endstate doctor
 
 Grades: good; mind (it works, and something is not promised); bad (nothing may run on it). What cannot be asked because
 something before it is bad is left out.
@@ -50,6 +51,9 @@ pub(crate) async fn doctor(config: Option<&Path>, output: Output) -> Result<(), 
         findings.push(Finding { check, grade, text, advice });
     } else {
         findings.extend(endstate_outbox::kafka::examine::examine(&kafka).await);
+    }
+    if !config.redis.url.reveal().is_empty() {
+        findings.extend(endstate_outbox::redis_examine::examine(config.redis.url.reveal()).await);
     }
     let rows: Vec<_> =
         findings.iter().map(|f| [f.check, f.grade.label(), &f.text, &f.advice].map(str::to_owned).to_vec()).collect();

@@ -3,20 +3,20 @@
 use serde_json::Value;
 use std::process::{Command, Output};
 
-fn server() -> String {
+pub(crate) fn server() -> String {
     std::env::var("ENDSTATE_TEST_POSTGRES").expect(
         "ENDSTATE_TEST_POSTGRES names no server; bring one along: \
          scripts/services run --only postgres -- cargo test --test services",
     )
 }
 
-fn endstate(url: &str, args: &[&str]) -> Output {
+pub(crate) fn endstate(url: &str, args: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_endstate"));
     program.args(args).env("ENDSTATE_STORE_URL", url).env("ENDSTATE_KAFKA_BROKERS", "").output().unwrap()
 }
 
 /// Check and grade of each finding.
-fn findings(output: &Output) -> Vec<(String, String)> {
+pub(crate) fn findings(output: &Output) -> Vec<(String, String)> {
     let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let text = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
     found.iter().map(|finding| (text(finding, "check"), text(finding, "grade"))).collect()

@@ -2,6 +2,7 @@
 
 mod bench;
 mod outage;
+mod redis;
 mod roles;
 mod commands;
 mod frozen;

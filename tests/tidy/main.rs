@@ -30,7 +30,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
     ("sqlx", &["events/outbox"]),
     ("rusqlite", &["events/outbox"]),
     ("rdkafka", &["events/outbox"]),
-    ("redis", &[]),
+    ("redis", &["events/outbox"]),
     // The table of metrics speaks to it, and nobody else.
     ("metrics", &["events/outbox"]),
     ("metrics-exporter-prometheus", &["."]),
@@ -39,6 +39,7 @@ const DRIVERS: &[(&str, &[&str])] = &[
 /// Where inside its crate a driver may be named.
 const ROOMS: &[(&str, &[&str])] = &[
     ("rdkafka", &["events/outbox/src/kafka/", "events/outbox/tests/kafka/"]),
+    ("redis", &["events/outbox/src/redis_examine.rs"]),
     ("metrics", &["events/outbox/src/metric.rs"]),
 ];
 

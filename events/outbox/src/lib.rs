@@ -19,6 +19,7 @@
 //! - [`postgres`]: the store of many processes
 //! - [`local`]: the embedded bus, over the outbox of that file
 //! - [`kafka`]: the bus of many processes
+//! - [`redis_examine`]: a report about the Redis that the gate will use
 
 pub mod metric;
 pub mod statement;
@@ -44,6 +45,7 @@ pub mod sqlite;
 pub mod postgres;
 pub mod local;
 pub mod kafka;
+pub mod redis_examine;
 
 pub use alert::Alert;
 pub use bus::{Bus, BusError, Consumer, Delivered, Outgoing, Relay, RelayError, TAKE_BYTES, Undecodable};

@@ -7,7 +7,7 @@ use crate::statement::Statement;
 use crate::store::StoreError;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How far clocks may differ: an owner whose clock is ahead fires deadlines early.
 const SKEW_MS: i64 = 5_000;
@@ -150,19 +150,32 @@ async fn standby(connection: &mut PgConnection, synchronous_commit: &str) -> Res
 }
 
 async fn clock(connection: &mut PgConnection) -> Result<Finding, StoreError> {
-    let now_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    let before = now_ms();
+    let before = skew::now_ms();
     let ask = sqlx::query_scalar("select (extract(epoch from clock_timestamp()) * 1000)::int8").fetch_one(connection);
     let theirs: i64 = in_time(Duration::from_secs(5), ask).await.map_err(super::failed("doctor.clock"))?;
-    let after = now_ms();
-    // Somewhere between the two the database looked at its clock.
-    let skew = if theirs < before { theirs - before } else { (theirs - after).max(0) };
-    Ok(if skew.abs() >= SKEW_MS {
-        let text = format!("the database's clock differs by {skew} ms from this machine's");
-        finding("clock", Grade::Bad, text).advice("let NTP set both")
-    } else {
-        finding("clock", Grade::Good, format!("differs by {skew} ms"))
-    })
+    Ok(skew::of("clock", "the database's", before, theirs))
+}
+
+/// How far a server's clock is from this machine's.
+pub(crate) mod skew {
+    use super::{Finding, Grade, SKEW_MS, finding};
+    use crate::clock::{Clock as _, SystemClock};
+
+    pub(crate) fn now_ms() -> i64 {
+        SystemClock.now_ms()
+    }
+
+    /// What a server said that was asked at `before_ms` and has answered by now.
+    pub(crate) fn of(check: &'static str, whose: &str, before_ms: i64, theirs_ms: i64) -> Finding {
+        let after_ms = now_ms();
+        // Somewhere between the two it looked at its clock.
+        let skew = if theirs_ms < before_ms { theirs_ms - before_ms } else { (theirs_ms - after_ms).max(0) };
+        if skew.abs() >= SKEW_MS {
+            let text = format!("{whose} clock differs by {skew} ms from this machine's");
+            return finding(check, Grade::Bad, text).advice("let NTP set both");
+        }
+        finding(check, Grade::Good, format!("differs by {skew} ms"))
+    }
 }
 
 async fn sessions(connection: &mut PgConnection, settings: &Settings) -> Result<Finding, StoreError> {
