@@ -2,6 +2,7 @@
 
 use endstate_events::{Lane, MinorUnits};
 use endstate_participants::ledger::{Account, AccountKind, Ledger, LedgerError, Transfer, TransferKind};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const ORIGIN: &str = "stock:A:origin#0";
@@ -136,4 +137,43 @@ fn lanes_and_shards_have_accounts_of_their_own() {
     assert_eq!(id(Lane::Live, AccountKind::Available, 3), "points:ann:available");
     assert_eq!(id(Lane::Load, AccountKind::Available, 3), "load/points:ann:available");
     assert_eq!(id(Lane::Test, AccountKind::Order, 3), "test/points:ann:order#3");
+}
+
+#[test]
+fn a_batch_goes_on_from_what_is_stored_and_writes_only_what_is_new() {
+    let mut stored = ledger();
+    stored.apply(&[pending("p", 6), pending("r", 4), resolving("post", TransferKind::Post, "p", 6)]).unwrap();
+    let mut ledger = Ledger::default();
+    stored.accounts().for_each(|account| ledger.load_account(account.clone()));
+    for id in ["open", "p", "r", "post"] {
+        ledger.load_transfer(stored.transfer(id).unwrap().clone());
+    }
+    assert_eq!((ledger.changed_accounts().len(), ledger.new_transfers().len()), (0, 0), "nothing has happened yet");
+    assert_eq!(main_balance(&ledger), (4, 4));
+
+    let again = ledger.apply(&[resolving("void", TransferKind::Void, "p", 6)]);
+    assert_eq!(again, Err(LedgerError::Resolved("p".into())), "posted by an earlier batch");
+    ledger.apply(&[pending("r", 4)]).expect("the same transfer is known");
+    ledger.apply(&[resolving("void", TransferKind::Void, "r", 4)]).unwrap();
+    let empty = ["bob", "ann"].map(|owner| Account::empty(Lane::Live, "stock:A", owner, AccountKind::Available, 0));
+    let [_, ann] = empty.map(|account| ledger.ensure(account));
+    let written: Vec<_> = ledger.changed_accounts().iter().map(|change| change.now.unwrap().id.to_string()).collect();
+    assert_eq!(written, [MAIN], "an account that nothing names is not written");
+    ledger.apply(&[direct("gift", MAIN, &ann, 1)]).unwrap();
+    assert_eq!(ledger.changed_accounts().len(), 2);
+    let written: Vec<_> = ledger.new_transfers().iter().map(|transfer| transfer.id.to_string()).collect();
+    assert_eq!(written.iter().map(String::as_str).collect::<BTreeSet<_>>(), ["gift", "void"].into());
+}
+
+#[test]
+fn kinds_of_transfers_are_read_as_they_are_written() {
+    for (kind, label) in [
+        (TransferKind::Pending, "pending"),
+        (TransferKind::Post, "post"),
+        (TransferKind::Void, "void"),
+        (TransferKind::Direct, "direct"),
+    ] {
+        assert_eq!((kind.label(), TransferKind::from_label(label)), (label, Some(kind)));
+    }
+    assert_eq!(TransferKind::from_label("gift"), None);
 }
