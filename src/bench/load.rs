@@ -9,9 +9,11 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 /// Pause before an order that waits is asked about again: its payer's callback is on its way.
@@ -43,7 +45,7 @@ pub(crate) struct Seen {
 
 /// Clients at work on threads of their own.
 pub(crate) struct Clients {
-    runtime: tokio::runtime::Runtime,
+    _outside: Outside,
     handles: Vec<tokio::task::JoinHandle<anyhow::Result<Seen>>>,
     stop: Arc<AtomicBool>,
     /// Answers so far.
@@ -57,18 +59,38 @@ pub(crate) struct Clients {
 }
 
 /// Threads of the world outside: clients, and the payment provider.
-pub(crate) fn outside() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name(CLIENT_THREAD)
-        .enable_all()
-        .build()
-        .context("cannot start the clients' threads")
+pub(crate) struct Outside(Option<Runtime>);
+
+impl Outside {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name(CLIENT_THREAD)
+            .enable_all()
+            .build();
+        Ok(Self(Some(threads.context("cannot start the clients' threads")?)))
+    }
+}
+
+impl Deref for Outside {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Outside {
+    /// A runtime that is dropped waits for its threads, and whoever drops this one may not block. By then its clients are
+    /// done, or the run has failed.
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 impl Clients {
     /// Connects and begins.
-    pub(crate) fn start(runtime: tokio::runtime::Runtime, plan: &Plan) -> Self {
+    pub(crate) fn start(outside: Outside, plan: &Plan) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let measuring = Arc::new(AtomicBool::new(false));
@@ -86,10 +108,10 @@ impl Clients {
                     may_go: may_go.clone(),
                     busy: busy.clone(),
                 };
-                runtime.spawn(worker.run())
+                outside.spawn(worker.run())
             })
             .collect();
-        Self { runtime, handles, stop, answered, measuring, go, busy }
+        Self { _outside: outside, handles, stop, answered, measuring, go, busy }
     }
 
     /// Lets every client finish its saga and begin none, and waits until all have.
@@ -110,8 +132,6 @@ impl Clients {
         self.stop.store(true, Ordering::Relaxed);
         self.resume();
         let seen = futures_util::future::join_all(self.handles).await;
-        // Dropping a runtime would block; its clients are done, and so is whoever is paid.
-        self.runtime.shutdown_background();
         let mut all = Seen::new()?;
         for seen in seen {
             let seen = seen.context("a client was aborted")??;

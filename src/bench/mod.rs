@@ -209,7 +209,7 @@ async fn run(bench: &SagaBench) -> anyhow::Result<Run> {
     let data = options.data.clone().unwrap_or_else(|| temporary.path().to_owned());
     let mut plot = Plot::new(options, "load", &data.join("store"))?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let (outside, closing) = (load::outside()?, CancellationToken::new());
+    let (outside, closing) = (load::Outside::new()?, CancellationToken::new());
     if options.saga == Saga::FlashSaleOrder {
         let url = order::provider(&outside, listener.local_addr()?, &data, closing.clone())?;
         plot.pay_at(&url, order::SECRET)?;
@@ -235,7 +235,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn run(self, outside: tokio::runtime::Runtime) -> anyhow::Result<Run> {
+    async fn run(self, outside: load::Outside) -> anyhow::Result<Run> {
         let options = &self.bench.options;
         if options.saga == Saga::FlashSaleOrder {
             order::open(&self.system.node, self.system.server).await?;

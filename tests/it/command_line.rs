@@ -36,6 +36,16 @@ fn no_server_ends_with_3_and_says_how_to_start_one() {
 }
 
 #[test]
+fn a_benchmark_that_cannot_begin_says_why_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let failed = run(&["bench", "saga", "--data", file.to_str().unwrap()]);
+    assert_eq!((failed.code, failed.out.as_str()), (1, ""));
+    assert!(failed.err.contains("error") && !failed.err.contains("panicked"), "{}", failed.err);
+}
+
+#[test]
 fn a_start_that_is_not_decided_yet_says_so() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
