@@ -51,12 +51,17 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
         .with_context(|| format!("cannot make the data folder {}", config.data.display()))?;
     // First of all: who counts looks its counters up once.
     let metrics = scrape::record(!config.store.url.reveal().is_empty())?;
+    let mut stop = Stop::listen();
     // Others may keep it waiting: meanwhile it is alive.
     let waiting = match config.store.url.reveal() {
         "" => None,
         _ => Some(Starting::answering(config.http.listen).await?),
     };
-    let ground = Ground::configured(&config).await?;
+    let ground = tokio::select! {
+        ground = Ground::configured(&config) => ground?,
+        // Nothing was begun that would have to be finished.
+        () = stop.asked() => return Ok(()),
+    };
     let embedded = ground.sqlite().is_some();
     if !serve && !embedded {
         return Err(Failure::usage("store.url is set: `endstate serve` runs on it, `endstate dev` on a file"));
@@ -80,7 +85,7 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
     if let Some(file) = &args.address_file {
         std::fs::write(file, format!("http://{address}\n"))?;
     }
-    answer(starting.over(), router, &drain, &config.http).await?;
+    answer(starting.over(), router, &drain, &config.http, stop).await?;
     node.stop().await;
     Ok(())
 }
@@ -294,13 +299,18 @@ async fn watch(node: &Node, config: &Config, address: SocketAddr) -> anyhow::Res
 }
 
 /// Answers calls until somebody asks to stop. Then it is not ready for a while but takes calls, so that load balancers
-/// look elsewhere; then it takes none, and gives those under way their time.
-async fn answer(listener: TcpListener, router: axum::Router, drain: &Drain, http: &config::Http) -> anyhow::Result<()> {
+/// look elsewhere; then it takes none, and gives those under way their time. `stop` was listening before the first call
+/// could be answered: whoever finds it ready may ask it to stop.
+async fn answer(
+    listener: TcpListener,
+    router: axum::Router,
+    drain: &Drain,
+    http: &config::Http,
+    mut stop: Stop,
+) -> anyhow::Result<()> {
     let closing = CancellationToken::new();
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
-    // Before the first call is answered: whoever finds it ready may ask it to stop.
-    let mut stop = Stop::listen();
     let served = tokio::spawn(served.into_future());
     stop.asked().await;
     eprintln!("stopping");

@@ -57,7 +57,7 @@ pub(super) fn provider(
     folder: &Path,
     stop: CancellationToken,
 ) -> anyhow::Result<String> {
-    std::fs::create_dir_all(folder)?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let url = format!("http://{server}/v1/callbacks/simpay");
     let settings = simulated::Config {
         pays_at_once: true,

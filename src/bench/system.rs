@@ -152,7 +152,8 @@ impl System {
     /// Starts it. `provider` is where payments are made, for sagas that need one.
     pub(super) async fn start(options: &Options, plot: &Plot, listener: TcpListener) -> anyhow::Result<Self> {
         let config = &plot.config;
-        std::fs::create_dir_all(&config.data)?;
+        std::fs::create_dir_all(&config.data)
+            .with_context(|| format!("cannot make the folder {}", config.data.display()))?;
         // First of all: who counts looks its counters up once.
         let metrics = (options.saga == Saga::FlashSaleOrder).then(|| crate::scrape::record(plot.shared));
         let node = Node::on(plot.ground().await?, &Role::ALL, config.engine.mode).await?;
