@@ -9,6 +9,8 @@ mod timer;
 mod turn;
 mod wait;
 #[cfg(test)]
+mod odd;
+#[cfg(test)]
 mod repeats;
 #[cfg(test)]
 mod silence;

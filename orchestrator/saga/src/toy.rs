@@ -10,7 +10,8 @@ use crate::plan::{
 };
 use crate::saga::Saga;
 use endstate_events::{
-    Actor, Command, Direction, EffectId, Input, InputBody, Json, Lane, Operation, Reply, SagaId, Slot, Start, Verdict,
+    Actor, Command, Direction, EffectId, Input, InputBody, Json, Lane, Link, Operation, Reply, SagaId, Slot, Start,
+    Verdict,
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -245,6 +246,10 @@ pub(crate) const PARTITIONS: u16 = 4;
 
 impl Run {
     pub(crate) fn start(toy: Toy) -> Self {
+        Self::linked_to(toy, None)
+    }
+
+    pub(crate) fn linked_to(toy: Toy, link: Option<Link>) -> Self {
         let id = SagaId::mint(1_000, Slot::of("k"), 7);
         let start = Start {
             definition: "toy".into(),
@@ -254,7 +259,7 @@ impl Run {
             owner: Some("u1".into()),
             input: json!({ "total": 7 }),
             body_hash: String::new(),
-            link: None,
+            link,
         };
         let input = Input { saga: id, body: InputBody::Start(Box::new(start)) };
         let arrival = Arrival { id: "n1", time_ms: 1_000, lane: Lane::Live, input: &input };
