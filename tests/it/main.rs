@@ -3,6 +3,7 @@
 mod api;
 mod command_line;
 mod kill;
+mod prepare;
 mod program;
 mod scrape;
 mod starting;
