@@ -125,7 +125,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, side = self.share.label(), "the membership has trouble");
+        metric::trouble(&format!("the membership of {}", self.share.label()), &error, reason);
     }
 }
 

@@ -2,7 +2,15 @@
 
 use crate::metric::Metric;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::{Statistics, Window};
+use rustc_hash::FxHashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Every client tells of a broker that is away each time it tries it, together many times a second: so often one of them is
+/// heard, about each kind of trouble.
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Sets the gauges of a client.
 pub(super) fn client(statistics: &Statistics) {
@@ -32,5 +40,56 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         | RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
         RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
+    }
+}
+
+/// Says that a client has trouble, but not each time.
+pub(super) fn trouble(client: &str, error: &KafkaError, reason: &str) {
+    static TOLD: LazyLock<Seldom> = LazyLock::new(Seldom::default);
+    let kind = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| format!("{code:?}"));
+    if let Some(left_out) = TOLD.lets(&kind, Instant::now()) {
+        tracing::warn!(%error, reason, left_out, "{client} has trouble");
+    }
+}
+
+/// When each kind of trouble was told last, and how often it was not since.
+#[derive(Default)]
+struct Seldom(Mutex<FxHashMap<String, (Instant, u64)>>);
+
+impl Seldom {
+    /// Whether to tell now, and how often nobody did since the last time.
+    fn lets(&self, kind: &str, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match told.get_mut(kind) {
+            Some((last, left_out)) if now.duration_since(*last) < EVERY => {
+                *left_out += 1;
+                None
+            }
+            Some((last, left_out)) => {
+                *last = now;
+                Some(std::mem::take(left_out))
+            }
+            None => {
+                told.insert(kind.to_owned(), (now, 0));
+                Some(0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_trouble_is_told_at_once_and_then_seldom() {
+        let (seldom, begun) = (Seldom::default(), Instant::now());
+        let after = |ms| begun + Duration::from_millis(ms);
+        assert_eq!(seldom.lets("AllBrokersDown", begun), Some(0));
+        let more = (1..=99).filter_map(|n| seldom.lets("AllBrokersDown", after(n * 100)));
+        assert_eq!(more.count(), 0);
+        assert_eq!(seldom.lets("Resolve", after(9_000)), Some(0), "another kind");
+        assert_eq!(seldom.lets("AllBrokersDown", after(10_000)), Some(99));
+        assert_eq!(seldom.lets("AllBrokersDown", after(10_001)), None);
     }
 }

@@ -46,7 +46,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "the consumer has trouble");
+        metric::trouble("the consumer", &error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

@@ -147,7 +147,7 @@ impl ClientContext for Reports {
             self.dead.store(true, Ordering::Release);
             tracing::error!(%error, reason, "E4064: the producer is dead; a new one takes its place");
         } else {
-            tracing::warn!(%error, reason, "the producer has trouble");
+            metric::trouble("the producer", &error, reason);
         }
     }
 
