@@ -161,7 +161,8 @@ pub(crate) async fn assemble(
         address.ip().is_loopback() || !tokens.is_empty(),
         "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
     );
-    let sagas = crate::serve::sagas(node, &tokens, drain, scrape::serve(metrics, node, drain)).await?;
+    let (metrics, tellers) = (scrape::serve(metrics, node, drain), config.events.topics()?);
+    let sagas = crate::serve::sagas(node, &tokens, drain, metrics, tellers).await?;
     let window_ms = i64::try_from(config.payment.callback_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     let provider = Provider { secret: secret.into(), window_ms };
     let participants = participants_http::Api {

@@ -2,6 +2,7 @@
 
 use crate::cli::args::Role;
 use crate::node::Node;
+use endstate_events::ForeignTopic;
 use endstate_http::Tokens;
 use endstate_http::guard::Drain;
 use endstate_orchestrator::http;
@@ -9,12 +10,14 @@ use endstate_orchestrator::view::Projector;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 
-/// Starts the projector and returns the routes of sagas. `metrics` renders what `/metrics` answers.
+/// Starts the projector and returns the routes of sagas. `metrics` renders what `/metrics` answers; `tellers` speak in
+/// topics of other teams.
 pub(crate) async fn sagas(
     node: &Node,
     tokens: &Arc<Tokens>,
     drain: &Drain,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    tellers: Vec<(ForeignTopic, Option<String>)>,
 ) -> anyhow::Result<OpenApiRouter> {
     let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
     let view_lag_ms = projector.lag_ms();
@@ -33,6 +36,7 @@ pub(crate) async fn sagas(
         jobs: node.jobs(),
         shards: node.shards.clone(),
         view_lag_ms,
+        tellers,
         metrics,
     }))
 }

@@ -167,7 +167,7 @@ impl System {
             None => {
                 node.start(IN_MOTION, endstate_participants::handler::Settings::default());
                 let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
-                let routes = crate::serve::sagas(&node, &tokens, &drain, Arc::new(String::new)).await?;
+                let routes = crate::serve::sagas(&node, &tokens, &drain, Arc::new(String::new), Vec::new()).await?;
                 let identity = Identity { tokens, clock: node.clock.clone() };
                 let limits = Limits { calls: options.clients + 64, ..Limits::default() };
                 http::serve(routes, identity, limits)

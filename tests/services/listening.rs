@@ -3,7 +3,8 @@
 
 use crate::strangers::{THEIRS, client};
 use crate::town::{Process, Town};
-use endstate_events::{Envelope, ForeignEvent, ForeignTopic, Lane, Message, SCHEMA_VERSION, Topic};
+use endstate_events::{Envelope, Environment, ForeignEvent, ForeignTopic, Lane, Message, SCHEMA_VERSION, Topic};
+use endstate_outbox::kafka::raw::{Raw, RawRecord};
 use endstate_outbox::{Bus, KafkaBus, Outgoing};
 use endstate_saga::definition::Source;
 use serde_json::{Value, json};
@@ -143,7 +144,26 @@ async fn events_of_other_teams_start_sagas_and_come_to_waits_once() {
     shop.approved("e-9", "S-9").await;
     stranger.approved("e-10", "S-1").await;
     shown(&town, &server, "S-3", "ended").await;
-    let found = letters(&town, &server, 5).await;
+    // Bytes that would be an event of the shop, if they were believed.
+    let forged = ForeignEvent {
+        source: "/shop".to_owned(),
+        id: "e-0".to_owned(),
+        kind: "shop.approved".to_owned(),
+        subject: Some("shop_order/S-1".to_owned()),
+        teller: Some("shop".to_owned()),
+        data: r#"{"by":"mallory"}"#.to_owned(),
+    };
+    let (id, key, message) = ("e-0".to_owned(), "k".to_owned(), Message::Foreign(forged));
+    let forged = Envelope { id, schema: SCHEMA_VERSION, time_ms: 1, key, lane: Lane::Live, message };
+    let forged = RawRecord { payload: serde_json::to_vec(&forged).unwrap(), ..RawRecord::default() };
+    let raw = Raw::new(town.variable("ENDSTATE_KAFKA_BROKERS"), Environment::new(&environment).unwrap());
+    raw.send(Topic::Foreign(stranger.topic), 0, vec![forged]).await.unwrap();
+    let found = letters(&town, &server, 6).await;
+    let forged = found.iter().find(|letter| letter["bytes"].as_str().unwrap().contains("mallory")).unwrap();
+    let again = format!("{}/v1/dead-letters/{}/replay", server.url, forged["id"]);
+    let again = town.http.post(again).json(&json!({ "reason": "it looks fine" })).send().await.unwrap();
+    let said = (again.status().as_u16(), again.text().await.unwrap());
+    assert!(said.0 == 422 && said.1.contains("E2318"), "{said:?}");
     let reasons: Vec<&str> = found.iter().map(|letter| letter["reason"].as_str().unwrap()).collect();
     for expected in ["E2301", "E2302", "E2001", "E2202", "E2318"] {
         assert!(reasons.iter().any(|reason| reason.contains(expected)), "{expected}: {reasons:#?}");

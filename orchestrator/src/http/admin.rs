@@ -168,17 +168,23 @@ pub async fn replay(
     Ok((StatusCode::ACCEPTED, Body(Replayed { id, by, reason })))
 }
 
-/// What is sent for a letter. One of another team's topic is never written there: what it means is queued here.
+/// What is sent for a letter. One of another team's topic is never written there: what it means is queued here. Who speaks in
+/// that topic the configuration says, never the letter: its bytes may be a stranger's.
 async fn again(api: &Api, letter: Outgoing) -> Result<Vec<Outgoing>, String> {
-    if let Message::Foreign(_) = &letter.envelope.message {
-        return listen::inputs_of(&api.gateway, &letter.envelope).await.map_err(|fault| fault.to_string());
-    }
-    if let Topic::Foreign(_) = letter.topic {
-        return Err("it is no event".to_owned());
-    }
     let mut envelope = Envelope::clone(&letter.envelope);
-    choose_version(api, &mut envelope);
-    Ok(vec![Outgoing { envelope: envelope.into(), ..letter }])
+    match (letter.topic, &mut envelope.message) {
+        (Topic::Foreign(topic), Message::Foreign(event)) => {
+            let speaks = api.tellers.iter().find(|(known, _)| *known == topic);
+            event.teller = speaks.and_then(|(_, teller)| teller.clone());
+            listen::inputs_of(&api.gateway, &envelope).await.map_err(|fault| fault.to_string())
+        }
+        (Topic::Foreign(_), _) => Err("it is no event".to_owned()),
+        (_, Message::Foreign(_)) => Err("an event of another team comes by a topic of theirs".to_owned()),
+        _ => {
+            choose_version(api, &mut envelope);
+            Ok(vec![Outgoing { envelope: envelope.into(), ..letter }])
+        }
+    }
 }
 
 /// Whoever queues a start chooses the version; one that was queued while its definition had none gets it now.

@@ -30,6 +30,7 @@ use crate::gateway::Gateway;
 use crate::job::Jobs;
 use axum::Router;
 use axum::middleware;
+use endstate_events::ForeignTopic;
 use endstate_http::auth::{self, Identity};
 use endstate_http::guard::{self, Drain, Limits};
 use endstate_http::{Scope, Tokens};
@@ -61,6 +62,8 @@ pub struct Parts {
     pub shards: Census,
     /// How far the view is behind, in milliseconds.
     pub view_lag_ms: Arc<AtomicI64>,
+    /// Topics of other teams that are listened to, and the participant that speaks in each, if one does.
+    pub tellers: Vec<(ForeignTopic, Option<String>)>,
     /// Renders the metrics, if somebody records them.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }

@@ -111,6 +111,7 @@ fn routes(
         jobs: jobs(store, gateway),
         shards,
         view_lag_ms: Arc::default(),
+        tellers: Vec::new(),
         metrics: Arc::new(String::new),
     };
     http::routes(api).merge(participants_http::routes(participants))
