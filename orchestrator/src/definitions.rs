@@ -15,6 +15,12 @@ static ALL: Statement = Statement {
           order by d.name, d.version",
 };
 
+static ACTIVE: Statement = Statement {
+    name: "definition.active",
+    columns: &[Kind::Int],
+    sql: "with r(least) as ({rows}) select a.name, a.version from definition_active a join r on a.version >= r.least",
+};
+
 static INSERT: Statement = Statement {
     name: "definition.insert",
     columns: &[Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Int],
@@ -33,7 +39,7 @@ static ACTIVATE: Statement = Statement {
 };
 
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&ALL, &INSERT, &ACTIVATE];
+pub(crate) static STATEMENTS: &[&Statement] = &[&ALL, &ACTIVE, &INSERT, &ACTIVATE];
 
 /// Every definition of a store, in memory.
 pub struct Definitions {
@@ -223,6 +229,15 @@ impl Definitions {
             })
         });
         if missing { self.refresh().await } else { Ok(()) }
+    }
+
+    /// Makes sure that the versions are known which are active now; false when they were.
+    pub async fn catch_up(&self) -> Result<bool, StoreError> {
+        let rows = self.store.read(&ACTIVE, Rows::one([0i64.into()])).await?;
+        let known = self.read(|known| known.active.clone());
+        let is_known = |row: &Row| Some(i64::from(known.get(row.first()?.text()?)?.version) == row.get(1)?.int()?);
+        let missing = !rows.iter().all(|row| is_known(row).unwrap_or(false));
+        if missing { self.refresh().await.map(|()| true) } else { Ok(false) }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {

@@ -51,7 +51,7 @@ pub struct Listener {
     topic: ForeignTopic,
     /// The participant that speaks there; none: nobody who is in a catalogue.
     teller: Option<Arc<str>>,
-    /// Whether it begins at the oldest record where nothing was read before.
+    /// Whether it begins at the oldest record where nothing was read before; else at the end that the topic had then.
     from_beginning: bool,
 }
 
@@ -114,8 +114,12 @@ impl Listener {
         let position = match position::load(store, self.topic, partition).await.map_err(text)? {
             Some(position) => position,
             None => {
-                let (low, high) = bus.edges(self.topic, partition).await.map_err(|error| error.to_string())?;
-                let position = if self.from_beginning { low } else { high };
+                let failed = |error: BusError| error.to_string();
+                let width = bus.reach(self.topic, None).await.map_err(failed)?;
+                // What was added since is new from its first record on.
+                let added = i64::from(partition) >= position::first_width(store, self.topic, width).await?;
+                let (low, high) = bus.edges(self.topic, partition).await.map_err(failed)?;
+                let position = if self.from_beginning || added { low } else { high };
                 position::save(store, self.topic, partition, position).await.map_err(|error| error.to_string())?;
                 position
             }
@@ -138,10 +142,18 @@ impl Listener {
         };
         let Some(last) = taken.last().map(|record| record.offset) else { return Ok(()) };
         let mut batch = Heard { partition, taken: &taken, queued: Vec::new(), letters: Vec::new() };
-        let mut looks = 0;
+        let (mut looks, mut caught_up) = (0, false);
         for (index, record) in taken.iter().enumerate() {
             let heard = loop {
                 match self.heard(record).await {
+                    // Another process may have loaded a moment ago what has a use for it. Once is enough for all: they were
+                    // taken before.
+                    Ok(inputs) if inputs.is_empty() && !std::mem::replace(&mut caught_up, true) => {
+                        let definitions = self.gateway.definitions();
+                        if !definitions.catch_up().await.map_err(|error| error.to_string())? {
+                            break Ok(inputs);
+                        }
+                    }
                     // Its start may be among what was just read: nothing comes of that before it is queued. What is not
                     // there after such a wait holds up nothing else of the batch.
                     Err(Fault::NoSaga(_)) if looks < LOOKS || !batch.queued.is_empty() => {
@@ -161,7 +173,7 @@ impl Listener {
                     "taken"
                 }
                 Err(reason) => {
-                    batch.letters.push(self.letter(partition, record, reason));
+                    batch.letters.push(self.letter(partition, record, &reason));
                     "refused"
                 }
             };
@@ -194,7 +206,7 @@ impl Listener {
             match self.gateway.bus().produce(messages).await {
                 Ok(()) => {}
                 Err(BusError::Refused(reason)) => {
-                    batch.letters.push(self.letter(batch.partition, &batch.taken[index], reason));
+                    batch.letters.push(self.letter(batch.partition, &batch.taken[index], &reason));
                 }
                 Err(error) => return Err(error.to_string()),
             }
@@ -211,15 +223,13 @@ impl Listener {
         envelope
     }
 
-    fn letter(&self, partition: u16, record: &Delivered, reason: String) -> DeadLetter {
+    fn letter(&self, partition: u16, record: &Delivered, reason: &str) -> DeadLetter {
         let bytes = match &record.envelope {
             Ok(envelope) => serde_json::to_string(&self.spoken(envelope)).unwrap_or_default(),
             Err(unreadable) => unreadable.bytes.clone(),
         };
-        let (topic, offset, time_ms) = (Topic::Foreign(self.topic), record.offset, self.gateway.clock().now_ms());
-        // A NUL can be refused by a database's text type; the letter must always fit.
-        let [bytes, reason] = [bytes, reason].map(|text| text.replace('\0', "\\u0000"));
-        DeadLetter { topic, partition, offset, bytes, reason, time_ms }
+        let place = (partition, record.offset);
+        DeadLetter::new(Topic::Foreign(self.topic), place, &bytes, reason, self.gateway.clock().now_ms())
     }
 
     async fn put_aside(&self, letters: Vec<DeadLetter>) -> Result<(), String> {

@@ -129,7 +129,8 @@ pub trait Bus: Send + Sync + 'static {
     }
 
     /// Looks whether a topic of another team can be written to: it is there, with `partitions` partitions if that is said.
-    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<(), BusError> {
+    /// Returns how many it has.
+    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<u16, BusError> {
         let _ = partitions;
         let name = topic.name();
         Err(BusError::Refused(format!(

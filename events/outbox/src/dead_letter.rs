@@ -23,6 +23,16 @@ pub struct DeadLetter {
     pub time_ms: i64,
 }
 
+impl DeadLetter {
+    /// A letter that every store can hold: a NUL, which a text of a database may not have, is spelled out, in the bytes as in
+    /// the reason, which may quote them.
+    #[must_use]
+    pub fn new(topic: Topic, (partition, offset): (u16, i64), bytes: &str, reason: &str, time_ms: i64) -> Self {
+        let [bytes, reason] = [bytes, reason].map(|text| text.replace('\0', "\\u0000"));
+        Self { topic, partition, offset, bytes, reason, time_ms }
+    }
+}
+
 /// Inserts dead letters; the same record twice is one letter.
 pub static INSERT: Statement = Statement {
     name: "dead_letter.insert",
@@ -200,5 +210,16 @@ pub async fn replay(
         // Another operator was earlier.
         Err(CommitError::Conflict { .. }) => Err(ReplayError::Replayed(id)),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn z10_a_letter_about_what_no_database_holds_can_be_held_itself() {
+        let letter = DeadLetter::new(Topic::Progress, (3, 7), "a\0b", "the lane `\0` is unknown", 5);
+        assert_eq!((&*letter.bytes, &*letter.reason), ("a\\u0000b", "the lane `\\u0000` is unknown"));
     }
 }

@@ -43,18 +43,8 @@ pub(crate) fn sort(part: &Part, assignment: Assignment) -> (Batch, Vec<DeadLette
             }
             (Err(Undecodable { bytes, reason }), _) => (Err(bytes.clone()), bytes.clone(), reason.clone()),
         };
-        let partition = assignment.shard.index;
-        // A NUL can be refused by a database's text type; the letter must always fit.
-        let bytes = bytes.replace('\0', "\\u0000");
-        let topic = record.topic;
-        dead_letters.push(DeadLetter {
-            topic,
-            partition,
-            offset: record.offset,
-            bytes,
-            reason: reason.clone(),
-            time_ms: now_ms,
-        });
+        let place = (assignment.shard.index, record.offset);
+        dead_letters.push(DeadLetter::new(record.topic, place, &bytes, &reason, now_ms));
         batch.poisoned.push(Poisoned { record: unread, reason });
     }
     (batch, dead_letters)

@@ -365,8 +365,8 @@ impl<H: Handler> Shard<H> {
         };
         for (topic, envelope, reason) in &outcome.dead_letters {
             let bytes = serde_json::to_string(envelope).unwrap_or_default();
-            let (partition, offset, reason) = (self.id.index, offset_of(envelope), reason.clone());
-            dead_letters.push(DeadLetter { topic: *topic, partition, offset, bytes, reason, time_ms: now_ms });
+            let place = (self.id.index, offset_of(envelope));
+            dead_letters.push(DeadLetter::new(*topic, place, &bytes, reason, now_ms));
         }
         self.pulse.offered(part.records.len(), &outcome);
         let mut messages = outcome.messages;

@@ -2,7 +2,7 @@
 //! definition starts on it.
 
 use crate::gateway::{Gateway, GatewayError};
-use crate::persist::Stored;
+use crate::persist::{self, Stored};
 use endstate_events::{
     Envelope, ForeignEvent, Input, InputBody, Json, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic, Transport,
 };
@@ -92,10 +92,17 @@ async fn to_saga(
 ) -> Result<Outgoing, Fault> {
     let none = || Fault::NoSaga(format!("E2202: there is no `{definition}` with number `{number}`"));
     let saga = gateway.find(definition, number).await?.ok_or_else(none)?;
-    let Stored { saga, .. } = gateway.get(saga).await?.ok_or_else(none)?;
-    let loaded = gateway.definitions().get(&saga.definition, saga.definition_version);
-    let loaded =
-        loaded.ok_or_else(|| Fault::Passing(format!("{definition} {} is not loaded", saga.definition_version)))?;
+    // What this program cannot read is no reason to hear nobody else: the event is kept, and can be sent again.
+    let unread =
+        |error: StoreError| Fault::Refused(format!("E3003: `{definition}` `{number}` cannot be read: {error}"));
+    let (_, stored) = persist::load_each(&**gateway.store(), &[saga]).await?.pop().ok_or_else(none)?;
+    let Stored { saga, .. } = stored.map_err(unread)?;
+    let version = saga.definition_version;
+    gateway.definitions().ensure(std::iter::once((&*saga.definition, version))).await?;
+    let loaded = gateway.definitions().get(&saga.definition, version);
+    let unread =
+        || format!("E3003: this program cannot read version {version} of `{definition}`, which `{number}` has");
+    let loaded = loaded.ok_or_else(|| Fault::Refused(unread()))?;
     let name = event.kind.clone();
     if loaded.plan().event(&name).is_none() {
         return Err(Fault::Refused(format!("E2307: `{definition}` knows no event `{name}`")));

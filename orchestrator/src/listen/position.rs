@@ -19,13 +19,36 @@ static SAVE: Statement = Statement {
           set next_offset = excluded.next_offset where listening.next_offset < excluded.next_offset",
 };
 
+/// How many partitions a topic had when it was heard first stands in a row of its own, which no partition has.
+const WIDTH: i64 = -1;
+
+static FIRST: Statement = Statement {
+    name: "listening.first",
+    columns: &[Kind::Text, Kind::Int, Kind::Int],
+    sql: "with r(topic, partition, next_offset) as ({rows}) insert into listening (topic, partition, next_offset) \
+          select topic, partition, next_offset from r where true on conflict (topic, partition) do nothing",
+};
+
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&LOAD, &SAVE];
+pub(crate) static STATEMENTS: &[&Statement] = &[&LOAD, &SAVE, &FIRST];
 
 /// The next offset to read; none where nothing was read before.
 pub(super) async fn load(store: &dyn Store, topic: ForeignTopic, partition: u16) -> Result<Option<i64>, StoreError> {
-    let rows = store.read(&LOAD, Rows::one([topic.name().into(), i64::from(partition).into()])).await?;
+    number(store, topic, i64::from(partition)).await
+}
+
+async fn number(store: &dyn Store, topic: ForeignTopic, partition: i64) -> Result<Option<i64>, StoreError> {
+    let rows = store.read(&LOAD, Rows::one([topic.name().into(), partition.into()])).await?;
     Ok(rows.first().and_then(|row| row.first()?.int()))
+}
+
+/// How many partitions the topic had when it was heard first: now, as `width` says, if that was never.
+pub(super) async fn first_width(store: &dyn Store, topic: ForeignTopic, width: u16) -> Result<i64, String> {
+    let row = Rows::one([topic.name().into(), WIDTH.into(), i64::from(width).into()]);
+    let commit = Commit { writes: vec![Write::any(&FIRST, row)], ..Commit::default() };
+    store.commit(commit).await.map_err(|error| error.to_string())?;
+    let known = number(store, topic, WIDTH).await.map_err(|error| error.to_string())?;
+    Ok(known.unwrap_or_else(|| i64::from(width)))
 }
 
 /// Keeps it.

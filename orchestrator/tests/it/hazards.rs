@@ -232,7 +232,7 @@ async fn asked(system: &System) -> Vec<EffectId> {
 }
 
 /// As a newer program would have stored it: what this one cannot read.
-async fn damage_definition(system: &System, name: &str) {
+pub(crate) async fn damage_definition(system: &System, name: &str) {
     static DAMAGE: Statement = Statement {
         name: "test.damage",
         columns: &[Kind::Text, Kind::Text],

@@ -5,6 +5,7 @@ mod archive;
 mod hazards;
 mod jobs;
 mod linked;
+mod listening;
 mod memory;
 mod motion;
 mod newer;

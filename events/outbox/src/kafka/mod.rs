@@ -154,14 +154,14 @@ impl Bus for KafkaBus {
         Some(Box::new(Carrier::new(Arc::clone(&self.sender), published_seq)))
     }
 
-    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<(), BusError> {
+    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<u16, BusError> {
         let found = topics::foreign(&self.settings, topic).await.map_err(BusError::Refused)?;
         match partitions {
             Some(wanted) if wanted != found => {
                 let name = topic.name();
                 Err(BusError::Refused(format!("topic `{name}` has {found} partitions instead of {wanted}")))
             }
-            _ => Ok(()),
+            _ => Ok(found),
         }
     }
 

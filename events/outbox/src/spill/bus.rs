@@ -271,7 +271,7 @@ impl Bus for SpillingBus {
         self.inner.relay(shard, published_seq)
     }
 
-    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<(), BusError> {
+    async fn reach(&self, topic: ForeignTopic, partitions: Option<u16>) -> Result<u16, BusError> {
         self.inner.reach(topic, partitions).await
     }
 
