@@ -9,9 +9,13 @@ mod timer;
 mod turn;
 mod wait;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod odd;
 #[cfg(test)]
 mod repeats;
+#[cfg(test)]
+mod reversal;
 #[cfg(test)]
 mod silence;
 #[cfg(test)]

@@ -153,3 +153,24 @@ fn unique(step: &str, items: &[Item]) -> Result<(), EvalError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn z9_two_items_with_one_key_are_refused() {
+        let item = |key: &str| Item { key: key.into(), value: Arc::new(json!({})) };
+        assert_eq!(unique("hold", &[item("b"), item("a"), item("c")]), Ok(()));
+        let refused = unique("hold", &[item("b"), item("a"), item("b")]).unwrap_err();
+        assert_eq!(refused.to_string(), "steps.hold.item_key: two items have the key `b`");
+    }
+
+    #[test]
+    fn z20_what_is_too_large_is_not_sent() {
+        assert_eq!(fits("hold", "it", size::STAGE_BYTES, size::STAGE_BYTES), Ok(()));
+        let refused = fits("hold", "it", size::STAGE_BYTES + 1, size::STAGE_BYTES).unwrap_err();
+        assert_eq!(refused.place, "steps.hold.with");
+    }
+}
