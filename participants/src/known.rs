@@ -17,19 +17,22 @@ use std::sync::Arc;
 /// Rows of a table that are surely kept, per shard; twice as many at most. What is pushed out is read again.
 const ROWS: usize = 2_048;
 
+/// The same for calls, whose commands may be large (Z20).
+const CALLS: usize = 128;
+
 /// Rows that were used last.
-pub(crate) struct Recent<T> {
+pub(crate) struct Recent<T, const MOST: usize = ROWS> {
     young: FxHashMap<Arc<str>, T>,
     old: FxHashMap<Arc<str>, T>,
 }
 
-impl<T> Default for Recent<T> {
+impl<T, const MOST: usize> Default for Recent<T, MOST> {
     fn default() -> Self {
         Self { young: FxHashMap::default(), old: FxHashMap::default() }
     }
 }
 
-impl<T: Clone> Recent<T> {
+impl<T: Clone, const MOST: usize> Recent<T, MOST> {
     /// The row; asked for, it stays.
     pub(crate) fn get(&mut self, key: &Arc<str>) -> Option<T> {
         if let Some(row) = self.young.get(key) {
@@ -41,7 +44,7 @@ impl<T: Clone> Recent<T> {
     }
 
     pub(crate) fn put(&mut self, key: Arc<str>, row: T) {
-        if self.young.len() >= ROWS {
+        if self.young.len() >= MOST {
             self.old = std::mem::take(&mut self.young);
         }
         // What the older half still has of it is hidden from now on.
@@ -58,7 +61,7 @@ impl<T: Clone> Recent<T> {
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) effects: Recent<Arc<Effect>>,
-    pub(crate) calls: Recent<Arc<Call>>,
+    pub(crate) calls: Recent<Arc<Call>, CALLS>,
     /// Pending ones that nothing has resolved.
     pub(crate) pending: Recent<Arc<Transfer>>,
     /// None: there is no such account.
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn what_is_used_stays_and_what_is_not_is_pushed_out() {
         let key = |n: usize| Arc::<str>::from(n.to_string());
-        let mut recent = Recent::default();
+        let mut recent = Recent::<_, ROWS>::default();
         for n in 0..4 * ROWS {
             recent.put(key(n), n);
             assert_eq!(recent.get(&key(0)), Some(0), "after {n}");
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn an_older_row_never_shows_again() {
         let key = |n: usize| Arc::<str>::from(n.to_string());
-        let mut recent = Recent::default();
+        let mut recent = Recent::<_, ROWS>::default();
         recent.put(key(0), 0);
         (1..=ROWS).for_each(|n| recent.put(key(n), n));
         recent.put(key(0), 7);

@@ -17,7 +17,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 /// Pause before an order that waits is asked about again: its payer's callback is on its way.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
+const ASK_AGAIN: Duration = Duration::from_millis(25);
+
+/// How often at most: a minute and a half.
+const ASKS: usize = 3_600;
 
 /// What the clients do.
 #[derive(Clone, Debug)]
@@ -207,43 +210,49 @@ impl Worker {
             Saga::BenchSaga => format!(r#"{{"number":"{number}","fail_at":"{fail_at}"}}"#),
             Saga::FlashSaleOrder => order::body(&number, n, fails),
         };
-        let body = Bytes::from(body);
-        loop {
-            // An order whose payment is open waits for somebody outside, and that is told; its payer is quick.
-            if let Some(outcome) = self.ask(sender, body.clone()).await? {
+        let path = self.plan.saga.path();
+        let start = hyper::Request::post(path).header("content-type", "application/json");
+        if let Some(outcome) = ask(sender, start, body.into()).await? {
+            return Ok(outcome);
+        }
+        // An order whose payment is open waits for somebody outside, and that is told; its payer is quick.
+        for _ in 0..ASKS {
+            tokio::time::sleep(ASK_AGAIN).await;
+            let look = hyper::Request::get(format!("{path}/{number}"));
+            if let Some(outcome) = ask(sender, look, Bytes::new()).await? {
                 return Ok(outcome);
             }
-            tokio::time::sleep(ASK_AGAIN).await;
         }
+        bail!("saga {number} still waits")
     }
+}
 
-    /// Starts the saga and waits; told again, it is the same saga. None when it waits itself.
-    async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, body: Bytes) -> anyhow::Result<Option<String>> {
-        let request = hyper::Request::post(self.plan.saga.path())
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .header("prefer", "wait=30")
-            .body(Full::new(body))?;
-        sender.ready().await?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        if !status.is_success() {
-            bail!("the server answered {status}: {}", String::from_utf8_lossy(&body));
-        }
-        #[derive(serde::Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            outcome: Option<String>,
-            #[serde(default)]
-            phase: Option<String>,
-        }
-        let answer: Answer = serde_json::from_slice(&body)
-            .with_context(|| format!("the answer is no saga: {}", String::from_utf8_lossy(&body)))?;
-        match (answer.outcome, answer.phase.as_deref()) {
-            (None, Some("waiting")) => Ok(None),
-            (outcome, _) => Ok(Some(outcome.unwrap_or_default())),
-        }
+/// Asks, and waits for the saga's end. None when it waits itself.
+async fn ask(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: hyper::http::request::Builder,
+    body: Bytes,
+) -> anyhow::Result<Option<String>> {
+    let request = request.header("host", "localhost").header("prefer", "wait=30").body(Full::new(body))?;
+    sender.ready().await?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if !status.is_success() {
+        bail!("the server answered {status}: {}", String::from_utf8_lossy(&body));
+    }
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        outcome: Option<String>,
+        #[serde(default)]
+        phase: Option<String>,
+    }
+    let answer: Answer = serde_json::from_slice(&body)
+        .with_context(|| format!("the answer is no saga: {}", String::from_utf8_lossy(&body)))?;
+    match (answer.outcome, answer.phase.as_deref()) {
+        (None, Some("waiting")) => Ok(None),
+        (outcome, _) => Ok(Some(outcome.unwrap_or_default())),
     }
 }
 

@@ -130,7 +130,7 @@ pub(super) fn list_call(mut params: Params, fixed: Filter) -> Result<ListCall, P
         phase: params.one_of("phase", &PHASES)?,
         outcome: params.one_of("outcome", &OUTCOMES)?,
         number_prefix: params.text("number").filter(|prefix| !prefix.is_empty()),
-        search: searches.pop_first(),
+        search: searches.pop_first().map(|(name, value)| (name, show::indexed(&value).to_owned())),
         since_ms: time(&mut params, "since")?,
         until_ms: time(&mut params, "until")?,
         ..fixed

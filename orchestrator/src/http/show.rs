@@ -10,6 +10,9 @@ use endstate_saga::event::{Event, Fact};
 use endstate_saga::saga::Saga;
 use serde_json::{Map, json};
 
+/// Bytes of a value that lists find a saga by: an index takes no long ones, and a definition need not bound them.
+const INDEXED: usize = 512;
+
 /// Address of a saga.
 #[must_use]
 pub fn location(definition: &str, number: &str) -> String {
@@ -26,7 +29,8 @@ pub fn row(definition: &Definition, saga: &Saga) -> ViewRow {
         definition: saga.definition.to_string(),
         definition_version: saga.definition_version,
         number: saga.number.to_string(),
-        owner: saga.owner.as_deref().map(str::to_owned),
+        // Never a part of it: that may be somebody else.
+        owner: saga.owner.as_deref().filter(|owner| owner.len() <= INDEXED).map(str::to_owned),
         lane: saga.lane,
         status: saga.status.to_string(),
         phase: saga.control.phase(definition.plan()).label().to_owned(),
@@ -47,6 +51,12 @@ pub fn body(definition: &Definition, saga: &Saga) -> SagaBody {
     row(definition, saga).into()
 }
 
+/// As much of a value as lists find it by.
+#[must_use]
+pub fn indexed(value: &str) -> &str {
+    &value[..value.floor_char_boundary(INDEXED)]
+}
+
 /// One pair per value: a list is found by each of its elements.
 fn pairs(attributes: Json) -> Vec<(String, String)> {
     let Json::Object(attributes) = attributes else { return Vec::new() };
@@ -55,7 +65,7 @@ fn pairs(attributes: Json) -> Vec<(String, String)> {
         let values = if let Json::Array(values) = value { values } else { vec![value] };
         for value in values {
             let text = if let Json::String(text) = value { text } else { value.to_string() };
-            let pair = (name.clone(), text);
+            let pair = (name.clone(), indexed(&text).to_owned());
             if !pairs.contains(&pair) {
                 pairs.push(pair);
             }
@@ -141,5 +151,19 @@ fn unfold(fact: Json) -> (String, Map<String, Json>) {
         },
         Json::String(name) => (name, Map::new()),
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) => (String::new(), Map::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_any_length_fit_into_the_indexes() {
+        let long = "é".repeat(4_000);
+        let pairs = pairs(json!({ "goods": [&long, "tea"], "n": 7 }));
+        assert_eq!(pairs[0], ("goods".to_owned(), indexed(&long).to_owned()));
+        assert!(pairs[0].1.len() <= INDEXED && long.starts_with(&pairs[0].1));
+        assert_eq!(pairs[1..], [("goods".into(), "tea".into()), ("n".into(), "7".into())]);
     }
 }

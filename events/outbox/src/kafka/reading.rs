@@ -169,7 +169,10 @@ impl Reading {
     fn looked(&mut self, look: Look, ends: Result<(i64, i64), StoreError>) {
         let Look { place, position, generation, purpose } = look;
         let (offset, message) = position::split(place.0, position);
-        let end = ends.and_then(|ends| self.fits(place, offset, ends)).map(|end| position::of(place.0, end, 0));
+        // Of a record that was read in part, the rest must be there.
+        let needed = offset + i64::from(message > 0);
+        let end = ends.and_then(|ends| self.fits(place, (offset, needed), ends));
+        let end = end.map(|end| position::of(place.0, end, 0));
         match purpose {
             Purpose::Assign(queue) if self.awaited.get(&place) == Some(&generation) => {
                 self.awaited.remove(&place);
@@ -205,12 +208,12 @@ impl Reading {
         }
     }
 
-    /// The log must hold our offset, or end there. Returns its end.
-    fn fits(&self, place: Place, offset: i64, (low, high): (i64, i64)) -> Result<i64, StoreError> {
+    /// The log must hold what it `needed` to have for our offset, or end there. Returns its end.
+    fn fits(&self, place: Place, (offset, needed): (i64, i64), (low, high): (i64, i64)) -> Result<i64, StoreError> {
         let (topic, partition) = (self.name(place), place.1);
         let reason = if offset < low {
             format!("it begins at {low}, what lay before was deleted unread")
-        } else if offset > high {
+        } else if needed > high {
             format!("it ends at {high}: it was made anew, or has lost records that were read")
         } else {
             return Ok(high);

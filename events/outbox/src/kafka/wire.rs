@@ -129,8 +129,9 @@ pub(super) fn unpack(record: &BorrowedMessage<'_>, topic: Topic, environment: &E
 }
 
 fn unpack_parcel(body: &[u8], of: Option<&str>, environment: &Environment) -> Result<Vec<Read>, String> {
-    if let Some(other) = of.filter(|other| *other != environment.as_str()) {
-        return Err(format!("it is of environment `{other}`"));
+    // Only we write parcels, and each says whose it is.
+    if of != Some(environment.as_str()) {
+        return Err(format!("it is of environment `{}`", of.unwrap_or_default()));
     }
     let body = std::str::from_utf8(body).map_err(|_| "its body is no UTF-8")?;
     let messages = parcel::decode(body).map_err(|error| format!("it is no JSON array: {error}"))?;
@@ -205,6 +206,7 @@ mod tests {
         let read = |of| unpack_parcel(body.as_bytes(), of, &ours).map(|read| read.len());
         assert_eq!(read(Some(ours.as_str())), Ok(2));
         assert!(read(Some("staging")).is_err_and(|reason| reason.contains("`staging`")));
+        assert!(read(None).is_err(), "nobody says whose it is");
     }
 
     #[test]
@@ -216,7 +218,7 @@ mod tests {
             (vec![0xff], "UTF-8"),
             (parcel_of(position::MOST + 1).into_bytes(), "instead of 1 to"),
         ] {
-            let reason = unpack_parcel(&body, None, &ours).unwrap_err();
+            let reason = unpack_parcel(&body, Some(ours.as_str()), &ours).unwrap_err();
             assert!(reason.contains(told), "{reason}");
         }
     }

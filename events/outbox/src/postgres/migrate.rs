@@ -82,9 +82,14 @@ pub(super) async fn remove(url: &str) -> Result<(), sqlx::Error> {
     connection.close().await
 }
 
+/// How long a migration waits for a table that somebody else reads.
+const LOCKS: &str = "set local lock_timeout = '10s'";
+
 /// The migration and the record of it in one transaction: a process that dies between them leaves neither.
 async fn apply(connection: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin().await?;
+    // Whoever waits for a lock holds up all who come behind: a migration gives up instead, and is run again.
+    sqlx::query(LOCKS).execute(&mut *transaction).await?;
     sqlx::raw_sql(migration.sql).execute(&mut *transaction).await?;
     sqlx::query("insert into migration (name, sha256) values ($1, $2)")
         .bind(migration.name)

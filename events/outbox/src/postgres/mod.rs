@@ -203,11 +203,12 @@ impl PostgresStore {
     /// Writes a batch, together with those that wait beside it.
     async fn try_commit(&self, prepared: &Arc<Prepared>) -> Done {
         let mut done = self.gather.put(Arc::clone(prepared));
+        let gone = || Err(gather::lost("who wrote it has gone away"));
         loop {
             let lent = tokio::select! {
                 biased;
                 // Written, by whoever had a session first.
-                done = &mut done => return done.unwrap_or_else(|_| Err(gather::lost("who wrote it has gone away"))),
+                done = &mut done => return done.unwrap_or_else(|_| gone()),
                 lent = self.writers.take() => lent,
             };
             match lent {
@@ -215,13 +216,18 @@ impl PostgresStore {
                 // as a batch waits, its owner looks for one.
                 Ok(lent) => {
                     let group = self.gather.take();
+                    if group.is_empty() {
+                        // Ours is in somebody's hands, who finishes it.
+                        lent.give_back();
+                        return done.await.unwrap_or_else(|_| gone());
+                    }
                     let alone = group.iter().all(|waiting| Arc::ptr_eq(&waiting.batch, prepared));
                     let writing = write::write(lent, group, Arc::clone(&self.written));
                     if alone {
                         writing.await;
                     } else {
-                        // Others wait for it, too: our caller may go away in the middle of it.
-                        tokio::spawn(writing).await.ok();
+                        // Others wait for it, too: our caller may go away in the middle of it, or have its answer before.
+                        tokio::spawn(writing);
                     }
                 }
                 // It no longer waits, once the receiver is dropped.

@@ -35,7 +35,7 @@ pub(super) async fn write(mut lent: Lent, group: Vec<Waiting>, written: Arc<Writ
                 return lent.give_back();
             }
             // What the server refuses is taken back whole; which batch is at fault shows when each is alone.
-            Err(error) if matches!(error, sqlx::Error::Database(_)) && !is_lost(&error) => {
+            Err(error) if matches!(error, sqlx::Error::Database(_) | sqlx::Error::Encode(_)) && !is_lost(&error) => {
                 tracing::debug!(%error, batches = batches.len(), "written one by one");
             }
             Err(error) => {
