@@ -227,7 +227,7 @@ impl Worker {
     }
 }
 
-/// Asks, and waits for the saga's end. None when it waits itself.
+/// Asks, and waits for the saga's end. None when it has not come: a saga that waits itself is told at once.
 async fn ask(
     sender: &mut SendRequest<Full<Bytes>>,
     request: hyper::http::request::Builder,
@@ -245,15 +245,10 @@ async fn ask(
     struct Answer {
         #[serde(default)]
         outcome: Option<String>,
-        #[serde(default)]
-        phase: Option<String>,
     }
     let answer: Answer = serde_json::from_slice(&body)
         .with_context(|| format!("the answer is no saga: {}", String::from_utf8_lossy(&body)))?;
-    match (answer.outcome, answer.phase.as_deref()) {
-        (None, Some("waiting")) => Ok(None),
-        (outcome, _) => Ok(Some(outcome.unwrap_or_default())),
-    }
+    Ok(answer.outcome)
 }
 
 async fn connect(server: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
