@@ -11,6 +11,8 @@ mod wait;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod moments;
+#[cfg(test)]
 mod odd;
 #[cfg(test)]
 mod repeats;

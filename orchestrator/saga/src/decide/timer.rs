@@ -131,7 +131,10 @@ impl<P: Program + ?Sized> Turn<'_, P> {
 
     fn wait_due(&mut self) {
         let plan = self.plan();
-        let Some(stage) = self.saga.control.open_wait().filter(|_| !self.saga.control.is_parked(plan)) else { return };
+        let control = &self.saga.control;
+        // An end that was forced leaves its wait as it was; the timer may have been due in the same batch.
+        let moves = !control.is_ended() && !control.is_parked(plan);
+        let Some(stage) = control.open_wait().filter(|_| moves) else { return };
         let now_ms = self.setting.now_ms;
         let reached = |due_ms: Option<i64>| due_ms.is_some_and(|due_ms| due_ms <= now_ms);
         let ask = self.saga.data.ask.as_ref().map(|ask| (ask.attempt, ask.due_ms));
