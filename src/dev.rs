@@ -73,7 +73,7 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
     load_definitions(&node, &config).await?;
     let starting = match waiting {
         Some(waiting) => waiting,
-        None => Starting::silent(config.http.listen).await?,
+        None => Starting::silent(config.http.listen)?,
     };
     let address = starting.address()?;
     let drain = Drain::default();

@@ -112,7 +112,7 @@ impl Checked {
         let Verdict::Done { data } = &verdict else { return verdict };
         let Command { participant, action, definition, definition_version, number, .. } = command;
         let Some(misfit) = self.definition.reply_misfit(participant, action, data) else { return verdict };
-        let path = if misfit.pointer.is_empty() { "/" } else { &misfit.pointer };
+        let path = misfit.place();
         let reason =
             format!("E5016: the reply of {participant}.{action} breaks its schema at {path}: {}", misfit.reason);
         tracing::error!(%participant, %action, %definition, %number, path, reason = misfit.reason, "E5016: a reply breaks its schema");

@@ -18,7 +18,7 @@ pub(crate) struct Starting {
 impl Starting {
     /// Listens, and answers at once.
     pub(crate) async fn answering(address: SocketAddr) -> anyhow::Result<Self> {
-        let mut starting = Self::silent(address).await?;
+        let mut starting = Self::silent(address)?;
         let listener = starting.listener.into_std()?;
         let stop = CancellationToken::new();
         // The same socket twice: whoever calls in between waits for the second one.
@@ -30,10 +30,9 @@ impl Starting {
     }
 
     /// Only listens: callers wait.
-    pub(crate) async fn silent(address: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address).await;
-        let listener =
-            listener.with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
+    pub(crate) fn silent(address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = endstate_http::listen(address)
+            .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
         Ok(Self { listener, _stop: None })
     }
 

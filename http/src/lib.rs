@@ -1,6 +1,7 @@
 //! What the HTTP routes of both sides share. Routes themselves live beside what they serve.
 //!
 //! Modules in the order in which a request meets them:
+//! - [`mod@listen`]: where it arrives
 //! - [`guard`]: limits, time, panics and metrics around every route
 //! - [`scope`], [`token`], [`auth`]: who calls and what they may do
 //! - [`query`], [`headers`], [`cursor`], [`time`]: what surrounds a body
@@ -8,6 +9,7 @@
 //! - [`outgoing`]: calls to others
 //! - [`code`], [`pages`], [`problem`]: every refusal, with a code and a page
 
+pub mod listen;
 pub mod guard;
 pub mod scope;
 pub mod token;
@@ -27,6 +29,7 @@ pub use auth::{Allowed, Caller};
 pub use code::Code;
 pub use cursor::Cursor;
 pub use fields::Fields;
+pub use listen::listen;
 pub use outgoing::Trust;
 pub use problem::{FieldError, Problem};
 pub use query::Params;

@@ -122,7 +122,7 @@ impl Simulated {
         let book = Book::open(&config.name, &config.file)
             .map_err(|reason| StartError::File { path: config.file.clone(), reason })?;
         let listen = |error| StartError::Listen { address: config.listen, error };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let listener = endstate_http::listen(config.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let desk = Desk {
             url: format!("http://{address}"),

@@ -241,14 +241,25 @@ async fn ask(
     if !status.is_success() {
         bail!("the server answered {status}: {}", String::from_utf8_lossy(&body));
     }
+    outcome(&body)
+}
+
+/// The outcome that an answer tells: a saga's own, or that of the saga in an order.
+fn outcome(body: &[u8]) -> anyhow::Result<Option<String>> {
     #[derive(serde::Deserialize)]
-    struct Answer {
-        #[serde(default)]
+    #[serde(untagged)]
+    enum Answer {
+        Order { saga: Ended },
+        Saga(Ended),
+    }
+    #[derive(serde::Deserialize)]
+    struct Ended {
         outcome: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(&body)
-        .with_context(|| format!("the answer is no saga: {}", String::from_utf8_lossy(&body)))?;
-    Ok(answer.outcome)
+    let answer = serde_json::from_slice(body)
+        .with_context(|| format!("the answer is no saga: {}", String::from_utf8_lossy(body)))?;
+    let (Answer::Order { saga: Ended { outcome } } | Answer::Saga(Ended { outcome })) = answer;
+    Ok(outcome)
 }
 
 async fn connect(server: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
@@ -257,4 +268,22 @@ async fn connect(server: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>>
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_order_is_found_in_the_answer_to_its_start_and_to_a_look() {
+        let told = |body: &str| outcome(body.as_bytes()).unwrap();
+        assert_eq!(told(r#"{"saga":"01a2","status":"awaiting_payment"}"#), None);
+        assert_eq!(told(r#"{"saga":"01a2","outcome":"completed"}"#).as_deref(), Some("completed"));
+        assert_eq!(told(r#"{"number":"7","saga":{"saga":"01a2","status":"paid"}}"#), None);
+        assert_eq!(
+            told(r#"{"number":"7","saga":{"saga":"01a2","outcome":"cancelled"}}"#).as_deref(),
+            Some("cancelled")
+        );
+        assert!(outcome(b"[7]").is_err());
+    }
 }

@@ -32,7 +32,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use system::{Plot, System};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Turns that the load and the ceiling take.
@@ -208,7 +207,7 @@ async fn run(bench: &SagaBench) -> anyhow::Result<Run> {
     let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
     let data = options.data.clone().unwrap_or_else(|| temporary.path().to_owned());
     let mut plot = Plot::new(options, "load", &data.join("store"))?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = endstate_http::listen(([127, 0, 0, 1], 0).into())?;
     let (outside, closing) = (load::Outside::new()?, CancellationToken::new());
     if options.saga == Saga::FlashSaleOrder {
         let url = order::provider(&outside, listener.local_addr()?, &data, closing.clone())?;

@@ -44,14 +44,6 @@ const FOUR: &[(&str, &str)] = &[
     ("ledger", "participants"),
 ];
 
-/// The same with both sides in one task.
-const FUSED_FOUR: &[(&str, &str)] = &[
-    ("front", "gateway,sweeper"),
-    ("left", "gateway,orchestrator,participants"),
-    ("right", "orchestrator,participants"),
-    ("ledger", "orchestrator,participants"),
-];
-
 impl Case {
     /// All of them, in the order in which they run.
     pub(crate) const ALL: [Self; 12] = [
@@ -113,12 +105,8 @@ impl Case {
         if self == Self::Versions { super::cases::versions::NAME } else { "bench_saga" }
     }
 
-    /// The processes it needs: name and roles. With one task for both sides nobody has only one of them.
-    pub(crate) fn processes(self, fused: bool) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Kill if fused => FUSED_FOUR,
-            Self::Kill => FOUR,
-            _ => THREE,
-        }
+    /// The processes it needs: name and roles.
+    pub(crate) fn processes(self) -> &'static [(&'static str, &'static str)] {
+        if self == Self::Kill { FOUR } else { THREE }
     }
 }

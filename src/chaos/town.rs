@@ -19,6 +19,9 @@ pub(crate) const SESSION: Duration = Duration::from_secs(6);
 /// How long a process may take to stop: it drains for ten seconds at most.
 const STOP: Duration = Duration::from_secs(45);
 
+/// The roles of the two sides of a shard.
+const SIDES: [&str; 2] = ["orchestrator", "participants"];
+
 /// The place.
 pub(crate) struct Town {
     folder: PathBuf,
@@ -33,6 +36,7 @@ pub(crate) struct Town {
     pub(crate) members: Vec<Process>,
     /// Addresses of those that take calls.
     pub(crate) gateways: Vec<String>,
+    fused: bool,
     /// Messages that the case makes unreadable and leaves so.
     pub(crate) dead_letters: usize,
     /// What was said of processes that ended though nobody wanted them to.
@@ -56,16 +60,16 @@ impl Town {
         };
         // After a failover the truth is where the processes find it.
         let database = if case == Case::Standby { reached.clone() } else { database };
-        let ports: Vec<u16> = case.processes(plan.fused).iter().map(|_| free_port()).collect::<Result<_, _>>()?;
+        let ports: Vec<u16> = case.processes().iter().map(|_| free_port()).collect::<Result<_, _>>()?;
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
-        let takes_calls = |roles: &str| roles.split(',').any(|role| role == "gateway");
-        let with_ports = || case.processes(plan.fused).iter().zip(&ports);
-        let gateways: Vec<String> =
-            with_ports().filter(|((_, roles), _)| takes_calls(roles)).map(|(_, port)| url(port)).collect();
+        let with_ports = || case.processes().iter().zip(&ports);
+        let taking_calls = with_ports().filter(|((_, roles), _)| roles.split(',').any(|role| role == "gateway"));
+        let gateways: Vec<String> = taking_calls.map(|(_, port)| url(port)).collect();
         let provider_port = free_port()?;
         // Guards nothing but this run.
         let secret = ("ENDSTATE_PAYMENT_SECRET", uuid::Uuid::new_v4().to_string());
         let provider_file = folder.join("provider.ndjson");
+        let payments = url(&provider_port);
         let arguments = vec![
             "provider".to_owned(),
             format!("--listen=127.0.0.1:{provider_port}"),
@@ -74,9 +78,8 @@ impl Town {
             "--latency-ms=15".to_owned(),
             format!("--seed={}", plan.seed),
         ];
-        let payments = url(&provider_port);
-        let provider =
-            Process::new("provider", arguments, vec![secret.clone()], folder, format!("{payments}/payments/ready"))?;
+        let ready = format!("{payments}/payments/ready");
+        let provider = Process::new("provider", arguments, vec![secret.clone()], folder, ready)?;
         let variables = vec![
             secret,
             ("ENDSTATE_PAYMENT_URL", payments),
@@ -99,6 +102,7 @@ impl Town {
             proxy,
             members: Vec::new(),
             gateways,
+            fused: plan.fused,
             dead_letters: 0,
             ended: Vec::new(),
         };
@@ -120,7 +124,8 @@ impl Town {
         &self.folder
     }
 
-    /// A further process of the same system; its variables win over those of the town.
+    /// A further process of the same system; its variables win over those of the town. With one task for both sides, who has
+    /// one side's role has both.
     pub(crate) fn process(
         &self,
         name: &str,
@@ -128,9 +133,14 @@ impl Town {
         port: u16,
         own: &[(&'static str, String)],
     ) -> anyhow::Result<Process> {
+        let mut roles: Vec<&str> = roles.split(',').collect();
+        if self.fused && SIDES.iter().any(|side| roles.contains(side)) {
+            roles.retain(|role| !SIDES.contains(role));
+            roles.extend(SIDES);
+        }
         let arguments = vec![
             "serve".to_owned(),
-            format!("--roles={roles}"),
+            format!("--roles={}", roles.join(",")),
             format!("--listen=127.0.0.1:{port}"),
             format!("--data={}", self.folder.join(name).display()),
         ];

@@ -92,7 +92,7 @@ impl Trial<'_> {
         let schema = &self.action.reply;
         let shape = if schema.is_null() { None } else { Shape::compile(schema).ok() };
         if let Some(misfit) = shape.and_then(|shape| shape.misfits(data).into_iter().next()) {
-            let path = if misfit.pointer.is_empty() { "/" } else { &misfit.pointer };
+            let path = misfit.place();
             return Err(Miss::Failed(format!("its data breaks the schema at {path}: {}", misfit.reason)));
         }
         Ok((fresh, command, verdict))

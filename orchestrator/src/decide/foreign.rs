@@ -108,8 +108,7 @@ fn weighed(promised: impl Fn(&Json) -> Option<Misfit>, reply: &ForeignReply, ask
 }
 
 fn said(misfit: Misfit) -> String {
-    let path = if misfit.pointer.is_empty() { "/" } else { &misfit.pointer };
-    format!("{path}: {}", misfit.reason)
+    format!("{}: {}", misfit.place(), misfit.reason)
 }
 
 /// What a row could not hold, or another reader would read otherwise.

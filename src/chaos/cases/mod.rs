@@ -27,7 +27,6 @@ struct Scene<'a> {
     random: Random,
     started: Instant,
     load: Duration,
-    fused: bool,
     /// What was done so far.
     done: Vec<String>,
 }
@@ -41,8 +40,8 @@ pub(super) async fn act(
     plan: &Plan,
     random: Random,
 ) -> anyhow::Result<Vec<String>> {
-    let (started, shop, load, fused) = (Instant::now(), &load.run.office, plan.load, plan.fused);
-    let mut scene = Scene { town, ground, shop, random, started, load, fused, done: Vec::new() };
+    let (started, shop, load) = (Instant::now(), &load.run.office, plan.load);
+    let mut scene = Scene { town, ground, shop, random, started, load, done: Vec::new() };
     match case {
         Case::Kill => processes::kill(&mut scene).await?,
         Case::Freeze => processes::freeze(&mut scene).await?,

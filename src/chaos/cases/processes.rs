@@ -47,9 +47,6 @@ pub(super) async fn freeze(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a guest may do.
-const ROLES: &[&str] = &["orchestrator,participants", "orchestrator", "participants"];
-
 /// Processes join, and leave well or badly, while others still look for their place.
 pub(super) async fn storm(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     let mut guests = Vec::new();
@@ -57,9 +54,7 @@ pub(super) async fn storm(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     while scene.goes_on() {
         if guests.len() < GUESTS && (guests.is_empty() || scene.random.chance(60)) {
             number += 1;
-            // With one task for both sides nobody has only one of the roles.
-            let roles = if scene.fused { &ROLES[..1] } else { ROLES };
-            let roles = roles[scene.random.below(roles.len())];
+            let roles = ["orchestrator,participants", "orchestrator", "participants"][scene.random.below(3)];
             let mut guest = scene.town.process(&format!("guest-{number}"), roles, free_port()?, &[])?;
             guest.spawn()?;
             guests.push(guest);

@@ -3,6 +3,7 @@
 //! Both are one number, so that a shard can stop between two messages of a record: whoever counts positions sees a number
 //! that rises from message to message. A record of another team's topic is one message, and its position is its offset.
 
+use super::wire;
 use endstate_events::Topic;
 
 /// Bits of a position that tell which message of its record it is.
@@ -12,7 +13,7 @@ const BITS: u32 = 10;
 pub(super) const MOST: usize = 1 << BITS;
 
 fn bits(topic: Topic) -> u32 {
-    if topic.side().is_some() { BITS } else { 0 }
+    if wire::is_whole(topic) { BITS } else { 0 }
 }
 
 /// The position of a message in the record at `offset`.

@@ -24,6 +24,14 @@ pub struct Misfit {
     pub reason: String,
 }
 
+impl Misfit {
+    /// Where it is, for people: `/` for the whole.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        if self.pointer.is_empty() { "/" } else { &self.pointer }
+    }
+}
+
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pointer.is_empty() { f.write_str(&self.reason) } else { write!(f, "{}: {}", self.pointer, self.reason) }
