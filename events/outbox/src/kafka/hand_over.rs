@@ -31,7 +31,7 @@ struct State {
     position: i64,
     /// The position behind what was taken last.
     taken: i64,
-    /// The position behind the last record that was put in.
+    /// The position behind the last record that was put in, and behind what follows and is no message.
     read: i64,
     /// The position of the end of the log as it was told last; none while nobody knows it, or while the partition is paused.
     end: Option<i64>,
@@ -45,6 +45,15 @@ pub(super) struct Taken {
     pub(super) resume: bool,
     /// Nothing is left behind, here or at the broker.
     pub(super) at_end: bool,
+}
+
+impl State {
+    /// When all was taken, what is no message is behind the shard as well.
+    fn settle(&mut self) {
+        if self.queue.is_empty() {
+            self.taken = self.taken.max(self.read);
+        }
+    }
 }
 
 impl HandOver {
@@ -85,6 +94,19 @@ impl HandOver {
         full
     }
 
+    /// Everything below this position was put in, or is no message.
+    pub(super) fn passed(&self, behind: i64) {
+        let mut state = self.lock();
+        state.read = state.read.max(behind);
+        state.settle();
+    }
+
+    /// Whether the log ends further behind than what was read.
+    pub(super) fn is_behind(&self) -> bool {
+        let state = self.lock();
+        state.end.is_some_and(|end| state.read < end)
+    }
+
     /// Nothing comes any more, for this reason.
     pub(super) fn fail(&self, error: StoreError) {
         self.lock().failed.get_or_insert(error);
@@ -112,6 +134,7 @@ impl HandOver {
             state.taken = record.next;
             records.push(record);
         }
+        state.settle();
         let resume = state.paused && state.queue.len() <= FEW && state.bytes <= SMALL;
         state.paused &= !resume;
         let at_end = state.queue.is_empty() && state.end.is_some_and(|end| state.read >= end);
@@ -201,6 +224,21 @@ mod tests {
         assert!(!queue.take(9).unwrap().at_end);
         put(&queue, 7, LARGE);
         assert!(!queue.take(9).unwrap().at_end, "it was paused: more may lie behind");
+    }
+
+    #[test]
+    fn z07_what_is_no_message_is_read_without_being_taken() {
+        let queue = HandOver::from(5);
+        queue.ends(7);
+        put(&queue, 5, 1);
+        assert!(queue.is_behind());
+        queue.passed(7);
+        queue.passed(6);
+        assert!(!queue.is_behind());
+        assert_eq!(queue.take(9).unwrap().records.len(), 1);
+        let again = queue.take(9).unwrap();
+        assert!(again.records.is_empty() && again.at_end);
+        assert_eq!(queue.place(), (7, 0), "no lag is shown that nobody can work off");
     }
 
     #[tokio::test]

@@ -6,19 +6,22 @@
 //! - [`wire`]: messages as records; [`position`]: where a message is in its partition
 //! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
 //! - [`reader`], [`reading`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it;
-//!   [`watermark`]: where partitions end now
+//!   [`watermark`]: where partitions end now; [`passed`]: what was read and is no message;
+//!   [`context`]: what the client says beside records
 //! - [`look`]: where a log begins and ends, asked without keeping the reader
 //! - [`member`]: which shards this process owns; [`guard`]: its thread and the reader's survive a panic
 //! - [`raw`]: a broker as strangers see it
 //! - [`metric`]: what the clients tell of themselves; [`examine`]: a report about brokers and topics
 
 mod assigned;
+mod context;
 pub mod examine;
 mod guard;
 mod hand_over;
 mod look;
 mod member;
 mod metric;
+mod passed;
 mod position;
 pub mod raw;
 mod reader;

@@ -3,9 +3,10 @@
 //!
 //! Never `split_partition_queue`: a partition read through it can stall for ever (rust-rdkafka pull request 840).
 
+use super::context::{Context, Ends};
 use super::hand_over::HandOver;
 use super::look::{self, Look, Purpose};
-use super::metric;
+use super::passed;
 use super::position;
 use super::reader::{Places, Wish, failed};
 use super::settings::{ANSWER, KafkaSettings};
@@ -16,16 +17,14 @@ use crate::bus::Delivered;
 use crate::metric::Metric;
 use crate::store::StoreError;
 use endstate_events::Environment;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::statistics::Statistics;
 use rdkafka::{Offset, TopicPartitionList};
 use rustc_hash::FxHashMap;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 /// How long the thread waits for records before it looks for wishes of shards.
 const POLL: Duration = Duration::from_millis(10);
@@ -33,34 +32,8 @@ const POLL: Duration = Duration::from_millis(10);
 /// Records that are read between two looks for wishes.
 const ROUND: usize = 512;
 
-/// The ends of partitions, as statistics tell them.
-type Ends = Arc<Mutex<FxHashMap<(String, i32), i64>>>;
-
-pub(super) struct Context {
-    ends: Ends,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        metric::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        metric::trouble("the consumer", &error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        metric::client(&statistics);
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        for topic in statistics.topics.values() {
-            for (partition, told) in topic.partitions.iter().filter(|(_, told)| told.hi_offset >= 0) {
-                ends.insert((topic.topic.clone(), *partition), told.hi_offset);
-            }
-        }
-    }
-}
-
-impl ConsumerContext for Context {}
+/// How often the client is asked how far it is while a partition seems to be behind: as often as a due timer looks.
+const PASSING: Duration = Duration::from_millis(20);
 
 /// One partition that is read.
 struct Slot {
@@ -72,6 +45,8 @@ struct Slot {
     read_of: (i64, usize),
     /// The offset behind which a gap was seen once.
     doubted: Option<i64>,
+    /// The client's own position as long as it may be that of an older assignment.
+    stale: Option<i64>,
     /// Somebody looks what is wrong with it.
     looked_at: bool,
 }
@@ -93,7 +68,7 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) fn new(settings: &KafkaSettings, wishes: &mpsc::Sender<Wish>, places: &Places) -> KafkaResult<Self> {
         let ends = Ends::default();
-        let consumer = BaseConsumer::from_config_and_context(&settings.reader(), Context { ends: ends.clone() })?;
+        let consumer = BaseConsumer::from_config_and_context(&settings.reader(), Context::telling(&ends))?;
         Ok(Self {
             consumer: Arc::new(consumer),
             names: Names::of(&settings.environment),
@@ -107,7 +82,7 @@ impl Reading {
     }
 
     pub(super) fn run(mut self, wished: &mpsc::Receiver<Wish>) {
-        let mut told = std::time::Instant::now();
+        let (mut told, mut passed) = (Instant::now(), Instant::now());
         loop {
             loop {
                 match wished.try_recv() {
@@ -118,8 +93,12 @@ impl Reading {
             }
             self.round();
             if told.elapsed() > ANSWER {
-                told = std::time::Instant::now();
+                told = Instant::now();
                 self.tell();
+            }
+            if passed.elapsed() > PASSING {
+                passed = Instant::now();
+                self.pass();
             }
         }
     }
@@ -183,8 +162,8 @@ impl Reading {
                     self.places.lock().remove(&place);
                     return queue.fail(error);
                 }
-                let read_of = (offset, message);
-                let slot = Slot { generation, queue, next: offset, read_of, doubted: None, looked_at: false };
+                let (read_of, stale) = ((offset, message), passed::forgotten(&self.consumer, &self.names, place));
+                let slot = Slot { generation, queue, next: offset, read_of, doubted: None, stale, looked_at: false };
                 self.slots.insert(place, slot);
             }
             Purpose::Resume | Purpose::Doubt if self.is_current(place, generation) => {
@@ -199,10 +178,7 @@ impl Reading {
                 slot.looked_at = false;
                 let next = slot.next;
                 // An error stopped its fetching, or another's: begin anew where it was.
-                self.unassign(place);
-                if let Err(error) = self.assign(place, next) {
-                    self.fail(place, error);
-                }
+                self.assign_again(place, next);
             }
             Purpose::Assign(_) | Purpose::Resume | Purpose::Doubt => {}
         }
@@ -229,6 +205,35 @@ impl Reading {
         // Whoever had it before may have left it paused.
         let assigned = self.consumer.incremental_assign(&list).and_then(|()| self.consumer.resume(&list));
         assigned.map_err(|error| failed(&error.to_string()))
+    }
+
+    /// Reads on from `next` in the same assignment.
+    fn assign_again(&mut self, place: Place, next: i64) {
+        self.unassign(place);
+        if let Err(error) = self.assign(place, next) {
+            return self.fail(place, error);
+        }
+        let stale = passed::forgotten(&self.consumer, &self.names, place);
+        self.slots.get_mut(&place).into_iter().for_each(|slot| slot.stale = stale);
+    }
+
+    /// Where more should be than was read, the rest may be no message.
+    fn pass(&mut self) {
+        if !self.slots.values().any(|slot| slot.queue.is_behind()) {
+            return;
+        }
+        let told = match passed::offsets(&self.consumer, &self.names) {
+            Ok(told) => told,
+            Err(error) => return tracing::debug!(%error, "how far the client is it does not tell"),
+        };
+        for (place, slot) in &mut self.slots {
+            let offset = told.get(place).copied();
+            slot.stale = slot.stale.filter(|stale| offset == Some(*stale));
+            if let Some(offset) = offset.filter(|offset| slot.stale.is_none() && *offset > slot.next) {
+                slot.next = offset;
+                slot.queue.passed(position::of(place.0, offset, 0));
+            }
+        }
     }
 
     fn release(&mut self, place: Place) {
@@ -272,12 +277,7 @@ impl Reading {
                         self.fail(place, failed(&error.to_string()));
                     }
                 }
-                Next::ReadAgain(place, offset) => {
-                    self.unassign(place);
-                    if let Err(error) = self.assign(place, offset) {
-                        self.fail(place, error);
-                    }
-                }
+                Next::ReadAgain(place, offset) => self.assign_again(place, offset),
             }
             wait = Duration::ZERO;
         }
@@ -372,7 +372,7 @@ fn arrived(
         slot.doubted = Some(slot.next);
         return Next::ReadAgain(place, slot.next);
     }
-    slot.next = offset + 1;
+    (slot.next, slot.stale) = (offset + 1, None);
     let topic = place.0;
     let (messages, behind) = (wire::unpack(record, topic, environment), position::of(topic, slot.next, 0));
     let (read, last) = (if slot.read_of.0 == offset { slot.read_of.1 } else { 0 }, messages.len() - 1);

@@ -2,9 +2,9 @@
 //! and at most some times a second. Statistics tell it too, but up to five seconds late. One whose end could not be told is
 //! asked for by itself until it can: a partition without a leader would take the answers of all others with it.
 
+use super::context::Context;
 use super::hand_over::HandOver;
 use super::position;
-use super::reading::Context;
 use super::settings::ANSWER;
 use super::topics::Names;
 use super::window::Place;

@@ -6,4 +6,5 @@ mod foreign;
 mod hazards;
 mod members;
 mod rig;
+mod strangers;
 mod suite;
