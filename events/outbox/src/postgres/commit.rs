@@ -5,7 +5,7 @@
 //! Several batches that are ready together are written in the same way: what they write with the same statement is one
 //! expression over the rows of all ([`super::gather`]).
 
-use super::connections::{DEADLINE, in_time};
+use super::connections::{DEADLINE, in_time, is_in_doubt};
 use super::plan::{Part, plan};
 use super::render;
 use crate::dead_letter;
@@ -113,9 +113,14 @@ impl Prepared {
         self.bytes
     }
 
-    /// Runs it. Returns the rows that each write of the caller hit, and how many were hit in all: fences and outbox, too.
-    pub(super) async fn run(&self, connection: &mut PgConnection) -> Result<(Vec<u64>, u64), Failure> {
-        let hits = Joined::of(&[self]).run(connection).await.map_err(|error| self.failure(error))?;
+    /// Runs it. Returns the rows that each write of the caller hit, and how many were hit in all: fences and outbox, too;
+    /// or why not, and whether the session is in doubt with it.
+    pub(super) async fn run(&self, connection: &mut PgConnection) -> Result<(Vec<u64>, u64), (Failure, bool)> {
+        let run = Joined::of(&[self]).run(connection).await;
+        let hits = run.map_err(|error| {
+            let in_doubt = is_in_doubt(&error);
+            (self.failure(error), in_doubt)
+        })?;
         let own = self.places.iter().map(|place| place.map_or(0, |place| hits[place])).collect();
         Ok((own, hits.iter().sum()))
     }

@@ -6,7 +6,7 @@
 use crate::metric::{Counter, Gauge, Histogram, Metric};
 use crate::store::StoreError;
 use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgSeverity};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -176,6 +176,22 @@ pub(super) fn is_lost(error: &sqlx::Error) -> bool {
         }
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         _ => false,
+    }
+}
+
+/// Whether nobody knows what became of a statement, or what its session does now. What the server refused was taken back
+/// whole, and the session is as it was before, whatever the reason: bad data, a deadlock, a full disk.
+pub(super) fn is_in_doubt(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(refused) => {
+            let ends = refused.try_downcast_ref::<PgDatabaseError>().is_none_or(|refused| {
+                // Of itself the server says that it does not know what it did.
+                matches!(refused.severity(), PgSeverity::Fatal | PgSeverity::Panic) || refused.code() == "40003"
+            });
+            ends || is_lost(error)
+        }
+        sqlx::Error::Encode(_) => false,
+        _ => true,
     }
 }
 

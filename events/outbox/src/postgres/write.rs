@@ -1,9 +1,8 @@
 //! Writing what has gathered. What has begun is finished, whoever of those who wait for it goes away.
 
-use super::commit::{Failure, Joined, Prepared};
-use super::connections::{Lent, is_lost};
+use super::commit::{Joined, Prepared};
+use super::connections::{Lent, is_in_doubt};
 use super::gather::{Waiting, lost};
-use crate::store::CommitError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,7 +34,7 @@ pub(super) async fn write(mut lent: Lent, group: Vec<Waiting>, written: Arc<Writ
                 return lent.give_back();
             }
             // What the server refuses is taken back whole; which batch is at fault shows when each is alone.
-            Err(error) if matches!(error, sqlx::Error::Database(_) | sqlx::Error::Encode(_)) && !is_lost(&error) => {
+            Err(error) if !is_in_doubt(&error) => {
                 tracing::debug!(%error, batches = batches.len(), "written one by one");
             }
             Err(error) => {
@@ -55,16 +54,16 @@ async fn one_by_one(lent: Lent, group: Vec<Waiting>, written: &Written) {
     for waiting in group {
         let done = match &mut lent {
             Some(session) => waiting.batch.run(session.connection()).await,
-            None => Err(lost("the session was lost with another batch")),
+            None => Err((lost("the session was lost with another batch"), false)),
         };
         match &done {
-            Err(Failure::Commit(CommitError::Doubt(_))) => lent.take().into_iter().for_each(Lent::lost),
+            Err((_, true)) => lent.take().into_iter().for_each(Lent::lost),
             // Closed with its transaction.
             Err(_) if waiting.batch.is_long() => lent = None,
             Ok((_, rows)) => written.count(*rows),
             Err(_) => {}
         }
-        waiting.done.send(done.map(|(hits, _)| hits)).ok();
+        waiting.done.send(done.map(|(hits, _)| hits).map_err(|(failure, _)| failure)).ok();
     }
     if let Some(lent) = lent {
         lent.give_back();

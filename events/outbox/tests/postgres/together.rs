@@ -103,6 +103,32 @@ async fn one_that_lost_its_shard_or_has_bad_data_fails_alone() {
     assert_eq!(names(&*store, &["a", "b", "d"]).await, ["a", "d"]);
 }
 
+/// A deadlock, a cancel, a full disk: the server has taken that one statement back, and goes on.
+#[tokio::test]
+async fn one_whose_outcome_is_known_puts_no_other_in_doubt() {
+    let database = Database::new().await;
+    let (store, owners) = one_session(&database).await;
+    let mut session = database.session("test").await;
+    session
+        .execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin \
+             raise exception 'met another' using errcode = new.name; end $$; \
+             create trigger refuse before insert on system for each row when (new.value = '2') execute function refuse()",
+        )
+        .await
+        .unwrap();
+    for code in ["40P01", "57014", "53100"] {
+        let put = Write::exact(&PUT, Rows::one([code.into(), "2".into()])).apart();
+        let (first, last) = (store.assign(shard(0)).await.unwrap(), store.assign(shard(3)).await.unwrap());
+        let refused = Commit { writes: vec![put], ..batch(owners[1], code) };
+        let others = vec![refused, batch(last, &format!("after {code}"))];
+        let first = batch(first, &format!("before {code}"));
+        let done = meanwhile((&database, &store), first, others).await;
+        assert_eq!((&done[0], &done[2]), (&Ok(vec![1]), &Ok(vec![1])), "{done:?}");
+        assert!(matches!(&done[1], Err(CommitError::Doubt(said)) if said.starts_with(code)), "{done:?}");
+    }
+}
+
 #[tokio::test]
 async fn whoever_goes_away_in_mid_write_takes_no_other_batch_along() {
     let database = Database::new().await;
