@@ -205,11 +205,12 @@ table! {
     // Broker.
     /// Records that were read and not yet taken by their shard.
     HandedOverRecords = gauge "endstate_bus_handed_over_records" [topic, partition] shared;
-    /// Messages of the producer that are not acknowledged.
-    QueuedMessages = gauge "endstate_bus_queued_messages" [] shared;
+    /// Messages of a producer that are not acknowledged: `producer_ours` is for what shards read, `producer_others` for what
+    /// others read, `producer_foreign` for topics of other teams.
+    QueuedMessages = gauge "endstate_bus_queued_messages" [client] shared;
     /// Their bytes.
-    QueuedBytes = gauge "endstate_bus_queued_bytes" [] shared;
-    /// Time of a request to a broker and back.
+    QueuedBytes = gauge "endstate_bus_queued_bytes" [client] shared;
+    /// Time of a request to a broker and back, of each producer and of the consumer.
     RoundTrip = gauge "endstate_bus_round_trip_seconds" [client, broker, quantile] shared;
     /// Requests that a client sent again.
     Retries = counter "endstate_bus_retries_total" [client, broker] shared;

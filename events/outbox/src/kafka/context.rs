@@ -34,7 +34,7 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        metric::client(&statistics);
+        metric::client("consumer", &statistics);
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for topic in statistics.topics.values() {
             for (partition, told) in topic.partitions.iter().filter(|(_, told)| told.hi_offset >= 0) {

@@ -12,19 +12,21 @@ use std::time::{Duration, Instant};
 /// heard, about each kind of trouble.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Sets the gauges of a client.
-pub(super) fn client(statistics: &Statistics) {
-    let kind = statistics.client_type.clone();
-    if kind == "producer" {
-        Metric::QueuedMessages.set(statistics.msg_cnt as f64, &[]);
-        Metric::QueuedBytes.set(statistics.msg_size as f64, &[]);
-    }
+/// Sets the gauges of a producer.
+pub(super) fn producer(name: &str, statistics: &Statistics) {
+    Metric::QueuedMessages.set(statistics.msg_cnt as f64, &[name]);
+    Metric::QueuedBytes.set(statistics.msg_size as f64, &[name]);
+    client(name, statistics);
+}
+
+/// Sets the gauges of a client. Each has a name of its own: what several tell under one, only the last has told.
+pub(super) fn client(name: &str, statistics: &Statistics) {
     for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
         let node = broker.nodeid.to_string();
-        Metric::Retries.counter(&[&kind, &node]).absolute(broker.txretries);
+        Metric::Retries.counter(&[name, &node]).absolute(broker.txretries);
         if let Some(Window { p50, p99, .. }) = &broker.rtt {
             for (quantile, micros) in [("0.5", p50), ("0.99", p99)] {
-                Metric::RoundTrip.set(*micros as f64 / 1e6, &[&kind, &node, quantile]);
+                Metric::RoundTrip.set(*micros as f64 / 1e6, &[name, &node, quantile]);
             }
         }
     }

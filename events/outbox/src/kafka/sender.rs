@@ -82,6 +82,15 @@ impl Kind {
         }
     }
 
+    /// Names its producer in metrics and in the log.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ours => "producer_ours",
+            Self::Others => "producer_others",
+            Self::Foreign => "producer_foreign",
+        }
+    }
+
     fn settings(self, settings: &KafkaSettings) -> ClientConfig {
         match self {
             Self::Ours => settings.producer(),
@@ -145,14 +154,15 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::Fatal)) {
             self.dead.store(true, Ordering::Release);
-            tracing::error!(%error, reason, "E4064: the producer is dead; a new one takes its place");
+            let producer = self.kind.label();
+            tracing::error!(%error, producer, reason, "E4064: a producer is dead; a new one takes its place");
         } else {
-            metric::trouble("the producer", &error, reason);
+            metric::trouble(self.kind.label(), &error, reason);
         }
     }
 
     fn stats(&self, statistics: Statistics) {
-        metric::client(&statistics);
+        metric::producer(self.kind.label(), &statistics);
         let requests = |broker: &Broker| broker.req.get("Produce").copied().unwrap_or(0);
         let requests: i64 = statistics.brokers.values().map(requests).sum();
         let told = (statistics.txmsgs, requests);
