@@ -20,13 +20,14 @@ pub(crate) async fn sagas(
     tellers: Vec<(ForeignTopic, Option<String>)>,
 ) -> anyhow::Result<OpenApiRouter> {
     let projector = Projector::open(node.store.clone(), node.definitions.clone(), node.clock.clone()).await?;
-    let view_lag_ms = projector.lag_ms();
+    let mut view_lag = None;
     // The view of a saga is kept where the saga is decided.
     if node.has(Role::Orchestrator) {
         let projector = match node.owned() {
             Some(owned) => projector.among_others(owned),
             None => projector,
         };
+        view_lag = Some(projector.lag());
         node.tasks.spawn(projector.run(node.stop_token()));
     }
     Ok(http::routes(http::Parts {
@@ -35,7 +36,7 @@ pub(crate) async fn sagas(
         drain: drain.clone(),
         jobs: node.jobs(),
         shards: node.shards.clone(),
-        view_lag_ms,
+        view_lag,
         tellers,
         metrics,
     }))

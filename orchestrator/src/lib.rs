@@ -46,6 +46,8 @@ pub fn statements() -> Vec<&'static endstate_outbox::Statement> {
         listen::STATEMENTS,
         persist::STATEMENTS,
         view::sql::STATEMENTS,
+        view::undrawn::STATEMENTS,
+        view::rebuild::STATEMENTS,
         feed::STATEMENTS,
         http::admin::STATEMENTS,
         http::health::STATEMENTS,

@@ -46,7 +46,8 @@ static WAITING: Statement = Statement {
           on r.one = 1 and x.replayed_ms is null \
           union all select 'alerts', count(x.id), min(x.time_ms) from r left join alert x \
           on r.one = 1 and x.told_ms is null \
-          union all select 'calls', count(x.id), min(x.time_ms) from r left join call x on r.one = 1",
+          union all select 'calls', count(x.id), min(x.time_ms) from r left join call x on r.one = 1 \
+          union all select 'undrawn', count(x.saga), min(x.since_ms) from r left join undrawn x on r.one = 1",
 };
 
 static DONE: Statement = Statement {
@@ -113,6 +114,7 @@ impl Measure {
                 Some("orphans") => (Metric::Orphans, Metric::OrphansAge),
                 Some("dead_letters") => (Metric::DeadLetters, Metric::DeadLettersAge),
                 Some("alerts") => (Metric::AlertsUntold, Metric::AlertsUntoldAge),
+                Some("undrawn") => (Metric::Undrawn, Metric::UndrawnAge),
                 Some("calls") => (Metric::CallsOpen, Metric::CallsAge),
                 Some(_) | None => continue,
             };

@@ -96,6 +96,9 @@ pub(crate) enum Command {
     /// Scheduled jobs: what they are, what their runs did, and running one now
     #[command(subcommand)]
     Job(JobCommand),
+    /// What lists are read from: writing it anew
+    #[command(subcommand)]
+    View(super::view::ViewCommand),
     /// Open or adjust stock in bulk
     #[command(subcommand)]
     Stock(StockCommand),

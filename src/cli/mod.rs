@@ -18,6 +18,7 @@ pub(crate) mod check;
 mod definition;
 mod saga;
 mod store;
+mod view;
 
 use crate::config::Config;
 use args::{BenchCommand, Cli, Command, ConfigCommand, CouponsCommand, PointsCommand, StockCommand};
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Order(command) => saga::run_order(command, output, &client()?).await,
         Command::Deadletters(command) => admin::dead_letters(command, output, &client()?).await,
         Command::Discrepancy(command) => admin::discrepancies(command, output, &client()?).await,
+        Command::View(command) => view::run(command, output, &client()?).await,
         Command::Job(command) => admin::jobs(command, output, &client()?).await,
         Command::Stock(StockCommand::Open(args)) => bulk::send("stock", "open", &args, output, &client()?).await,
         Command::Stock(StockCommand::Adjust(args)) => bulk::send("stock", "adjust", &args, output, &client()?).await,

@@ -111,6 +111,21 @@ async fn a_monitor_gets_a_word_a_line_and_a_code() {
     assert!(nobody.out.starts_with("ENDSTATE UNKNOWN - ready does not answer, metrics"), "{}", nobody.out);
 }
 
+#[tokio::test]
+async fn an_operator_rebuilds_the_view_of_a_running_server() {
+    let mut server = Server::with(&[]).await;
+    server.post("/v1/orders", &order("O-1")).await;
+    while server.get("/v1/sagas").await["items"][0]["number"] != "O-1" {
+        server.alive().await;
+    }
+    let ran = run(&["view", "rebuild", "--server", &server.url, "-o", "json"]);
+    let made: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &made["drawn"], &made["undrawn"]), (0, &json!(1), &json!(0)), "{}{}", ran.out, ran.err);
+    let nonsense = run(&["view", "rebuild", "--server", &server.url, "--after", "the beginning"]);
+    assert!(nonsense.code == 1 && nonsense.err.contains("E2002"), "{}", nonsense.err);
+    assert_eq!(server.get("/v1/sagas").await["items"][0]["number"], "O-1");
+}
+
 #[test]
 fn commands_that_runbooks_name_are_there() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/runbook");

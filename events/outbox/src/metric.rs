@@ -141,8 +141,12 @@ table! {
     UnpublishedAge = gauge "endstate_outbox_unpublished_oldest_seconds" [];
     /// How long the timer that is due longest is overdue.
     TimersOverdue = gauge "endstate_timers_overdue_oldest_seconds" [];
-    /// How far lists are behind the sagas.
+    /// A change that lists lack, of a saga that this process decides, is at most so old.
     ViewLag = gauge "endstate_view_lag_seconds" [];
+    /// Sagas that lists lack, or show as they were, because they cannot be drawn.
+    Undrawn = gauge "endstate_view_undrawn" [];
+    /// Age of the oldest of them.
+    UndrawnAge = gauge "endstate_view_undrawn_oldest_seconds" [];
 
     // Sagas.
     /// Sagas that began.

@@ -220,5 +220,5 @@ pub async fn shards(
             view_behind: behind.max(0),
         })
     };
-    Ok(Body(Page { items: rows.iter().filter_map(item).collect(), next: None, lag_ms: Some(api.lag_ms()) }))
+    Ok(Body(Page { items: rows.iter().filter_map(item).collect(), next: None, lag_ms: api.lag_ms() }))
 }

@@ -46,7 +46,8 @@ pub async fn readyz(State(api): State<Api>, mut params: Params) -> Result<Respon
             text.push_str(&format!("{} {name}\n", if fine { "ok  " } else { "FAIL" }));
         }
         let (assigned, expected) = api.shards.count();
-        text.push_str(&format!("{assigned} of {expected} shards assigned; view behind by {} ms\n", api.lag_ms()));
+        let view = api.lag_ms().map_or_else(String::new, |lag_ms| format!("; view behind by {lag_ms} ms"));
+        text.push_str(&format!("{assigned} of {expected} shards assigned{view}\n"));
     } else {
         text.push_str(if ready { "ok\n" } else { "not ready; see /readyz?verbose\n" });
     }

@@ -6,7 +6,7 @@
 //! - [`orders`]: orders as customers and the back office see them (A8)
 //! - [`changes`]: status changes out, events of other teams in
 //! - [`definitions`]: list, load, activate, roll back
-//! - [`admin`]: dead letters, shards; [`discrepancies`]; [`jobs`]; [`tokens`]
+//! - [`admin`]: dead letters, shards; [`discrepancies`]; [`jobs`]; [`tokens`]; [`rebuild`]: the view anew
 //! - [`health`]: is it alive, ready; metrics; the API's description
 //! - [`model`], [`refuse`], [`show`]: answers and refusals
 
@@ -21,6 +21,7 @@ pub mod admin;
 pub mod discrepancies;
 pub mod jobs;
 pub mod tokens;
+pub mod rebuild;
 pub mod health;
 pub mod model;
 mod refuse;
@@ -28,6 +29,7 @@ pub mod show;
 
 use crate::gateway::Gateway;
 use crate::job::Jobs;
+use crate::view::Lag;
 use axum::Router;
 use axum::middleware;
 use endstate_events::ForeignTopic;
@@ -37,7 +39,6 @@ use endstate_http::{Scope, Tokens};
 use endstate_outbox::Census;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -60,8 +61,8 @@ pub struct Parts {
     pub jobs: Arc<Jobs>,
     /// Which shards of this process are assigned.
     pub shards: Census,
-    /// How far the view is behind, in milliseconds.
-    pub view_lag_ms: Arc<AtomicI64>,
+    /// How far the view is behind; none where other processes keep it.
+    pub view_lag: Option<Arc<Lag>>,
     /// Topics of other teams that are listened to, and the participant that speaks in each, if one does.
     pub tellers: Vec<(ForeignTopic, Option<String>)>,
     /// Renders the metrics, if somebody records them.
@@ -83,8 +84,8 @@ impl Deref for Api {
 }
 
 impl Api {
-    fn lag_ms(&self) -> i64 {
-        self.view_lag_ms.load(Ordering::Relaxed)
+    fn lag_ms(&self) -> Option<i64> {
+        self.view_lag.as_ref().map(|lag| lag.ms())
     }
 }
 
@@ -137,6 +138,7 @@ pub fn routes(parts: Parts) -> OpenApiRouter {
         .routes(routes!(discrepancies::list))
         .routes(routes!(discrepancies::close))
         .routes(routes!(admin::shards))
+        .routes(routes!(rebuild::rebuild))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::runs))
         .routes(routes!(jobs::run))

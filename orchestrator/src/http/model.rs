@@ -149,7 +149,8 @@ pub struct Page<T: ToSchema> {
     /// Pass as `cursor` to get what follows; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-    /// How far the list is behind the sagas themselves, in milliseconds.
+    /// How far the list may be behind the sagas themselves, in milliseconds: those that this process decides. Absent when
+    /// other processes decide all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_ms: Option<i64>,
 }

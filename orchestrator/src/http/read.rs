@@ -165,7 +165,7 @@ pub(super) async fn page<T: utoipa::ToSchema>(
     let found = view::list(&**api.gateway.store(), &call.filter, call.after, call.limit).await;
     let (rows, next) = found.map_err(refuse::store)?;
     let next = next.map(|cursor| cursor.encode(&call.filter.fingerprint()));
-    Ok(Page { items: rows.into_iter().map(show).collect(), next, lag_ms: Some(api.lag_ms()) })
+    Ok(Page { items: rows.into_iter().map(show).collect(), next, lag_ms: api.lag_ms() })
 }
 
 /// List sagas, newest first.

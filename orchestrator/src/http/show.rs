@@ -2,9 +2,11 @@
 
 use super::model::{SagaBody, TimelineEntry};
 use crate::definitions::Definitions;
-use crate::view::{Render, ViewRow};
+use crate::view::{Render, Undrawn, ViewRow};
+use async_trait::async_trait;
 use endstate_events::Json;
 use endstate_http::{Timestamp, headers};
+use endstate_outbox::StoreError;
 use endstate_saga::definition::Definition;
 use endstate_saga::event::{Event, Fact};
 use endstate_saga::saga::Saga;
@@ -74,11 +76,19 @@ fn pairs(attributes: Json) -> Vec<(String, String)> {
     pairs
 }
 
+#[async_trait]
 impl Render for Definitions {
-    fn render(&self, state: &str) -> Option<ViewRow> {
-        let saga: Saga = serde_json::from_str(state).ok()?;
-        let definition = self.get(&saga.definition, saga.definition_version)?;
-        Some(row(&definition, &saga))
+    fn render(&self, state: &str) -> Result<ViewRow, Undrawn> {
+        let saga: Saga = serde_json::from_str(state).map_err(|error| Undrawn::Unreadable(error.to_string()))?;
+        let definition = self.get(&saga.definition, saga.definition_version).ok_or_else(|| Undrawn::Undefined {
+            definition: saga.definition.to_string(),
+            version: saga.definition_version,
+        })?;
+        Ok(row(&definition, &saga))
+    }
+
+    async fn learn(&self, missing: Vec<(String, u32)>) -> Result<(), StoreError> {
+        self.ensure(missing.iter().map(|(definition, version)| (definition.as_str(), *version))).await
     }
 }
 

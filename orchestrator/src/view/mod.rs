@@ -1,10 +1,16 @@
 //! The read side: `saga_view` and its search attributes, written by one projector that follows every shard's events.
 //!
-//! - [`projector`]: events -> changed sagas -> one commit
+//! - [`projector`]: events -> changed sagas -> one commit; [`lag`]: how far it is behind
+//! - `draw`: sagas as they are now -> writes; `undrawn`: those of which there is no picture yet
+//! - [`rebuild`]: the whole view anew, a page at a time
 //! - [`list`]: lists, by one leading filter and any others
 //! - [`sql`]: the statements
 
 pub mod projector;
+pub mod lag;
+mod draw;
+pub(crate) mod undrawn;
+pub mod rebuild;
 pub mod list;
 pub(crate) mod sql;
 
@@ -12,8 +18,9 @@ use endstate_events::{Json, Lane, SagaId};
 use endstate_outbox::Value;
 use uuid::Uuid;
 
+pub use lag::Lag;
 pub use list::{Filter, list, of_order, one};
-pub use projector::{Projector, Render};
+pub use projector::{Projector, Render, Undrawn};
 pub(crate) use sql::DROP_SEARCH;
 
 /// One saga as lists show it.

@@ -1,19 +1,23 @@
 //! The projector: reads which sagas changed, reads them as they are now, writes the view. A saga that changed ten times
-//! since the last look is written once, and a look is one transaction over all shards.
+//! since the last look is written once, and a look is one transaction over all shards unless the sagas' rows are long.
+//!
+//! A saga that cannot be drawn is kept in a table and tried again; the others go on.
 
-use super::{ViewRow, search_text, sql};
+use super::draw::{self, Drawn};
+use super::lag::Lag;
+use super::{ViewRow, sql, undrawn};
+use async_trait::async_trait;
 use endstate_events::SagaId;
 use endstate_outbox::{Clock, Commit, CommitError, Metric, Rows, Store, StoreError, Write};
-use rustc_hash::FxHashSet;
-use std::collections::BTreeSet;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Events per shard and look. Bounds the memory of a look after a long pause.
+/// Events per shard and look. Bounds the memory of a look after a long pause, with the bytes that are drawn at once.
 const PAGE: i64 = 2_000;
 
 /// Pause between looks when there is nothing left: a list may be this much behind, and ten changes cost one write.
@@ -25,10 +29,38 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Changes of one look from which on it is much.
 const BUSY: usize = 200;
 
+/// Pause between tries of sagas that could not be drawn, and how many are tried then: a definition that is missing may
+/// have any number of them.
+const AGAIN_MS: i64 = 30_000;
+const TRIED: usize = 100;
+
+/// How often the metric follows the lag, also while a look hangs.
+const TOLD: Duration = Duration::from_secs(1);
+
 /// Turns a stored saga into its row of the view; knows the definitions.
+#[async_trait]
 pub trait Render: Send + Sync + 'static {
-    /// The row; `None` when the state cannot be read.
-    fn render(&self, state: &str) -> Option<ViewRow>;
+    /// The row.
+    fn render(&self, state: &str) -> Result<ViewRow, Undrawn>;
+
+    /// Looks for versions of definitions that were not known.
+    async fn learn(&self, missing: Vec<(String, u32)>) -> Result<(), StoreError>;
+}
+
+/// Why a saga cannot be drawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undrawn {
+    /// Nobody here knows its definition.
+    #[error("E3001: definition {definition} version {version} is not loaded")]
+    Undefined {
+        /// Its name.
+        definition: String,
+        /// Its version.
+        version: u32,
+    },
+    /// Its row cannot be read.
+    #[error("E3004: its row cannot be read: {0}")]
+    Unreadable(String),
 }
 
 /// Follows all shards' events.
@@ -39,9 +71,22 @@ pub struct Projector {
     positions: Vec<i64>,
     /// The shards that this process follows; none: all.
     owned: Option<watch::Receiver<BTreeSet<u16>>>,
-    lag_ms: Arc<AtomicI64>,
+    lag: Arc<Lag>,
     pause: Duration,
+    /// When sagas that could not be drawn are tried again.
+    again_ms: i64,
 }
+
+/// A saga that changed, or that is tried again.
+struct Change {
+    shard: usize,
+    seq: i64,
+    saga: Uuid,
+    time_ms: i64,
+}
+
+/// Sagas that are written together, and the shard of each.
+type Portion = Vec<(Uuid, usize)>;
 
 impl std::fmt::Debug for Projector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,8 +113,9 @@ impl Projector {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let positions = Vec::new();
-        let lag_ms = Arc::default();
-        let mut projector = Self { store, render, clock, positions, owned: None, lag_ms, pause: PAUSE };
+        let lag = Arc::new(Lag::new(Arc::clone(&clock)));
+        let mut projector =
+            Self { store, render, clock, positions, owned: None, lag, pause: PAUSE, again_ms: i64::MIN };
         projector.go_on().await?;
         Ok(projector)
     }
@@ -98,14 +144,28 @@ impl Projector {
         Ok(())
     }
 
-    /// How far the view is behind the sagas, in milliseconds; shared with whoever shows it.
+    /// How far the view is behind the sagas; shared with whoever shows it.
     #[must_use]
-    pub fn lag_ms(&self) -> Arc<AtomicI64> {
-        Arc::clone(&self.lag_ms)
+    pub fn lag(&self) -> Arc<Lag> {
+        Arc::clone(&self.lag)
     }
 
     /// Runs until cancelled. A failed look is logged and tried again.
     pub async fn run(mut self, stop: CancellationToken) {
+        let lag = self.lag();
+        let tells = async {
+            loop {
+                Metric::ViewLag.set(lag.ms() as f64 / 1_000.0, &[]);
+                tokio::time::sleep(TOLD).await;
+            }
+        };
+        tokio::select! {
+            () = self.follow(&stop) => {}
+            () = tells => {}
+        }
+    }
+
+    async fn follow(&mut self, stop: &CancellationToken) {
         loop {
             let more = match self.look().await {
                 Ok(more) => more,
@@ -126,113 +186,155 @@ impl Projector {
 
     /// One look at all shards; true when there may be more to do at once.
     pub async fn look(&mut self) -> Result<bool, ProjectError> {
-        let owned = match &mut self.owned {
-            None => None,
-            Some(owned) => {
-                let changed = owned.has_changed().unwrap_or(false);
-                let now = owned.borrow_and_update().clone();
-                if changed {
-                    self.go_on().await?;
-                }
-                Some(now)
-            }
-        };
-        let follows = |shard: usize| owned.as_ref().is_none_or(|owned| owned.contains(&(shard as u16)));
-        let mut given = Rows::new();
-        for (shard, seq) in self.positions.iter().enumerate().filter(|(shard, _)| follows(*shard)) {
-            given.push([(shard as i64).into(), (*seq).into(), PAGE.into()]);
-        }
-        let rows = if given.is_empty() { Vec::new() } else { self.store.read(&sql::CHANGED, given).await? };
-        self.pause = if rows.len() < BUSY { PAUSE } else { BUSY_PAUSE };
-        let Some(last) = rows.last().and_then(|row| row[3].int()) else {
-            self.show_lag(0);
-            return Ok(false);
-        };
-        let mut changed = FxHashSet::<Uuid>::default();
-        let mut positions = self.positions.clone();
-        let mut full = false;
-        for row in &rows {
-            if let [Some(shard), Some(seq)] = [row[0].int(), row[1].int()]
-                && let Some(saga) = row[2].id()
-            {
-                full |= seq == self.positions[shard as usize] + PAGE;
-                positions[shard as usize] = seq;
-                changed.insert(saga);
-            }
-        }
-        let mut saved = Rows::new();
-        for (shard, seq) in positions.iter().enumerate().filter(|(shard, seq)| self.positions[*shard] != **seq) {
-            saved.push([(shard as i64).into(), self.positions[shard].into(), (*seq).into()]);
-        }
-        let mut writes = vec![Write::exact(&sql::SAVE, saved)];
-        writes.extend(self.project(&changed).await?);
-        match self.store.commit(Commit { writes, ..Commit::default() }).await {
-            Ok(_) => {}
-            Err(CommitError::Conflict { .. }) => {
-                // Another projector has followed one of these shards meanwhile: from where it stopped.
-                self.go_on().await?;
+        let begun_ms = self.clock.now_ms();
+        let followed = self.followed().await?;
+        self.try_again(&followed, begun_ms).await?;
+        let changes = self.changed(&followed).await?;
+        self.pause = if changes.len() < BUSY { PAUSE } else { BUSY_PAUSE };
+        // What lies behind a full page is no older than the last of it.
+        let is_last = |change: &&Change| change.seq == self.positions[change.shard] + PAGE;
+        let beyond_ms = changes.iter().filter(is_last).map(|change| change.time_ms).min();
+        let mut left = &changes[..];
+        let sagas: Vec<Uuid> = changes.iter().map(|change| change.saga).collect();
+        let mut met = FxHashSet::default();
+        for portion in draw::portions(&sagas, &self.lengths(&sagas).await?) {
+            let now;
+            (now, left) = left.split_at(portion.len());
+            let new: Portion =
+                now.iter().filter(|change| met.insert(change.saga)).map(|change| (change.saga, change.shard)).collect();
+            let to = now.iter().map(|change| (change.shard, change.seq)).collect();
+            if !self.write(new, to, false).await? {
                 return Ok(true);
             }
-            Err(error) => return Err(error.into()),
+            let oldest_ms = left.iter().map(|change| change.time_ms).min();
+            self.lag.shown([oldest_ms, beyond_ms].into_iter().flatten().fold(begun_ms, i64::min));
         }
-        self.positions = positions;
-        self.show_lag(if full { self.clock.now_ms() - last } else { 0 });
-        Ok(full)
+        if changes.is_empty() {
+            self.lag.shown(begun_ms);
+        }
+        Ok(beyond_ms.is_some())
     }
 
-    /// The writes that bring these sagas' rows up to date.
-    async fn project(&self, changed: &FxHashSet<Uuid>) -> Result<Vec<Write>, StoreError> {
-        let mut ids = Rows::new();
-        changed.iter().for_each(|saga| ids.push([(*saga).into()]));
-        let (mut upserts, mut added, mut dropped) = (Rows::new(), Rows::new(), Rows::new());
-        for row in self.store.read(&sql::SAGAS, ids).await? {
-            let [id, version, state, shown, shown_search, shown_started] = row.as_slice() else { continue };
-            let (Some(id), Some(version), Some(state)) = (id.id(), version.int(), state.text()) else { continue };
-            if shown.int().is_some_and(|shown| shown >= version) {
-                continue;
+    /// The shards that are followed now.
+    async fn followed(&mut self) -> Result<Vec<usize>, StoreError> {
+        let all = 0..self.positions.len();
+        let Some(owned) = &mut self.owned else { return Ok(all.collect()) };
+        let changed = owned.has_changed().unwrap_or(false);
+        let now = owned.borrow_and_update().clone();
+        if changed {
+            self.go_on().await?;
+        }
+        Ok(all.filter(|shard| now.contains(&(*shard as u16))).collect())
+    }
+
+    /// Changes since the last look, by shard, each shard's in order.
+    async fn changed(&self, followed: &[usize]) -> Result<Vec<Change>, StoreError> {
+        let mut given = Rows::new();
+        for shard in followed {
+            given.push([(*shard as i64).into(), self.positions[*shard].into(), PAGE.into()]);
+        }
+        let rows = if given.is_empty() { Vec::new() } else { self.store.read(&sql::CHANGED, given).await? };
+        let change = |row: &endstate_outbox::Row| {
+            let [shard, seq, saga, time] = row.as_slice() else { return None };
+            let shard = usize::try_from(shard.int()?).ok()?;
+            Some(Change { shard, seq: seq.int()?, saga: saga.id()?, time_ms: time.int()? })
+        };
+        Ok(rows.iter().filter_map(change).collect())
+    }
+
+    async fn lengths(&self, sagas: &[Uuid]) -> Result<FxHashMap<Uuid, i64>, StoreError> {
+        let distinct: FxHashSet<Uuid> = sagas.iter().copied().collect();
+        draw::lengths(&*self.store, &distinct.into_iter().collect::<Vec<_>>()).await
+    }
+
+    /// Tries some of the sagas that could not be drawn.
+    async fn try_again(&mut self, followed: &[usize], now_ms: i64) -> Result<(), ProjectError> {
+        if now_ms < self.again_ms {
+            return Ok(());
+        }
+        let tried = undrawn::oldest(&*self.store, followed.iter().copied(), TRIED).await?;
+        self.again_ms = now_ms + AGAIN_MS;
+        let sagas: Vec<Uuid> = tried.iter().map(|(saga, _)| *saga).collect();
+        for portion in draw::portions(&sagas, &self.lengths(&sagas).await?) {
+            if !self.write(tried[portion].to_vec(), Vec::new(), true).await? {
+                // Overtaken: at the next look.
+                self.again_ms = now_ms;
+                return Ok(());
             }
-            let Some(view) = self.render.render(state) else {
-                tracing::error!(saga = %SagaId(id), "the saga's state cannot be shown");
-                continue;
+        }
+        Ok(())
+    }
+
+    /// Brings the view up to `sagas` (with the shard of each) and moves the positions `to`; false when another projector has
+    /// followed one of these shards meanwhile. `kept`: they could not be drawn before.
+    ///
+    /// What the store refuses is halved until it is one saga, which is kept for later.
+    async fn write(&mut self, sagas: Portion, to: Vec<(usize, i64)>, kept: bool) -> Result<bool, ProjectError> {
+        let mut parts: Vec<(Portion, Option<String>)> = vec![(sagas, None)];
+        while let Some((mut part, refused)) = parts.pop() {
+            // The last part moves the positions; those before it are written only while they stand.
+            let moves: &[(usize, i64)] = if parts.is_empty() { &to } else { &[] };
+            let fence = self.fence(&part, moves);
+            let ids: Vec<Uuid> = part.iter().map(|(saga, _)| *saga).collect();
+            let drawn = match refused {
+                None => draw::draw(&*self.store, &*self.render, &ids, false).await?,
+                Some(reason) => {
+                    Drawn { missed: ids.iter().map(|id| (*id, reason.clone())).collect(), ..Drawn::default() }
+                }
             };
-            let before = shown_search.text().unwrap_or("[]");
-            if before != search_text(&view.search) {
-                let before: Vec<(String, String)> = serde_json::from_str(before).unwrap_or_default();
-                let started = shown_started.int().unwrap_or(view.started_ms);
-                push_search(&mut dropped, before.iter().filter(|pair| !view.search.contains(pair)), started, id);
-                push_search(&mut added, view.search.iter().filter(|pair| !before.contains(pair)), view.started_ms, id);
+            let writes = self.writes(fence, drawn, &part, kept);
+            if writes.is_empty() {
+                continue;
             }
-            upserts.push(view.cells());
+            match self.store.commit(Commit { writes, ..Commit::default() }).await {
+                Ok(_) => {}
+                Err(CommitError::Conflict { .. }) => {
+                    // From where it stopped.
+                    self.go_on().await?;
+                    return Ok(false);
+                }
+                Err(CommitError::Data(_)) if part.len() > 1 => {
+                    let back = part.split_off(part.len() / 2);
+                    parts.extend([(back, None), (part, None)]);
+                }
+                Err(CommitError::Data(reason)) if part.len() == 1 => parts.push((part, Some(reason))),
+                Err(error) => return Err(error.into()),
+            }
         }
-        let writes = [(&sql::UPSERT, upserts), (&sql::DROP_SEARCH, dropped), (&sql::ADD_SEARCH, added)];
-        Ok(writes.into_iter().filter(|(_, rows)| !rows.is_empty()).map(|(sql, rows)| Write::any(sql, rows)).collect())
-    }
-
-    /// Empties the view and makes it anew from the sagas. Run it instead of the loop, not beside it.
-    pub async fn rebuild(&mut self) -> Result<u64, ProjectError> {
-        let empty = || Rows::one([1.into()]);
-        let writes = vec![Write::any(&sql::EMPTY_VIEW, empty()), Write::any(&sql::EMPTY_SEARCH, empty())];
-        self.store.commit(Commit { writes, ..Commit::default() }).await?;
-        let (mut after, mut count) = (Uuid::nil(), 0);
-        loop {
-            let page = self.store.read(&sql::ALL_SAGAS, Rows::one([after.into(), PAGE.into()])).await?;
-            let Some(last) = page.last().and_then(|row| row[0].id()) else { return Ok(count) };
-            let sagas = page.iter().filter_map(|row| row[0].id()).collect();
-            let writes = self.project(&sagas).await?;
-            self.store.commit(Commit { writes, ..Commit::default() }).await?;
-            count += page.len() as u64;
-            after = last;
+        for (shard, seq) in to {
+            self.positions[shard] = seq;
         }
+        Ok(true)
     }
 
-    fn show_lag(&self, lag_ms: i64) {
-        self.lag_ms.store(lag_ms, Ordering::Relaxed);
-        Metric::ViewLag.set(lag_ms as f64 / 1_000.0, &[]);
+    /// The positions, moved or as they are, of all shards that something is written for.
+    fn fence(&self, part: &[(Uuid, usize)], moves: &[(usize, i64)]) -> Rows {
+        let stands = part.iter().map(|(_, shard)| (*shard, self.positions[*shard]));
+        // Of a shard that moves more than once, the last.
+        let to: BTreeMap<usize, i64> = stands.chain(moves.iter().copied()).collect();
+        let mut rows = Rows::new();
+        for (shard, seq) in to {
+            rows.push([(shard as i64).into(), self.positions[shard].into(), seq.into()]);
+        }
+        rows
     }
-}
 
-fn push_search<'a>(rows: &mut Rows, pairs: impl Iterator<Item = &'a (String, String)>, started_ms: i64, saga: Uuid) {
-    for (name, value) in pairs {
-        rows.push([name.as_str().into(), value.as_str().into(), started_ms.into(), saga.into()]);
+    fn writes(&self, fence: Rows, drawn: Drawn, part: &[(Uuid, usize)], kept: bool) -> Vec<Write> {
+        if fence.is_empty() {
+            return Vec::new();
+        }
+        let Drawn { writes: views, missed } = drawn;
+        if let Some((saga, reason)) = missed.first().filter(|_| !kept) {
+            let (saga, sagas) = (SagaId(*saga), missed.len());
+            tracing::error!(%saga, reason, sagas, "the view cannot show sagas, this one among them; they are tried again");
+        }
+        let missed: FxHashMap<Uuid, String> = missed.into_iter().collect();
+        let keep = part.iter().filter_map(|(saga, shard)| Some((*saga, *shard, missed.get(saga)?.as_str())));
+        let drawn = part.iter().map(|(saga, _)| *saga).filter(|saga| kept && !missed.contains_key(saga));
+        let mut writes = vec![Write::exact(&sql::SAVE, fence)];
+        writes.extend(views);
+        writes.extend(undrawn::keep(keep, self.clock.now_ms()));
+        writes.extend(undrawn::forget(drawn));
+        writes
     }
 }

@@ -26,6 +26,13 @@ pub(super) static SAGAS: Statement = Statement {
           {cross join|join} saga s on s.id = r.id left join saga_view v on v.saga = s.id",
 };
 
+/// How long their rows are: of a long text, the store reads only its head for that.
+pub(super) static LENGTHS: Statement = Statement {
+    name: "view.read_lengths",
+    columns: &[Kind::Id],
+    sql: "with r(id) as ({rows}) select s.id, octet_length(s.state) from r {cross join|join} saga s on s.id = r.id",
+};
+
 /// A page of all sagas, for a rebuild.
 pub(super) static ALL_SAGAS: Statement = Statement {
     name: "view.read_all_sagas",
@@ -108,20 +115,6 @@ pub(super) static POSITIONS: Statement = Statement {
     sql: "with r(shard) as ({rows}) select r.shard, coalesce(p.seq, 0) from r left join projection p on p.shard = r.shard",
 };
 
-/// Empties the view before a rebuild; the given row only carries the statement.
-pub(super) static EMPTY_VIEW: Statement = Statement {
-    name: "view.empty",
-    columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) delete from saga_view where (select one from r) = 1",
-};
-
-/// Empties the search attributes before a rebuild.
-pub(super) static EMPTY_SEARCH: Statement = Statement {
-    name: "view.empty_search",
-    columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) delete from saga_search where (select one from r) = 1",
-};
-
 /// One row.
 pub(super) static ONE: Statement = Statement {
     name: "view.read_one",
@@ -188,6 +181,7 @@ lists! {
 pub(crate) static STATEMENTS: &[&Statement] = &[
     &CHANGED,
     &SAGAS,
+    &LENGTHS,
     &ALL_SAGAS,
     &UPSERT,
     &ADD_SEARCH,
@@ -195,8 +189,6 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
     &BEGIN,
     &SAVE,
     &POSITIONS,
-    &EMPTY_VIEW,
-    &EMPTY_SEARCH,
     &ONE,
     &OF_ORDER,
     &BY_NOTHING,

@@ -1,11 +1,15 @@
 //! The projector and the lists over an embedded store, with sagas written by hand.
 
+mod trouble;
+
 use super::*;
+use async_trait::async_trait;
 use endstate_outbox::{Assignment, CommitError, Row, ShardId, StoreError};
-use endstate_outbox::{Clock, Commit, Kind, Rows, SqliteStore, Statement, Store, SystemClock, Write};
+use endstate_outbox::{Clock, Commit, Kind, ManualClock, Rows, SqliteStore, Statement, Store, Write};
 use serde_json::json;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 static SAGA: Statement = Statement {
     name: "test.put_saga",
@@ -27,20 +31,30 @@ fn id_of(number: &str) -> Uuid {
 }
 
 /// A saga's state in these tests: number, owner, status, search value.
-struct Plain;
+#[derive(Default)]
+struct Plain {
+    /// Whether sagas of owner `zoe` can be drawn: their definition is there, and was asked for.
+    loaded: AtomicBool,
+    learnt: AtomicBool,
+}
 
+#[async_trait]
 impl Render for Plain {
-    fn render(&self, state: &str) -> Option<ViewRow> {
-        let (version, [number, owner, status, goods]): (i64, [String; 4]) = serde_json::from_str(state).ok()?;
+    fn render(&self, state: &str) -> Result<ViewRow, Undrawn> {
+        let read: Result<(i64, [String; 4]), _> = serde_json::from_str(state.trim_end());
+        let (version, [number, owner, status, goods]) = read.map_err(|e| Undrawn::Unreadable(e.to_string()))?;
+        if owner == "zoe" && !self.learnt.load(Relaxed) {
+            return Err(Undrawn::Undefined { definition: "zoes_order".to_owned(), version: 7 });
+        }
         let updated_ms = 1_000 + version;
         let saga = SagaId(id_of(&number));
         let ended = status == "closed";
-        Some(ViewRow {
+        Ok(ViewRow {
             saga,
             version,
             definition: "flash_sale_order".into(),
             definition_version: 1,
-            started_ms: number.trim_start_matches("N-").parse().ok()?,
+            started_ms: number.trim_start_matches("N-").parse().unwrap(),
             number,
             owner: Some(owner),
             lane: Lane::Live,
@@ -55,11 +69,19 @@ impl Render for Plain {
             ended_ms: ended.then_some(updated_ms),
         })
     }
+
+    async fn learn(&self, missing: Vec<(String, u32)>) -> Result<(), StoreError> {
+        assert_eq!(missing, [("zoes_order".to_owned(), 7)], "each is looked for once");
+        self.learnt.store(self.loaded.load(Relaxed), Relaxed);
+        Ok(())
+    }
 }
 
 struct World {
     _folder: tempfile::TempDir,
     store: Arc<SqliteStore>,
+    clock: Arc<ManualClock>,
+    render: Arc<Plain>,
     seq: i64,
 }
 
@@ -67,7 +89,7 @@ impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path()).await.unwrap();
-        Self { _folder: folder, store, seq: 0 }
+        Self { _folder: folder, store, clock: Arc::new(ManualClock::new(1_000)), render: Arc::default(), seq: 0 }
     }
 
     async fn put(&mut self, n: i64, version: i64, owner: &str, status: &str, goods: &str) {
@@ -88,8 +110,26 @@ impl World {
     }
 
     async fn projector(&self) -> Projector {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Projector::open(self.store.clone(), Arc::new(Plain), clock).await.unwrap()
+        self.projector_on(self.store.clone()).await
+    }
+
+    async fn projector_on(&self, store: Arc<dyn Store>) -> Projector {
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        Projector::open(store, self.render.clone(), clock).await.unwrap()
+    }
+
+    /// A rebuild from its beginning to its end.
+    async fn rebuild(&self) -> rebuild::Page {
+        let (mut all, mut mark) = (rebuild::Page::default(), Some(rebuild::Mark::beginning()));
+        while let Some(from) = mark {
+            let from = rebuild::Mark::of_text(&from.to_text()).unwrap();
+            let page = rebuild::page(&*self.store, &*self.render, &from, self.clock.now_ms()).await.unwrap();
+            all.drawn += page.drawn;
+            all.undrawn += page.undrawn;
+            all.removed += page.removed;
+            mark = page.next;
+        }
+        all
     }
 
     async fn numbers(&self, filter: &Filter) -> Vec<String> {
@@ -152,10 +192,45 @@ async fn a_rebuilt_view_is_the_same_view() {
     let filter = Filter { search: Some(("goods".into(), "coffee".into())), ..Filter::default() };
     let before = list(&*world.store, &filter, None, 100).await.unwrap();
     assert_eq!(before.0.len(), 7);
-    assert_eq!(projector.rebuild().await.unwrap(), 7);
+    let same = rebuild::Page { drawn: 7, ..rebuild::Page::default() };
+    assert_eq!(world.rebuild().await, same);
     assert_eq!(list(&*world.store, &filter, None, 100).await.unwrap(), before);
     assert!(!projector.look().await.unwrap());
+
+    // Whatever is wrong in it is right afterwards: a row that says nonsense, one of no saga, a search attribute too many,
+    // one too few.
+    let id = id_of("N-0003");
+    let damage = vec![
+        Write::exact(&WRONG_STATUS, Rows::one([id.into()])),
+        Write::exact(&NO_SEARCH, Rows::one([id.into()])),
+        Write::exact(&sql::ADD_SEARCH, Rows::one(["goods".into(), "cocoa".into(), 3.into(), id.into()])),
+        Write::exact(&STRANGER, Rows::one([Uuid::from_u128(7).into(), id.into()])),
+    ];
+    world.store.commit(Commit { writes: damage, ..Commit::default() }).await.unwrap();
+    assert_eq!(world.rebuild().await, rebuild::Page { removed: 2, ..same });
+    assert_eq!(list(&*world.store, &filter, None, 100).await.unwrap(), before);
+    assert_eq!(world.numbers(&Filter::default()).await.len(), 7);
+    let goods = Filter { search: Some(("goods".into(), "cocoa".into())), ..Filter::default() };
+    assert_eq!(world.numbers(&goods).await, Vec::<String>::new());
 }
+
+static WRONG_STATUS: Statement = Statement {
+    name: "test.wrong_status",
+    columns: &[Kind::Id],
+    sql: "with r(saga) as ({rows}) update saga_view set status = 'nonsense' from r where saga_view.saga = r.saga",
+};
+
+static NO_SEARCH: Statement =
+    Statement { name: "test.no_search", columns: &[Kind::Id], sql: "delete from saga_search where saga in ({rows})" };
+
+static STRANGER: Statement = Statement {
+    name: "test.stranger",
+    columns: &[Kind::Id, Kind::Id],
+    sql: "with r(id, saga) as ({rows}) insert into saga_view (saga, version, definition, definition_version, number, lane, \
+          status, phase, view, search, started_ms, updated_ms) select r.id, v.version, v.definition, v.definition_version, \
+          v.number, v.lane, v.status, v.phase, v.view, v.search, v.started_ms, v.updated_ms from r \
+          cross join saga_view v where v.saga = r.saga",
+};
 
 /// A store on which something happens before the next commit.
 struct Meanwhile {
@@ -192,7 +267,7 @@ async fn a_projector_that_was_overtaken_writes_nothing_old() {
     let mut next = world.projector().await;
     let happens = tokio::sync::Mutex::new(None);
     let slow = Arc::new(Meanwhile { inner: world.store.clone(), happens });
-    let mut old = Projector::open(slow.clone(), Arc::new(Plain), Arc::new(SystemClock)).await.unwrap();
+    let mut old = world.projector_on(slow.clone()).await;
     world.put(1, 1, "ann", "created", "tea").await;
     let (change, store) = (world.change(1, 2, "ann", "paid", "coffee"), world.store.clone());
     *slow.happens.lock().await = Some(Box::pin(async move {

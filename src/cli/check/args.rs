@@ -54,6 +54,9 @@ pub(crate) struct CheckArgs {
     /// Seconds that lists are behind.
     #[arg(long, default_value = "30:300", value_name = "W:C")]
     pub(crate) view: Bounds,
+    /// Sagas that lists cannot show.
+    #[arg(long, default_value = "1:1000", value_name = "W:C")]
+    pub(crate) undrawn: Bounds,
     /// Open discrepancies.
     #[arg(long, default_value = ":1", value_name = "W:C")]
     pub(crate) discrepancies: Bounds,

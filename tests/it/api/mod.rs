@@ -110,7 +110,7 @@ fn routes(
         drain: drain.clone(),
         jobs: jobs(store, gateway),
         shards,
-        view_lag_ms: Arc::default(),
+        view_lag: None,
         tellers: Vec::new(),
         metrics: Arc::new(String::new),
     };
