@@ -20,7 +20,6 @@ impl Coverage {
             let way = match &event.fact {
                 Fact::RunDone { run, .. } => format!("step {} is done", step(run)),
                 Fact::RunRefused { run, .. } => format!("step {} is refused", step(run)),
-                Fact::RunExhausted { run } => format!("step {} is never answered", step(run)),
                 Fact::UndoDone { run } => format!("step {} is undone", step(run)),
                 Fact::EventTaken { stage: index, .. } => format!("stage {} gets its event", stage(index)),
                 Fact::DeadlinePassed { stage: index } | Fact::DeadlineParked { stage: index } => {

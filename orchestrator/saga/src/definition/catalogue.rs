@@ -168,6 +168,7 @@ fn check_example(schema: &Json, example: &Json, at: &super::Position, name: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::Source;
 
     #[test]
     fn the_built_in_catalogue_is_sound() {
@@ -196,5 +197,56 @@ mod tests {
         let fine =
             "shop:\n  transport: { kafka: { topic: '{environment}.shop.commands', partitions: 6 } }\n  actions: {}\n";
         assert!(load_catalogue([("c.yaml", fine)]).is_ok());
+    }
+
+    /// Complaints about one action of a participant over HTTP.
+    fn about(url: &str, action: &str) -> Vec<String> {
+        let text = format!("shop:\n  transport: {{ http: {{ url: '{url}' }} }}\n  actions:\n    book: {action}\n");
+        let all = load_catalogue([("c.yaml", &*text)]).err().unwrap_or_default();
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_participant_is_called_over_http_by_its_url() {
+        let action = "{ key: a, with: { required: [a, b] } }";
+        assert_eq!(about("http://shop", action), [""; 0]);
+        assert_eq!(about("https://shop", action), [""; 0]);
+        let reason = "c.yaml:2:14: error[E1025]: `url` begins with http:// or https://, not `ftp://shop`";
+        assert_eq!(about("ftp://shop", action), [reason]);
+    }
+
+    #[test]
+    fn a_key_is_always_there_and_an_example_fits() {
+        let place = "c.yaml:4:";
+        for (action, reason) in [
+            ("{ key: a, with: { required: [a] } }", None),
+            (
+                "{ key: c, with: { required: [a, b] } }",
+                Some("18: error[E1025]: `key: c` must be one of the required fields of `with`"),
+            ),
+            ("{ reply: { type: object } }", None),
+            ("{ example: 7 }", None),
+            ("{ reply: { type: object }, example: {} }", None),
+            (
+                "{ reply: { type: object }, example: 7 }",
+                Some("47: error[E1025]: the example does not fit `reply`: 7 is not of type \"object\""),
+            ),
+        ] {
+            let expected: Vec<_> = reason.map(|reason| format!("{place}{reason}")).into_iter().collect();
+            assert_eq!(about("http://shop", action), expected, "{action}");
+        }
+    }
+
+    #[test]
+    fn the_built_in_catalogue_comes_first_so_that_others_can_replace_its_participants() {
+        let own = "notify:\n  transport: { http: { url: 'http://sms' } }\n  actions: { send: {} }\n";
+        let catalogues =
+            [(BUILTIN_NAME, BUILTIN), ("catalogue/a.yaml", own)].map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let source = Source { catalogues: catalogues.into(), ..Source::default() };
+        let names: Vec<_> = source.catalogue_files().map(|(name, _)| name).collect();
+        assert_eq!(names, [BUILTIN_NAME, "catalogue/a.yaml"]);
+        let catalogue = load_catalogue(source.catalogue_files()).unwrap();
+        assert_ne!(catalogue.participants["notify"].transport, Transport::Builtin);
+        assert_eq!(catalogue.participants["stock"].transport, Transport::Builtin);
     }
 }

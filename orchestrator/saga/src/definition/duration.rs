@@ -57,6 +57,7 @@ mod tests {
     fn units_are_understood_and_nonsense_is_not() {
         assert_eq!(parse("500ms"), Ok(500));
         assert_eq!(parse("20m"), Ok(1_200_000));
+        assert_eq!(parse("2h"), Ok(7_200_000));
         assert_eq!(parse("366d"), Ok(LONGEST_MS));
         assert_eq!(parse_rung("1s x 3"), Ok(vec![1_000; 3]));
         for bad in ["", "5", "s", "0s", "-1s", "1.5s", "367d", "99999999999999999999d", "18446744073709551615d", "5 s"]

@@ -20,6 +20,12 @@ pub(crate) mod schema;
 mod shipped;
 mod source;
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
+pub(crate) mod gift;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod tests;
 
 pub use catalogue::{BUILTIN, BUILTIN_NAME, load_catalogue};

@@ -156,6 +156,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_beside_alternatives_counts_and_so_do_they() {
+        let field = |name: &str| [Segment::Field(name.into())];
+        let text = json!({ "type": "string" });
+        let named = json!({ "type": "object", "properties": { "a": text }, "anyOf": [{ "required": ["a"] }, { "properties": { "b": text } }] });
+        assert_eq!(resolve(&named, &field("a")), Found::Schema(&text));
+        assert_eq!(resolve(&named, &field("b")), Found::Schema(&text));
+        assert!(matches!(resolve(&named, &field("c")), Found::Missing { .. }));
+    }
+
+    #[test]
+    fn a_schema_that_leaves_something_open_is_followed_as_far_as_it_goes() {
+        let field = |name: &str| Segment::Field(name.into());
+        let text = json!({ "type": "string" });
+        let schema = json!({ "properties": { "any": { "type": "array", "items": true }, "by_name": { "additionalProperties": { "properties": { "x": text } } },
+            "else": { "additionalProperties": true } } });
+        assert_eq!(resolve(&schema, &[field("any"), Segment::Element, field("x")]), Found::Open);
+        assert_eq!(resolve(&schema, &[field("by_name"), field("ann"), field("x")]), Found::Schema(&text));
+        assert!(matches!(resolve(&schema, &[field("by_name"), field("ann"), field("y")]), Found::Missing { .. }));
+        assert_eq!(resolve(&schema, &[field("by_name"), Segment::Element, field("x")]), Found::Schema(&text));
+        assert_eq!(resolve(&schema, &[field("else"), field("x"), field("y")]), Found::Open);
+    }
+
+    #[test]
     fn misfits_carry_a_pointer() {
         let shape = Shape::compile(&json!({ "properties": { "a": { "items": { "type": "integer" } } } })).unwrap();
         let misfits = shape.misfits(&json!({ "a": [1, "x"] }));

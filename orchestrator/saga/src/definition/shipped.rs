@@ -53,6 +53,7 @@ mod tests {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let shipped = inside.iter().find(|source| source.file == name).unwrap();
             assert_eq!((&read.text, &read.schemas, &read.samples), (&shipped.text, &shipped.schemas, &shipped.samples));
+            assert_eq!(read.file, path.display().to_string());
             assert_eq!((&read.siblings, &read.catalogues), (&shipped.siblings, &shipped.catalogues));
         }
     }

@@ -3,7 +3,7 @@
 use super::{BUILTIN, BUILTIN_NAME, Code, Definition, Diagnostic, Source, shipped};
 use crate::check::check;
 
-const SOUND: &str = r#"saga: sale
+pub(super) const SOUND: &str = r#"saga: sale
 version: 1
 input: in.json
 number: =input.no
@@ -42,7 +42,7 @@ cancel:
 ends: { completed: completed, cancelled: closed, reversed: refunded, forced: closed }
 "#;
 
-const SCHEMA: &str = r#"{ "type": "object", "required": ["no", "user", "total", "hold", "lines"], "additionalProperties": false,
+pub(super) const SCHEMA: &str = r#"{ "type": "object", "required": ["no", "user", "total", "hold", "lines"], "additionalProperties": false,
   "properties": { "no": { "type": "string" }, "user": { "type": "string" }, "total": { "type": "integer" },
     "hold": { "type": "boolean" }, "note": { "type": "string" }, "open": { "type": "array", "items": { "type": "object",
     "properties": { "sku": { "type": "string" } } } }, "lines": { "type": "array", "maxItems": 4, "items": {
@@ -55,7 +55,7 @@ const PAID: &str = r#"{ "input": { "no": "1", "user": "u", "total": 120, "hold":
 
 const FREE: &str = r#"{ "input": { "no": "2", "user": "u", "total": 20, "hold": false, "lines": [] } }"#;
 
-fn source(text: &str) -> Source {
+pub(super) fn source(text: &str) -> Source {
     Source {
         file: "sale.yaml".into(),
         text: text.into(),
@@ -66,13 +66,13 @@ fn source(text: &str) -> Source {
     }
 }
 
-fn complaints(source: &Source) -> Vec<Diagnostic> {
+pub(super) fn complaints(source: &Source) -> Vec<Diagnostic> {
     Definition::load(source).map_or_else(|all| all, |definition| check(&definition))
 }
 
 /// Replaces `from` by `to` in the sound text; expects one code, at the line that holds `place` after the change.
 #[track_caller]
-fn refused(from: &str, to: &str, code: Code, place: &str) -> Diagnostic {
+pub(super) fn refused(from: &str, to: &str, code: Code, place: &str) -> Diagnostic {
     assert!(SOUND.contains(from), "{from}");
     let text = SOUND.replacen(from, to, 1);
     let all = complaints(&source(&text));

@@ -57,12 +57,6 @@ impl Expression {
         compile::compile(text, at)
     }
 
-    /// True when the expression reads this root.
-    #[must_use]
-    pub fn reads(&self, root: Root) -> bool {
-        self.roots.has(root)
-    }
-
     /// Evaluates over what `scope` holds.
     ///
     /// # Errors

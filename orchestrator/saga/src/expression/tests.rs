@@ -116,3 +116,141 @@ fn paths_are_found_through_macros_and_indices() {
     assert_eq!(paths("has(input.coupon) && values.due > 0"), ["input.coupon", "values.due"]);
     assert!(compile("has(input.coupon)").unwrap().paths[0].tested);
 }
+
+/// How many terms a sum inside of `wrap` may have.
+fn most_terms(wrap: impl Fn(&str) -> String) -> usize {
+    let fits = |terms: usize| compile(&wrap(&vec!["1"; terms].join("+"))).is_ok();
+    (1..200).take_while(|terms| fits(*terms)).count()
+}
+
+/// The interpreter recurses over all of them.
+#[test]
+fn every_construct_counts_as_a_level() {
+    let plain = most_terms(str::to_owned);
+    assert_eq!(plain, 2 * MAX_DEPTH);
+    for (levels, before, after) in [
+        (1, "[", "]"),
+        (1, "(", ").contains(1)"),
+        (1, "size(", ")"),
+        (1, "input.a[", "]"),
+        (2, "input.a[", "].b"),
+        (1, "{'a': ", "}"),
+        (1, "{", ": 1}"),
+        (2, "{'a': ", "}.a"),
+        (2, "[", "].map(x, x)"),
+        (3, "[1].map(x, ", ")"),
+    ] {
+        assert_eq!(most_terms(|sum| format!("{before}{sum}{after}")), plain - levels, "{before}...{after}");
+    }
+    let fields = |count: usize| ["input", &".a".repeat(count)].concat();
+    compile(&fields(2 * MAX_DEPTH - 1)).unwrap();
+    assert!(matches!(compile(&fields(2 * MAX_DEPTH)), Err(CompileError::TooLarge(_))));
+}
+
+#[test]
+fn as_deep_and_as_long_as_is_allowed_compiles_and_no_further() {
+    type Nested = fn(usize) -> String;
+    let nested: [Nested; 5] = [
+        |depth| "(".repeat(depth) + "1" + &")".repeat(depth),
+        |depth| "[".repeat(depth) + "1" + &"]".repeat(depth),
+        |depth| "!".repeat(depth) + "true",
+        |depth| "! ".repeat(depth) + "true",
+        |depth| "true ? 1 : ".repeat(depth) + "1",
+    ];
+    for text in nested {
+        compile(&text(MAX_DEPTH)).unwrap_or_else(|error| panic!("{}: {error}", text(MAX_DEPTH)));
+        let error = compile(&text(MAX_DEPTH + 1));
+        assert!(matches!(error, Err(CompileError::TooLarge(_))), "{}: {error:?}", text(MAX_DEPTH + 1));
+    }
+    let long = |length: usize| format!("'{}'", "x".repeat(length - 2));
+    compile(&long(MAX_LENGTH)).unwrap();
+    assert!(matches!(compile(&long(MAX_LENGTH + 1)), Err(CompileError::TooLarge(_))));
+}
+
+#[test]
+fn what_stands_side_by_side_or_in_quotes_is_not_nested() {
+    let brackets = "(".repeat(MAX_DEPTH + 1);
+    for text in [
+        vec!["(1)"; MAX_DEPTH + 1].join("+"),
+        vec!["1"; MAX_DEPTH + 1].join("-"),
+        format!("input.s == '{brackets}'"),
+        format!("input.s == \"it's {brackets}\""),
+        format!("input.s == 'it\\'s {brackets}'"),
+    ] {
+        compile(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+    let deep = format!("{brackets}1{}", ")".repeat(MAX_DEPTH + 1));
+    for before in ["'x'", "'x\\\\'", "\"it's\""] {
+        let error = compile(&format!("input.s == {before} || {deep} > 0"));
+        assert!(matches!(error, Err(CompileError::TooLarge(_))), "after {before}: {error:?}");
+    }
+}
+
+/// Building the interpreter's context costs far more than most expressions do.
+#[test]
+fn the_usual_expressions_go_the_short_way() {
+    let input = json!({ "a": 7, "b": 2, "s": "x", "t": "y", "yes": true, "no": false, "deep": { "x": 1 } });
+    let order = Json::Null;
+    let scope = Scope::of_input(&input, &order);
+    let quickly = |text: &str| compile(text).unwrap().fast.and_then(|fast| fast.evaluate(&scope).map(Cow::into_owned));
+    for (text, value) in [
+        ("input", input.clone()),
+        ("input.deep.x", json!(1)),
+        ("'text'", json!("text")),
+        ("-3", json!(-3)),
+        ("true", json!(true)),
+        ("null", Json::Null),
+        ("has(input.a)", json!(true)),
+        ("has(input.deep.y)", json!(false)),
+        ("!input.yes", json!(false)),
+        ("input.yes && input.no", json!(false)),
+        ("input.no || input.yes", json!(true)),
+        ("input.yes ? input.a : input.b", json!(7)),
+        ("input.no ? input.a : input.b", json!(2)),
+        ("input.a + input.b", json!(9)),
+        ("input.a - input.b", json!(5)),
+        ("input.a * input.b", json!(14)),
+        ("input.a / input.b", json!(3)),
+        ("input.a == 7", json!(true)),
+        ("input.a != 7", json!(false)),
+        ("input.a < 7", json!(false)),
+        ("input.a <= 7", json!(true)),
+        ("input.a > 7", json!(false)),
+        ("input.a >= 7", json!(true)),
+        ("input.s + input.t", json!("xy")),
+        ("input.s < input.t", json!(true)),
+        ("input.yes == input.no", json!(false)),
+        ("input.yes != input.no", json!(true)),
+    ] {
+        assert_eq!(quickly(text), Some(value.clone()), "{text}");
+        assert_eq!(both_ways(text, &input), Ok(value), "{text}");
+    }
+    for text in ["input.zz", "input.a / 0", "1.5 + 1.5", "input.a == input.s", "size(input.s)", "'a'.contains('b')"] {
+        assert_eq!(quickly(text), None, "{text} is the interpreter's");
+    }
+}
+
+#[test]
+fn a_condition_is_a_boolean_and_a_name_is_text_or_a_whole_number() {
+    let input = json!({ "n": 7, "f": 1.5, "s": "x", "empty": "", "yes": true, "long": "x".repeat(100) });
+    let order = Json::Null;
+    let scope = Scope::of_input(&input, &order);
+    let fails = |reason: &str| Err(Failure(reason.to_owned()));
+    let condition = |text: &str| compile(text).unwrap().condition(&scope);
+    assert_eq!(condition("input.yes"), Ok(true));
+    assert_eq!(condition("input.n"), Err(Failure("expected true or false, got 7".into())));
+    let cut = format!("expected true or false, got \"{}...", "x".repeat(79));
+    assert_eq!(condition("input.long"), Err(Failure(cut)), "a long value is cut");
+    let name = |text: &str| compile(text).unwrap().name(&scope);
+    assert_eq!(name("input.s"), Ok("x".to_owned()));
+    assert_eq!(name("input.n"), Ok("7".to_owned()));
+    assert_eq!(name("input.f"), fails("expected text or a whole number, got 1.5"));
+    assert_eq!(name("input.empty"), fails("expected text or a whole number, got \"\""));
+}
+
+#[test]
+fn expressions_of_the_same_text_are_equal_wherever_they_stand() {
+    let elsewhere = Position { line: 7, ..at() };
+    assert_eq!(compile("input.a").unwrap(), Expression::compile("input.a", &elsewhere).unwrap());
+    assert_ne!(compile("input.a").unwrap(), compile("input.b").unwrap());
+}
