@@ -78,16 +78,17 @@ fn every_error_code_has_its_page() {
     assert!(read("docs/errors/README.md") == index, "docs/errors/README.md is stale; ENDSTATE_BLESS=1 writes it");
 }
 
+/// Names of a file's functions.
+fn functions_of(file: &File) -> Vec<String> {
+    let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().map(str::to_owned);
+    file.text.split("fn ").skip(1).filter_map(name).collect()
+}
+
 /// Names of all functions, tests included.
 fn functions() -> BTreeSet<String> {
-    let rust = files(&[".rs"]);
-    let after_fn = |file: &File| -> Vec<String> {
-        let name = |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().map(str::to_owned);
-        file.text.split("fn ").skip(1).filter_map(name).collect()
-    };
-    let mut names: BTreeSet<String> = rust.iter().flat_map(after_fn).collect();
+    let mut names: BTreeSet<String> = files(&[".rs"]).iter().flat_map(functions_of).collect();
     for path in ["tests/tidy/main.rs", "tests/tidy/documents.rs", "tests/tidy/metrics.rs"] {
-        names.extend(after_fn(&File { path: path.to_owned(), text: read(path) }));
+        names.extend(functions_of(&File { path: path.to_owned(), text: read(path) }));
     }
     names
 }
@@ -122,16 +123,51 @@ fn cases_of(number: &str, cases: &str) -> Vec<String> {
     variants.map(|variant| format!("endstate chaos --case {}", variant.to_ascii_lowercase())).collect()
 }
 
-/// The page of hazards with the tests and cases that there are, by name.
+/// Folders whose tests need services.
+const SERVICES: &[&str] = &["tests/services/", "/tests/postgres/", "/tests/kafka/"];
+
+/// Where tests run that need services: each function's name and what the page of hazards says of it.
+fn grounds() -> BTreeMap<String, &'static str> {
+    let all = files(&[".rs"]);
+    let needs = |file: &&File| SERVICES.iter().any(|folder| file.path.contains(folder));
+    // A suite that a folder without services has as well is told on both grounds.
+    let shared: BTreeSet<String> = all.iter().filter(needs).flat_map(included).collect();
+    let mut grounds = BTreeMap::new();
+    for file in &all {
+        let ground = match (needs(&file), shared.contains(&file.path)) {
+            (true, _) => " (services)",
+            (false, true) => " (both)",
+            (false, false) => continue,
+        };
+        grounds.extend(functions_of(file).into_iter().map(|name| (name, ground)));
+    }
+    grounds
+}
+
+/// Files of other folders that a file takes in as its modules.
+fn included(file: &File) -> Vec<String> {
+    let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let whole = |path: &str| {
+        let mut parts: Vec<&str> = folder.split('/').collect();
+        for part in path.split('/') {
+            if part == ".." { _ = parts.pop() } else { parts.push(part) }
+        }
+        parts.join("/")
+    };
+    file.text.split("#[path = \"").skip(1).filter_map(|rest| rest.split('"').next()).map(whole).collect()
+}
+
+/// The page of hazards with the tests and cases that there are, by name and by where they run.
 fn hazards(page: &str, functions: &BTreeSet<String>, cases: &str) -> String {
+    let grounds = grounds();
     let row = |line: &str| {
         let number = line.split(' ').nth(1).unwrap_or_default();
-        let mut shown: Vec<String> = tests_of(number, functions).into_iter().map(str::to_owned).collect();
-        shown.extend(cases_of(number, cases));
+        let test = |name: &str| format!("`{name}`{}", grounds.get(name).copied().unwrap_or_default());
+        let mut shown: Vec<String> = tests_of(number, functions).into_iter().map(test).collect();
+        shown.extend(cases_of(number, cases).iter().map(|case| format!("`{case}`")));
         let Some((rest, _)) = line.trim_end_matches(" |").rsplit_once(" | ").filter(|_| !shown.is_empty()) else {
             return line.to_owned() + "\n";
         };
-        let shown: Vec<String> = shown.iter().map(|shown| format!("`{shown}`")).collect();
         format!("{rest} | {} |\n", shown.join(", "))
     };
     page.lines().map(row).collect()

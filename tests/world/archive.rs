@@ -1,6 +1,8 @@
 //! The archive on the integrated system: what it deletes nobody misses, and what comes after all is kept.
 
+use super::ground::Grounds as _;
 use super::hazards::{ORPHANS, settled, status_of, world};
+use super::home;
 use super::journey::Act;
 use super::provider::NAME;
 use super::story::{order, pays};
@@ -27,7 +29,8 @@ impl Holders for Holding {
 
 #[tokio::test]
 async fn z12_money_for_an_archived_order_is_kept_and_the_books_hold() {
-    let mut world = world(vec![order("Z12", "ann", 100, vec![(0, pays(1))])], 4096).await;
+    let home = home().await;
+    let mut world = world(&home, vec![order("Z12", "ann", 100, vec![(0, pays(1))])], 4096).await;
     world.orders[0].acts.truncate(1);
     while world.step().await {}
     let seen = world.find("flash_sale_order", "Z12").expect("it waits for its payment");
@@ -59,4 +62,5 @@ async fn z12_money_for_an_archived_order_is_kept_and_the_books_hold() {
     assert_eq!(world.system.read(&ORPHANS).await[0][0].id(), Some(seen.id.0));
     assert_eq!(endstate_participants::books::read(&*store).await.expect("books are read"), books);
     assert!(books.iter().all(|book| book.balanced));
+    home.close().await;
 }

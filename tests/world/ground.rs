@@ -15,6 +15,11 @@ pub(crate) trait Grounds: Send + Sync {
 
     /// One with nothing in it but definitions. The one before is not used any more.
     async fn fresh(&self) -> Box<dyn Ground>;
+
+    /// Leaves nothing on a server that others use.
+    async fn close(self)
+    where
+        Self: Sized;
 }
 
 /// The store and the bus of one world.
@@ -82,4 +87,6 @@ impl Grounds for super::template::Template {
         let store = Some(SqliteStore::open(folder.path()).await.expect("the store opens"));
         Box::new(Embedded { folder, store, definitions: Arc::clone(&self.definitions) })
     }
+
+    async fn close(self) {}
 }

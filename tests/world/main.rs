@@ -48,6 +48,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use template::Templates;
 
+/// What a story told by hand stands on; `tests/services/world` tells the same ones over PostgreSQL and Kafka.
+async fn home() -> template::Template {
+    template::Template::make().await
+}
+
 /// Seeds of a run without `WORLD_SEEDS`, for a developer who waits; CI runs 2,000.
 const SEEDS: u64 = 200;
 

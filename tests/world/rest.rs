@@ -19,10 +19,16 @@ const ROUNDS: u64 = 100_000;
 impl World {
     /// Turns every shard until it is idle; true when one worked.
     pub(crate) async fn turn_all(&mut self) -> bool {
+        let all: Vec<usize> = (0..self.system.shard_count()).collect();
+        self.turn_these(&all).await
+    }
+
+    /// As [`turn_all`](Self::turn_all), of some shards while the others do nothing.
+    pub(crate) async fn turn_these(&mut self, shards: &[usize]) -> bool {
         self.rounds += 1;
         assert!(self.rounds < ROUNDS, "the world does not come to rest; {}", self.still_open());
         let (mut worked, mut pause) = (false, Duration::ZERO);
-        for shard in 0..self.system.shard_count() {
+        for &shard in shards {
             let mut doubts = 0;
             // Bounded: a shard that can never go idle shows as a saga that does not end.
             for _ in 0..TURNS {
@@ -46,7 +52,7 @@ impl World {
             tokio::time::sleep(pause).await;
             worked = true;
         } else if !worked {
-            worked = self.system.arrives().await;
+            worked = self.system.arrives(shards).await;
         }
         self.collect_calls();
         worked

@@ -30,7 +30,7 @@ const SAGAS: u64 = 26;
 /// Draws of the chaotic part.
 const CHAOS: u64 = 420;
 
-/// Rounds of the quiet part, after which a saga that has not ended is stuck.
+/// How often the clock moves in the quiet part, after which a saga that has not ended is stuck.
 const QUIET: u64 = 4_000;
 
 /// One seed's world.
@@ -234,9 +234,7 @@ impl World {
     pub(crate) async fn quiet(&mut self) -> Vec<Seen> {
         self.replay_letters().await;
         for _ in 0..QUIET {
-            if self.step().await || self.push_parked().await {
-                continue;
-            }
+            while self.step().await || self.push_parked().await {}
             let open = self.seen.values().any(|seen| seen.phase != "ended");
             let now_ms = self.system.now_ms();
             let acts = self.orders.iter().filter(|order| !order.acts.is_empty()).map(|order| order.ready_ms);

@@ -65,13 +65,14 @@ pub(crate) struct System {
     rounds: Option<usize>,
 }
 
+/// PostgreSQL opens no JSON in which a text has a NUL; nobody but the world asks it to.
 static SAGAS: Statement = Statement {
     name: "world.sagas",
     columns: &[Kind::Int],
     sql: "with r(one) as ({rows}) select s.id, s.phase, \
-          {json_extract(s.state, '$.status')|s.state::json ->> 'status'}, \
-          {json_extract(s.state, '$.definition')|s.state::json ->> 'definition'}, \
-          {json_extract(s.state, '$.number')|s.state::json ->> 'number'} from r cross join saga s order by s.id",
+          {json_extract(s.state, '$.status')|replace(s.state, '\\u0000', '')::json ->> 'status'}, \
+          {json_extract(s.state, '$.definition')|replace(s.state, '\\u0000', '')::json ->> 'definition'}, \
+          {json_extract(s.state, '$.number')|replace(s.state, '\\u0000', '')::json ->> 'number'} from r cross join saga s order by s.id",
 };
 static ENDS: Statement = Statement {
     name: "world.ends",
@@ -212,21 +213,21 @@ impl System {
         self.network.as_ref().expect("the process runs")
     }
 
-    async fn turn_each(&mut self) -> bool {
+    async fn turn_each(&mut self, shards: impl IntoIterator<Item = usize>) -> bool {
         let mut worked = false;
-        for shard in 0..self.shard_count() {
+        for shard in shards {
             worked |= self.turn(shard).await != Turn::Idle;
         }
         worked
     }
 
-    /// When all shards are idle: whether something is still under way. Over a bus that takes its time, waits for it.
-    pub(crate) async fn arrives(&mut self) -> bool {
+    /// When shards are idle: whether something is still under way to them. Over a bus that takes its time, waits for it.
+    pub(crate) async fn arrives(&mut self, shards: &[usize]) -> bool {
         if !self.takes_time() {
             return false;
         }
         self.network().mark();
-        self.turn_each().await || Arc::clone(self.network()).comes().await
+        self.turn_each(shards.iter().copied()).await || Arc::clone(self.network()).comes().await
     }
 
     /// When nothing is under way any more, as far as was counted: whether the broker says so, too.
@@ -235,7 +236,7 @@ impl System {
             return false;
         }
         Arc::clone(self.network()).settle().await;
-        self.turn_each().await || !self.network().unread().is_empty()
+        self.turn_each(0..self.shard_count()).await || !self.network().unread().is_empty()
     }
 
     /// Where each partition ends: what there is to read. Over a bus that carries, where its shard has found no more.

@@ -1,10 +1,12 @@
-//! The worlds of `tests/world` over PostgreSQL and Kafka: the same cases and journeys, the same checks. Shards are turned
+//! The worlds of `tests/world` over PostgreSQL and Kafka: the same cases, journeys and stories, the same checks. Shards are turned
 //! by hand there as well; in between, the world waits for what is under way.
 
 #![expect(dead_code, reason = "some of a world's parts are for its own tests")]
 
 #[path = "../../world/act.rs"]
 mod act;
+#[path = "../../world/archive.rs"]
+mod archive;
 #[path = "../../world/books.rs"]
 mod books;
 #[path = "../../world/calls.rs"]
@@ -17,6 +19,8 @@ mod coverage;
 mod fault;
 #[path = "../../world/ground.rs"]
 mod ground;
+#[path = "../../world/hazards.rs"]
+mod hazards;
 #[path = "../../world/journey.rs"]
 mod journey;
 #[path = "../../world/network.rs"]
@@ -49,6 +53,11 @@ use run::World;
 
 /// Seeds that are told over real services; thousands are told on the embedded ones.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=2;
+
+/// What a story told by hand stands on.
+async fn home() -> Real {
+    Real::new().await
+}
 
 /// One seed: chaos, then quiet.
 async fn seed(seed: u64, grounds: &dyn Grounds) {

@@ -91,15 +91,6 @@ impl Real {
         let buses = Arc::new(Mutex::new(vec![KafkaBus::open(kafka.clone()).await.unwrap()]));
         Self { settings, kafka, store, definitions, buses }
     }
-
-    /// Leaves nothing on the broker.
-    pub(crate) async fn close(self) {
-        let buses = std::mem::take(&mut *self.buses.lock().unwrap_or_else(PoisonError::into_inner));
-        for bus in buses {
-            bus.close().await;
-        }
-        KafkaBus::wipe(&self.kafka).await.unwrap();
-    }
 }
 
 #[async_trait]
@@ -119,6 +110,14 @@ impl Grounds for Real {
             definitions: self.definitions.clone(),
             buses: self.buses.clone(),
         })
+    }
+
+    async fn close(self) {
+        let buses = std::mem::take(&mut *self.buses.lock().unwrap_or_else(PoisonError::into_inner));
+        for bus in buses {
+            bus.close().await;
+        }
+        KafkaBus::wipe(&self.kafka).await.unwrap();
     }
 }
 
