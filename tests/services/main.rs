@@ -1,5 +1,6 @@
 //! What needs real services: `scripts/services run -- cargo test --test services` brings them along.
 
+mod anew;
 mod bench;
 mod outage;
 mod redis;

@@ -23,7 +23,12 @@ const SHARDS: u16 = 8;
 
 /// A client of the broker in the town's environment, as another team would have one.
 pub(crate) async fn client(town: &Town) -> Arc<KafkaBus> {
-    let settings = KafkaSettings {
+    KafkaBus::open(settings(town)).await.unwrap()
+}
+
+/// What such a client must know.
+pub(crate) fn settings(town: &Town) -> KafkaSettings {
+    KafkaSettings {
         brokers: town.variable("ENDSTATE_KAFKA_BROKERS").to_owned(),
         environment: Environment::new(town.variable("ENDSTATE_ENVIRONMENT")).unwrap(),
         partitions: SHARDS,
@@ -33,8 +38,7 @@ pub(crate) async fn client(town: &Town) -> Arc<KafkaBus> {
         retention: Duration::from_secs(7 * 24 * 3600),
         session: Duration::from_secs(6),
         client: BTreeMap::new(),
-    };
-    KafkaBus::open(settings).await.unwrap()
+    }
 }
 
 /// Where a reply goes, as a stranger would send it.

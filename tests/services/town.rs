@@ -144,7 +144,8 @@ impl Town {
         process
     }
 
-    fn start(&self, name: &str, roles: &str, survivor: bool) -> (Process, PathBuf) {
+    /// Starts a process, and does not wait for it.
+    pub(crate) fn start(&self, name: &str, roles: &str, survivor: bool) -> (Process, PathBuf) {
         let port = if survivor { self.survivor_port } else { free_port() };
         let arguments = [
             "serve".to_owned(),

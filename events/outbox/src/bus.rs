@@ -34,6 +34,8 @@ pub struct Delivered {
     pub envelope: Result<Arc<Envelope>, Undecodable>,
     /// How long it is as it was written.
     pub bytes: usize,
+    /// The [`hash`](crate::witness::hash) of the record that held it; 0 where none is kept.
+    pub record: u32,
 }
 
 impl Delivered {
@@ -96,6 +98,13 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Reads one partition from `position` on. Made anew for every assignment.
     fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer>;
+
+    /// The same, where the hash of the record in front of `position` is known: another one in its place means that this is
+    /// another log, and nothing of it is read (Z3).
+    fn consumer_behind(&self, topic: Topic, partition: u16, position: i64, record: Option<u32>) -> Box<dyn Consumer> {
+        let _ = record;
+        self.consumer(topic, partition, position)
+    }
 
     /// Reads from `position` on what was spilled of a partition, which is older than what its topic will bring. None where
     /// nothing ever is.

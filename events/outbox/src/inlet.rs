@@ -52,7 +52,8 @@ impl Inlets {
             let (position, spilled) =
                 (Assignment::position(assignments, *topic), Assignment::position_spilled(assignments, *topic));
             let spilled = bus.spilled(*topic, index, spilled);
-            Inlet { topic: *topic, spilled, log: bus.consumer(*topic, index, position) }
+            let record = Assignment::record_before(assignments, *topic);
+            Inlet { topic: *topic, spilled, log: bus.consumer_behind(*topic, index, position, record) }
         };
         let all = topics.iter().map(inlet).collect();
         Self { bus: Arc::clone(bus), clock: Arc::clone(clock), index, all, look: None, looked_ms: None }

@@ -4,7 +4,7 @@
 //! - [`metric`]: every metric there is
 //! - [`statement`]: named SQL with typed rows, the language between components and a store
 //! - [`store`]: the Store port: read, commit one batch under its fence
-//! - [`bus`]: the Bus port: messages in and out of partitions
+//! - [`bus`]: the Bus port: messages in and out of partitions; [`witness`]: by which record a position was reached
 //! - [`parcel`]: what a batch sends to one partition, encoded once
 //! - [`relay`]: how committed messages leave where the store is not the bus
 //! - [`spill`]: where inputs wait while the broker does not answer
@@ -25,6 +25,7 @@ pub mod metric;
 pub mod statement;
 pub mod store;
 pub mod bus;
+pub mod witness;
 pub mod parcel;
 pub(crate) mod relay;
 pub mod spill;

@@ -255,7 +255,7 @@ impl LocalConsumer {
     fn deliver(&mut self, envelope: Result<Arc<Envelope>, Undecodable>, bytes: usize) -> Delivered {
         let offset = self.position;
         self.position += 1;
-        Delivered { topic: self.topic, offset, next: self.position, envelope, bytes }
+        Delivered { topic: self.topic, offset, next: self.position, envelope, bytes, record: 0 }
     }
 
     async fn load_page(&mut self) -> Result<(), StoreError> {

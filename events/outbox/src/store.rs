@@ -4,6 +4,7 @@ use crate::bus::{Delivered, Outgoing};
 use crate::dead_letter::DeadLetter;
 use crate::parcel::Parcel;
 use crate::statement::{Row, Rows, Statement, Write};
+use crate::witness::Witness;
 use async_trait::async_trait;
 use endstate_events::{Side, Topic};
 use std::fmt;
@@ -34,6 +35,10 @@ pub struct Positions {
     pub spilled_start: i64,
     /// In what was spilled of `progress`; for participants, of `commands`.
     pub spilled_progress: i64,
+    /// By which record the position in `start` was reached.
+    pub witness_start: Witness,
+    /// The same of `progress`; for participants, of `commands`.
+    pub witness_progress: Witness,
 }
 
 impl Positions {
@@ -44,6 +49,16 @@ impl Positions {
             Topic::Start => self.start,
             Topic::Progress | Topic::Commands => self.progress,
             Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => 0,
+        }
+    }
+
+    /// The hash of the record in front of the position of one topic, if it is known.
+    #[must_use]
+    pub fn record_before(&self, topic: Topic) -> Option<u32> {
+        match topic {
+            Topic::Start => self.witness_start.at(self.start),
+            Topic::Progress | Topic::Commands => self.witness_progress.at(self.progress),
+            Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => None,
         }
     }
 
@@ -68,8 +83,16 @@ impl Positions {
 
     /// Moves the position behind a record that was read.
     pub fn pass(&mut self, record: &Delivered) {
+        let witness = Witness::of(record.next, record.record);
         match (record.spilled(), record.topic) {
-            (None, topic) => self.advance(topic, record.next),
+            (None, topic) => {
+                self.advance(topic, record.next);
+                match topic {
+                    Topic::Start => self.witness_start = witness,
+                    Topic::Progress | Topic::Commands => self.witness_progress = witness,
+                    Topic::Events | Topic::DeadLetters | Topic::Foreign(_) => {}
+                }
+            }
             (Some(number), Topic::Start) => self.spilled_start = number + 1,
             (Some(number), Topic::Progress | Topic::Commands) => self.spilled_progress = number + 1,
             (Some(_), Topic::Events | Topic::DeadLetters | Topic::Foreign(_)) => {}
@@ -105,6 +128,12 @@ impl Assignment {
     #[must_use]
     pub fn position_spilled(assignments: &[Self], topic: Topic) -> i64 {
         Self::positions(assignments, topic).of_spilled(topic)
+    }
+
+    /// The hash of the record in front of that position, if it is known.
+    #[must_use]
+    pub fn record_before(assignments: &[Self], topic: Topic) -> Option<u32> {
+        Self::positions(assignments, topic).record_before(topic)
     }
 
     fn positions(assignments: &[Self], topic: Topic) -> Positions {

@@ -67,7 +67,14 @@ impl Bus for Theirs {
         let delivered = |(offset, event): (usize, ForeignEvent)| {
             let (id, key, message) = (event.id.clone(), event.id.clone(), Message::Foreign(event));
             let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: 1, key, lane: Lane::Test, message };
-            Delivered { topic, offset: offset as i64, next: offset as i64 + 1, envelope: Ok(envelope.into()), bytes: 1 }
+            Delivered {
+                topic,
+                offset: offset as i64,
+                next: offset as i64 + 1,
+                envelope: Ok(envelope.into()),
+                bytes: 1,
+                record: 0,
+            }
         };
         let from = usize::try_from(position).unwrap();
         Box::new(Fixed(records.into_iter().enumerate().skip(from).map(delivered).collect()))

@@ -101,6 +101,11 @@ impl HandOver {
         state.settle();
     }
 
+    /// Nothing of this assignment is known to be there before the log was read from here.
+    pub(super) fn begins(&self, at: i64) {
+        self.lock().read = at;
+    }
+
     /// Whether the log ends further behind than what was read.
     pub(super) fn is_behind(&self) -> bool {
         let state = self.lock();
@@ -174,7 +179,7 @@ mod tests {
 
     fn record(offset: i64, bytes: usize) -> Delivered {
         let envelope = Err(Undecodable { bytes: String::new(), reason: String::new() });
-        Delivered { topic: Topic::Commands, offset, next: offset + 1, envelope, bytes }
+        Delivered { topic: Topic::Commands, offset, next: offset + 1, envelope, bytes, record: 0 }
     }
 
     fn put(queue: &HandOver, offset: i64, bytes: usize) -> bool {

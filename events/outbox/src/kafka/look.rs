@@ -20,8 +20,8 @@ pub(super) struct Look {
 
 /// Why.
 pub(super) enum Purpose {
-    /// It is about to be read, into this queue.
-    Assign(Arc<HandOver>),
+    /// It is about to be read, into this queue; the record in front has this hash, if it is known.
+    Assign(Arc<HandOver>, Option<u32>),
     /// It goes on after a pause, and nobody knows its end.
     Resume,
     /// Something is wrong somewhere.

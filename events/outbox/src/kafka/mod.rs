@@ -5,7 +5,8 @@
 //! - [`topics`]: made with the right settings, or checked
 //! - [`wire`]: messages as records; [`position`]: where a message is in its partition
 //! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
-//! - [`reader`], [`reading`], [`hand_over`], [`assigned`]: the one data consumer, the queue to each shard, and the shard's end of it;
+//! - [`reader`], [`reading`], [`slot`]: the one data consumer, and a partition that it reads; [`hand_over`], [`assigned`]: the
+//!   queue to each shard, and the shard's end of it;
 //!   [`watermark`]: where partitions end now; [`passed`]: what was read and is no message;
 //!   [`context`]: what the client says beside records
 //! - [`look`]: where a log begins and ends, asked without keeping the reader
@@ -28,6 +29,7 @@ mod reader;
 mod reading;
 mod sender;
 mod settings;
+mod slot;
 mod topics;
 mod watermark;
 mod window;
@@ -146,7 +148,11 @@ impl Bus for KafkaBus {
     }
 
     fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
-        self.reader.read((topic, partition), position)
+        self.reader.read((topic, partition), position, None)
+    }
+
+    fn consumer_behind(&self, topic: Topic, partition: u16, position: i64, record: Option<u32>) -> Box<dyn Consumer> {
+        self.reader.read((topic, partition), position, record)
     }
 
     async fn answers(&self, topic: Topic, partition: u16) -> bool {

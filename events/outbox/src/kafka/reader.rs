@@ -42,6 +42,8 @@ pub(super) enum Wish {
     Assign {
         place: Place,
         position: i64,
+        /// The hash of the record in front of it, if it is known.
+        record: Option<u32>,
         generation: u64,
         queue: Arc<HandOver>,
     },
@@ -90,11 +92,11 @@ impl Reader {
         Ok(Self { wishes, generations: AtomicU64::new(1), thread: Mutex::new(Some(thread)), places, watermarks })
     }
 
-    /// Reads a partition from `position` on.
-    pub(super) fn read(&self, place: Place, position: i64) -> Box<dyn Consumer> {
+    /// Reads a partition from `position` on, if the record in front of it has the hash `record`, where that is known.
+    pub(super) fn read(&self, place: Place, position: i64, record: Option<u32>) -> Box<dyn Consumer> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(HandOver::from(position));
-        let wish = Wish::Assign { place, position, generation, queue: Arc::clone(&queue) };
+        let wish = Wish::Assign { place, position, record, generation, queue: Arc::clone(&queue) };
         if self.wishes.send(wish).is_err() {
             queue.fail(failed("the bus is closed"));
         }
@@ -165,7 +167,8 @@ mod tests {
     async fn z07_a_partition_whose_end_nobody_knows_keeps_no_other_from_knowing_its_own() {
         let (_cluster, settings) = half_away();
         let reader = Reader::start(&settings).unwrap();
-        let (mut absent, mut here) = (reader.read((Topic::Commands, 1), 0), reader.read((Topic::Commands, 0), 0));
+        let (mut absent, mut here) =
+            (reader.read((Topic::Commands, 1), 0, None), reader.read((Topic::Commands, 0), 0, None));
         here.ready().await;
         assert_eq!(here.take(10).await.unwrap().len(), 1);
         let mut known = Vec::new();
@@ -190,7 +193,7 @@ mod tests {
         let (_cluster, settings) = half_away();
         let topic = Topic::Commands;
         let reader = Reader::start(&settings).unwrap();
-        let (mut absent, mut here) = (reader.read((topic, 1), 0), reader.read((topic, 0), 0));
+        let (mut absent, mut here) = (reader.read((topic, 1), 0, None), reader.read((topic, 0), 0, None));
         // The client may know at once that the partition has no leader, or wait for one.
         let mut said = None;
         tokio::select! {

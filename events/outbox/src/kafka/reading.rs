@@ -4,16 +4,14 @@
 //! Never `split_partition_queue`: a partition read through it can stall for ever (rust-rdkafka pull request 840).
 
 use super::context::{Context, Ends};
-use super::hand_over::HandOver;
 use super::look::{self, Look, Purpose};
 use super::passed;
 use super::position;
 use super::reader::{Places, Wish, failed};
 use super::settings::{ANSWER, KafkaSettings};
+use super::slot::{Next, Slot};
 use super::topics::Names;
 use super::window::Place;
-use super::wire;
-use crate::bus::Delivered;
 use crate::metric::Metric;
 use crate::store::StoreError;
 use endstate_events::Environment;
@@ -34,22 +32,6 @@ const ROUND: usize = 512;
 
 /// How often the client is asked how far it is while a partition seems to be behind: as often as a due timer looks.
 const PASSING: Duration = Duration::from_millis(20);
-
-/// One partition that is read.
-struct Slot {
-    generation: u64,
-    queue: Arc<HandOver>,
-    /// The offset that comes next.
-    next: i64,
-    /// An offset, and how many messages of its record were read before this assignment.
-    read_of: (i64, usize),
-    /// The offset behind which a gap was seen once.
-    doubted: Option<i64>,
-    /// The client's own position as long as it may be that of an older assignment.
-    stale: Option<i64>,
-    /// Somebody looks what is wrong with it.
-    looked_at: bool,
-}
 
 /// The thread's own state.
 pub(super) struct Reading {
@@ -105,11 +87,11 @@ impl Reading {
 
     fn grant(&mut self, wish: Wish) {
         match wish {
-            Wish::Assign { place, position, generation, queue } => {
+            Wish::Assign { place, position, record, generation, queue } => {
                 self.release(place);
                 self.awaited.insert(place, generation);
                 self.places.lock().insert(place, Arc::clone(&queue));
-                self.look(Look { place, position, generation, purpose: Purpose::Assign(queue) });
+                self.look(Look { place, position, generation, purpose: Purpose::Assign(queue, record) });
             }
             Wish::Release { place, generation } => {
                 if self.is_current(place, generation) || self.awaited.get(&place) == Some(&generation) {
@@ -150,54 +132,75 @@ impl Reading {
         let (offset, message) = position::split(place.0, position);
         // Of a record that was read in part, the rest must be there.
         let needed = offset + i64::from(message > 0);
-        let end = ends.and_then(|ends| self.fits(place, (offset, needed), ends));
-        let end = end.map(|end| position::of(place.0, end, 0));
+        let ends = ends.and_then(|ends| self.fits(place, (offset, needed), ends).map(|()| ends));
         match purpose {
-            Purpose::Assign(queue) if self.awaited.get(&place) == Some(&generation) => {
+            Purpose::Assign(queue, record) if self.awaited.get(&place) == Some(&generation) => {
                 self.awaited.remove(&place);
-                if let Err(error) = end.and_then(|end| {
-                    queue.ends(end);
-                    self.assign(place, offset)
-                }) {
-                    self.places.lock().remove(&place);
-                    return queue.fail(error);
-                }
-                let (read_of, stale) = ((offset, message), passed::forgotten(&self.consumer, &self.names, place));
-                let slot = Slot { generation, queue, next: offset, read_of, doubted: None, stale, looked_at: false };
-                self.slots.insert(place, slot);
+                let begun = ends.and_then(|(low, high)| {
+                    // The last that was read, unless it is too old to be kept: the log goes on from there, or is another.
+                    let witness = record.map(|hash| (needed - 1, hash)).filter(|(at, _)| *at >= low);
+                    let next = witness.map_or(offset, |(at, _)| at);
+                    queue.ends(position::of(place.0, high, 0));
+                    if next < offset {
+                        // Before it is seen nothing is known to be read.
+                        queue.begins(position::of(place.0, next, 0));
+                    }
+                    self.assign(place, next).map(|()| witness)
+                });
+                let witness = match begun {
+                    Ok(witness) => witness,
+                    Err(error) => {
+                        self.places.lock().remove(&place);
+                        return queue.fail(error);
+                    }
+                };
+                let stale = passed::forgotten(&self.consumer, &self.names, place);
+                self.slots.insert(place, Slot::of(generation, queue, (offset, message), witness, stale));
             }
             Purpose::Resume | Purpose::Doubt if self.is_current(place, generation) => {
-                let end = match end {
-                    Ok(end) => end,
+                let (low, high) = match ends {
+                    Ok(ends) => ends,
                     Err(error) => return self.fail(place, error),
                 };
                 let Some(slot) = self.slots.get_mut(&place) else { return };
                 if matches!(purpose, Purpose::Resume) {
-                    return slot.queue.ends(end);
+                    return slot.queue.ends(position::of(place.0, high, 0));
                 }
                 slot.looked_at = false;
-                let next = slot.next;
+                let next = slot.begin_anew(low);
                 // An error stopped its fetching, or another's: begin anew where it was.
                 self.assign_again(place, next);
             }
-            Purpose::Assign(_) | Purpose::Resume | Purpose::Doubt => {}
+            Purpose::Assign(..) | Purpose::Resume | Purpose::Doubt => {}
         }
     }
 
-    /// The log must hold what it `needed` to have for our offset, or end there. Returns its end.
-    fn fits(&self, place: Place, (offset, needed): (i64, i64), (low, high): (i64, i64)) -> Result<i64, StoreError> {
-        let (topic, partition) = (self.name(place), place.1);
+    /// The log must hold what it `needed` to have for our offset, or end there.
+    fn fits(&self, place: Place, (offset, needed): (i64, i64), (low, high): (i64, i64)) -> Result<(), StoreError> {
         let reason = if offset < low {
             format!("it begins at {low}, what lay before was deleted unread")
         } else if needed > high {
             format!("it ends at {high}: it was made anew, or has lost records that were read")
         } else {
-            return Ok(high);
+            return Ok(());
         };
+        Err(self.lost(place, offset, reason))
+    }
+
+    /// The log is not the one that is to be read on.
+    fn lost(&self, place: Place, offset: i64, reason: String) -> StoreError {
         Metric::LostPositions.add(1, &[place.0.label()]);
-        let lost = StoreError::Lost { topic: topic.to_owned(), partition, offset, reason };
+        let lost = StoreError::Lost { topic: self.name(place).to_owned(), partition: place.1, offset, reason };
         tracing::error!("{lost}");
-        Err(lost)
+        lost
+    }
+
+    /// Another record is where the last was that was read.
+    fn another(&mut self, place: Place, at: i64) {
+        let reason =
+            format!("at {at} is another record than was read: it was made anew, or has lost records and grown again");
+        let lost = self.lost(place, at + 1, reason);
+        self.fail(place, lost);
     }
 
     fn assign(&self, place: Place, offset: i64) -> Result<(), StoreError> {
@@ -226,14 +229,21 @@ impl Reading {
             Ok(told) => told,
             Err(error) => return tracing::debug!(%error, "how far the client is it does not tell"),
         };
+        let mut others = Vec::new();
         for (place, slot) in &mut self.slots {
             let offset = told.get(place).copied();
             slot.stale = slot.stale.filter(|stale| offset == Some(*stale));
-            if let Some(offset) = offset.filter(|offset| slot.stale.is_none() && *offset > slot.next) {
-                slot.next = offset;
-                slot.queue.passed(position::of(place.0, offset, 0));
+            let Some(offset) = offset.filter(|offset| slot.stale.is_none() && *offset > slot.next) else { continue };
+            match slot.witness {
+                // Nothing is where it was.
+                Some((at, _)) => others.push((*place, at)),
+                None => {
+                    slot.next = offset;
+                    slot.queue.passed(position::of(place.0, offset, 0));
+                }
             }
         }
+        others.into_iter().for_each(|(place, at)| self.another(place, at));
     }
 
     fn release(&mut self, place: Place) {
@@ -265,12 +275,12 @@ impl Reading {
     fn round(&mut self) {
         let mut wait = POLL;
         for _ in 0..ROUND {
-            let full = match self.consumer.poll(wait) {
+            let next = match self.consumer.poll(wait) {
                 None => return,
                 Some(Ok(record)) => arrived(&mut self.slots, &self.names, &self.environment, &record),
                 Some(Err(error)) => return self.trouble(&error),
             };
-            match full {
+            match next {
                 Next::More => {}
                 Next::Pause(place) => {
                     if let Err(error) = self.consumer.pause(&self.list(place, None)) {
@@ -278,6 +288,7 @@ impl Reading {
                     }
                 }
                 Next::ReadAgain(place, offset) => self.assign_again(place, offset),
+                Next::Another(place, at) => self.another(place, at),
             }
             wait = Duration::ZERO;
         }
@@ -346,41 +357,15 @@ impl Drop for Reading {
     }
 }
 
-/// What a record calls for.
-enum Next {
-    More,
-    Pause(Place),
-    ReadAgain(Place, i64),
-}
-
 fn arrived(
     slots: &mut FxHashMap<Place, Slot>,
     names: &Names,
     environment: &Environment,
     record: &BorrowedMessage<'_>,
 ) -> Next {
-    let Some(place) = names.find(record.topic()).zip(u16::try_from(record.partition()).ok()) else { return Next::More };
-    let Some(slot) = slots.get_mut(&place) else { return Next::More };
-    let offset = record.offset();
-    if offset < slot.next {
-        // Of an older assignment.
-        return Next::More;
-    }
-    if offset > slot.next && slot.doubted != Some(slot.next) {
-        // Of an older assignment as well, or a gap that the broker really has (marks of a transaction, compaction): what
-        // a second reading shows is true.
-        slot.doubted = Some(slot.next);
-        return Next::ReadAgain(place, slot.next);
-    }
-    (slot.next, slot.stale) = (offset + 1, None);
-    let topic = place.0;
-    let (messages, behind) = (wire::unpack(record, topic, environment), position::of(topic, slot.next, 0));
-    let (read, last) = (if slot.read_of.0 == offset { slot.read_of.1 } else { 0 }, messages.len() - 1);
-    let messages = messages.into_iter().enumerate().skip(read).map(|(at, (envelope, bytes))| {
-        let here = position::of(topic, offset, at);
-        Delivered { topic, offset: here, next: if at == last { behind } else { here + 1 }, envelope, bytes }
-    });
-    if slot.queue.put(messages, behind) { Next::Pause(place) } else { Next::More }
+    let place = names.find(record.topic()).zip(u16::try_from(record.partition()).ok());
+    let slot = place.and_then(|place| Some((place, slots.get_mut(&place)?)));
+    slot.map_or(Next::More, |(place, slot)| slot.arrived(place, environment, record))
 }
 
 fn gauges((topic, partition): Place, lag: f64, waiting: f64) {

@@ -4,6 +4,7 @@
 use super::position;
 use crate::bus::Undecodable;
 use crate::parcel::{self, Parcel, Read};
+use crate::witness;
 use endstate_events::cloud_event::{self, Record};
 use endstate_events::{Envelope, Environment, Message as Body, Topic};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
@@ -114,6 +115,11 @@ fn extensions(topic: Topic, envelope: &Envelope, environment: &Environment) -> V
         (_, Body::Foreign(event)) => event.subject.iter().map(|subject| ("ce_subject", subject.clone())).collect(),
         _ => Vec::new(),
     }
+}
+
+/// The hash of a record, see [`witness::hash`].
+pub(super) fn hash(record: &BorrowedMessage<'_>) -> u32 {
+    witness::hash(record.timestamp().to_millis().unwrap_or(-1), record.payload().unwrap_or_default())
 }
 
 /// The messages in a record; at least one.

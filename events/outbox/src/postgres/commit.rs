@@ -36,13 +36,16 @@ pub(super) static FENCE: Statement = Statement {
         Kind::Int,
         Kind::Int,
         Kind::Int,
+        Kind::Int,
+        Kind::Int,
     ],
     sql: "with r(side, shard, epoch, start_before, progress_before, spilled_start_before, spilled_progress_before, \
           seq_before, outbox_before, start_after, progress_after, spilled_start_after, spilled_progress_after, \
-          seq_after, outbox_after, published) as ({rows}) update shard \
+          seq_after, outbox_after, published, witness_start, witness_progress) as ({rows}) update shard \
           set position_start = r.start_after, position_progress = r.progress_after, \
           position_spilled_start = r.spilled_start_after, position_spilled_progress = r.spilled_progress_after, \
-          next_seq = r.seq_after, next_outbox_seq = r.outbox_after, published_seq = r.published from r \
+          next_seq = r.seq_after, next_outbox_seq = r.outbox_after, published_seq = r.published, \
+          witness_start = r.witness_start, witness_progress = r.witness_progress from r \
           where shard.side = r.side and shard.shard = r.shard and shard.epoch = r.epoch \
           and shard.position_start = r.start_before and shard.position_progress = r.progress_before \
           and shard.position_spilled_start = r.spilled_start_before \
@@ -281,7 +284,7 @@ fn key_of(detail: Option<&str>) -> Option<i64> {
     detail?.rsplit_once("= (")?.1.split(')').next()?.parse().ok()
 }
 
-fn fence_row(fence: &Fence) -> [Value; 16] {
+fn fence_row(fence: &Fence) -> [Value; 18] {
     let (before, after) = (&fence.before, fence.after());
     [
         before.shard.side.label().into(),
@@ -300,6 +303,8 @@ fn fence_row(fence: &Fence) -> [Value; 16] {
         after.next_seq.into(),
         after.next_outbox_seq.into(),
         after.published_seq.into(),
+        after.positions.witness_start.value().into(),
+        after.positions.witness_progress.value().into(),
     ]
 }
 

@@ -8,6 +8,7 @@ use super::connections::{APPLICATION, Connections, in_time};
 use super::{failed, render};
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Assignment, Positions, ShardId, StoreError};
+use crate::witness::Witness;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::{AssertSqlSafe, Row as _};
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(super) static BUMP: Statement = Statement {
     sql: "with r(side, shard) as ({rows}) insert into shard (side, shard, epoch) select side, shard, 1 from r \
           where true on conflict (side, shard) do update set epoch = shard.epoch + 1 \
           returning epoch, position_start, position_progress, position_spilled_start, position_spilled_progress, \
-          next_seq, next_outbox_seq, published_seq",
+          next_seq, next_outbox_seq, published_seq, witness_start, witness_progress",
 };
 
 /// Takes the shard over. `takers` are sessions that only ever do this, `watchers` those that clear their way.
@@ -62,6 +63,8 @@ pub(super) async fn assign(
             Value::Int(next_seq),
             Value::Int(next_outbox_seq),
             Value::Int(published_seq),
+            Value::Int(witness_start),
+            Value::Int(witness_progress),
         ] => Ok(Assignment {
             shard,
             epoch: *epoch,
@@ -70,6 +73,8 @@ pub(super) async fn assign(
                 progress: *progress,
                 spilled_start: *spilled_start,
                 spilled_progress: *spilled_progress,
+                witness_start: Witness::stored(*witness_start),
+                witness_progress: Witness::stored(*witness_progress),
             },
             next_seq: *next_seq,
             next_outbox_seq: *next_outbox_seq,

@@ -251,6 +251,10 @@ impl Bus for SpillingBus {
         self.inner.consumer(topic, partition, position)
     }
 
+    fn consumer_behind(&self, topic: Topic, partition: u16, position: i64, record: Option<u32>) -> Box<dyn Consumer> {
+        self.inner.consumer_behind(topic, partition, position, record)
+    }
+
     fn spilled(&self, topic: Topic, partition: u16, position: i64) -> Option<Box<dyn Consumer>> {
         Some(self.ends.reader((topic, partition), position))
     }

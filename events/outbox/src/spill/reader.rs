@@ -126,7 +126,7 @@ impl Reader {
             let envelope = serde_json::from_str::<Envelope>(&body).map(Arc::new);
             let envelope = envelope.map_err(|error| Undecodable { bytes: body, reason: error.to_string() });
             let (offset, next) = (Delivered::offset_spilled(number), Delivered::offset_spilled(number + 1));
-            self.page.push_back(Delivered { topic, offset, next, envelope, bytes });
+            self.page.push_back(Delivered { topic, offset, next, envelope, bytes, record: 0 });
         }
         if self.page.is_empty() {
             // Somebody else has read on, and deleted what we stand at.

@@ -41,7 +41,7 @@ impl Scripted {
         let mut world = self.world();
         let offset = world.inbox.len() as i64;
         let envelope = Ok(send(&count.to_string()).envelope);
-        world.inbox.push(Delivered { topic: Topic::Commands, offset, next: offset + 1, envelope, bytes: 1 });
+        world.inbox.push(Delivered { topic: Topic::Commands, offset, next: offset + 1, envelope, bytes: 1, record: 0 });
     }
 
     fn shard(&self, clock: &Arc<ManualClock>) -> Shard<Echo> {

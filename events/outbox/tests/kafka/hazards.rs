@@ -58,13 +58,8 @@ async fn z03_records_deleted_unread_stop_the_shard() {
     rig.wipe().await;
 }
 
-#[tokio::test]
-async fn z03_a_topic_that_was_made_anew_stops_the_shard() {
-    let rig = Rig::new();
-    let bus = rig.bus().await;
-    let all = one_by_one(&bus).await;
-    let mut consumer = bus.consumer(Topic::Commands, 2, 0);
-    take(&mut *consumer, 10).await.unwrap();
+/// Deletes the topic and makes it anew.
+async fn make_anew(rig: &Rig) {
     let (admin, name) = (rig.admin(), rig.name(Topic::Commands));
     admin.delete_topics(&[&name], &AdminOptions::new()).await.unwrap();
     let topic = NewTopic::new(&name, i32::from(PARTITIONS), TopicReplication::Fixed(1));
@@ -75,6 +70,16 @@ async fn z03_a_topic_that_was_made_anew_stops_the_shard() {
         }
     };
     tokio::time::timeout(crate::rig::PATIENCE, made).await.expect("the topic is made anew");
+}
+
+#[tokio::test]
+async fn z03_a_topic_that_was_made_anew_stops_the_shard() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    let all = one_by_one(&bus).await;
+    let mut consumer = bus.consumer(Topic::Commands, 2, 0);
+    take(&mut *consumer, 10).await.unwrap();
+    make_anew(&rig).await;
     // By a program that starts now, and by the one that was reading.
     let fresh = rig.bus().await;
     // Behind a record, and behind the first message of one: what comes in its place is another record.
@@ -84,6 +89,44 @@ async fn z03_a_topic_that_was_made_anew_stops_the_shard() {
     }
     let said = refusal(&mut *consumer).await;
     assert!(said.starts_with("E4060") || said.starts_with("E4001"), "{said}");
+    fresh.close().await;
+    bus.close().await;
+    rig.wipe().await;
+}
+
+/// Long enough for the position, and yet another log: the record in front of the position tells.
+#[tokio::test]
+async fn z03_a_topic_that_was_made_anew_and_has_grown_beyond_the_position_stops_the_shard() {
+    let rig = Rig::new();
+    let bus = rig.bus().await;
+    bus.produce(numbered(3)).await.unwrap();
+    let mut all = one_by_one(&bus).await;
+    all.extend(take(&mut *bus.consumer(Topic::Commands, 2, all[9].next), 3).await.unwrap());
+    // Behind the last record, behind one in the middle, and within the one that holds three.
+    let places = [12, 5, 1].map(|at| (at + 1, all[at].next, Some(all[at].record)));
+    assert!(all[1].record == all[2].record && all[2].record != all[3].record, "one hash for each record");
+    for (rest, position, record) in places {
+        let mut again = bus.consumer_behind(Topic::Commands, 2, position, record);
+        assert_eq!(take(&mut *again, 13 - rest).await.unwrap(), all[rest..], "the same log goes on");
+        crate::strangers::at_end(&mut *again).await;
+    }
+    make_anew(&rig).await;
+    let fresh = rig.bus().await;
+    for n in 20..50 {
+        fresh.produce(vec![send(&n.to_string())]).await.unwrap();
+    }
+    for (_, position, record) in places {
+        let said = refusal(&mut *fresh.consumer_behind(Topic::Commands, 2, position, record)).await;
+        assert!(said.starts_with("E4060") && said.contains("another record"), "{said}");
+    }
+    // Where nobody knows what was read there, the position has to do; and what is not kept any more tells nothing.
+    let mut unknown = fresh.consumer_behind(Topic::Commands, 2, all[5].next, None);
+    assert!(take(&mut *unknown, 1).await.is_ok());
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&rig.name(Topic::Commands), 2, Offset::Offset(11)).unwrap();
+    rig.admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    let mut later = fresh.consumer_behind(Topic::Commands, 2, all[12].next, places[0].2);
+    assert_eq!(item(&take(&mut *later, 1).await.unwrap()[0]), "31");
     fresh.close().await;
     bus.close().await;
     rig.wipe().await;

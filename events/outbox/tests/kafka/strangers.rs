@@ -34,7 +34,7 @@ fn write(producer: &BaseProducer, rig: &Rig, named: &str) {
 }
 
 /// Takes until the end is reached that the broker tells, which must bring no message.
-async fn at_end(consumer: &mut dyn Consumer) {
+pub(crate) async fn at_end(consumer: &mut dyn Consumer) {
     let reached = async {
         loop {
             assert!(consumer.look().await, "the broker answers");

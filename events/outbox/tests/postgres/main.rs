@@ -10,6 +10,7 @@ mod doubt;
 mod fit;
 mod spill;
 mod together;
+mod witness;
 
 use database::Database;
 use endstate_outbox::Store;

@@ -84,7 +84,7 @@ impl Consumer for Reader {
             let length = bytes.len();
             let envelope = serde_json::from_str::<Envelope>(&bytes).map(Arc::new);
             let envelope = envelope.map_err(|error| Undecodable { bytes, reason: error.to_string() });
-            Delivered { topic: self.topic, offset, next: offset + 1, bytes: length, envelope }
+            Delivered { topic: self.topic, offset, next: offset + 1, bytes: length, envelope, record: 0 }
         };
         Ok((first..).zip(waiting).map(delivered).collect())
     }
