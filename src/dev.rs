@@ -69,15 +69,30 @@ pub(crate) async fn run(args: DevArgs, roles: &[Role], serve: bool) -> Result<()
     if embedded && Role::ALL.iter().any(|role| !roles.contains(role)) {
         return Err(Failure::usage("without store.url and kafka.brokers one process has all roles: leave --roles out"));
     }
-    let node = Node::on(ground, roles, config.engine.mode).await?;
-    load_definitions(&node, &config).await?;
-    let starting = match waiting {
-        Some(waiting) => waiting,
-        None => Starting::silent(config.http.listen)?,
+    let node = tokio::select! {
+        node = Node::on(ground, roles, config.engine.mode) => node?,
+        () = stop.asked() => return Ok(()),
     };
-    let address = starting.address()?;
     let drain = Drain::default();
-    let (router, provider) = assemble(&node, &config, address, &drain, metrics).await?;
+    let begun = async {
+        load_definitions(&node, &config).await?;
+        let starting = match waiting {
+            Some(waiting) => waiting,
+            None => Starting::silent(config.http.listen)?,
+        };
+        let address = starting.address()?;
+        let (router, provider) = assemble(&node, &config, address, &drain, metrics).await?;
+        anyhow::Ok((starting, address, router, provider))
+    };
+    let begun = tokio::select! {
+        begun = begun => Some(begun?),
+        () = stop.asked() => None,
+    };
+    let Some((starting, address, router, provider)) = begun else {
+        // Shards may be at work.
+        node.stop().await;
+        return Ok(());
+    };
     let ground =
         if embedded { format!("data in {}", config.data.display()) } else { "on PostgreSQL and Kafka".to_owned() };
     eprintln!("endstate at http://{address}, {ground}");

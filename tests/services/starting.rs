@@ -41,6 +41,19 @@ async fn a_process_that_starts_before_its_database_is_alive_and_gets_ready_once_
     assert!(process.terminate(), "it ends well\n{}", town.logs());
 }
 
+#[tokio::test]
+async fn a_process_that_is_asked_to_stop_between_its_ground_and_its_first_answer_ends_well() {
+    let town = Town::new();
+    assert!(town.serve("a", ALL, false).await.terminate(), "the tables are there\n{}", town.logs());
+    let lock = town.transaction("lock table definition in access exclusive mode");
+    let (process, _) = town.start("b", ALL, false);
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() \
+                 and wait_event_type = 'Lock' and application_name like 'endstate%'";
+    town.sql_until(waits, |waiting| waiting != "0").await;
+    assert!(process.terminate(), "it waits for nothing any more\n{}", town.logs());
+    drop(lock);
+}
+
 #[test]
 fn a_database_that_refuses_is_no_database_that_is_away() {
     let mut town = Town::new();
