@@ -98,36 +98,4 @@ fn sketch_wait(plan: &Plan, stage: &Stage) -> Option<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::definition::shipped;
-
-    #[test]
-    fn both_pictures_show_every_stage_and_step() {
-        for source in shipped() {
-            let definition = Definition::load(&source).unwrap();
-            for picture in [mermaid(&definition), svg(&definition)] {
-                for name in definition.plan().steps.iter().map(|step| &step.name) {
-                    assert!(picture.contains(&**name), "{name}");
-                }
-                assert!(!picture.contains("&&"), "text is escaped");
-            }
-        }
-    }
-
-    #[test]
-    fn the_picture_is_well_formed() {
-        let definition = Definition::load(&shipped()[1]).unwrap();
-        let picture = svg(&definition);
-        assert!(picture.starts_with("<svg ") && picture.trim_end().ends_with("</svg>"));
-        for tag in ["text", "rect", "g"] {
-            let opened = picture.matches(&format!("<{tag} ")).count() + picture.matches(&format!("<{tag}>")).count();
-            let closed = picture.matches(&format!("</{tag}>")).count();
-            let alone = if tag == "rect" { opened } else { closed };
-            assert_eq!(opened, alone, "{tag}");
-        }
-        let mermaid = mermaid(&definition);
-        assert!(mermaid.starts_with("flowchart TD\n"), "{mermaid}");
-        assert_eq!(mermaid.matches("subgraph ").count(), mermaid.matches("\n  end\n").count());
-    }
-}
+mod tests;

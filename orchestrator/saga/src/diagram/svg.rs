@@ -17,16 +17,20 @@ const MAX_CHARS: usize = 56;
 pub fn svg(definition: &Definition) -> String {
     let sketch = Sketch::of(definition);
     let mut canvas = Canvas::default();
-    let left = canvas.column(PAD * 2, &sketch.forward, PAD * 4 + LINE);
+    let completed = format!("completed: {}", sketch.completed);
+    let reversed = sketch.reversed.as_ref().map(|status| format!("undo all, reversed: {status}"));
+    // Each column has room for the end below it.
+    let left = canvas.column(PAD * 2, &sketch.forward, PAD * 4 + LINE, end_width(&completed));
     let x = PAD * 2 + left.width + GAP * 2;
-    let right = canvas.column(x, &sketch.reverse, left.pivot_y.unwrap_or(PAD * 4 + LINE) + PAD);
+    let top = left.pivot_y.unwrap_or(PAD * 4 + LINE) + PAD;
+    let right = canvas.column(x, &sketch.reverse, top, reversed.as_deref().map_or(0, end_width));
     canvas.texts(PAD * 2, PAD + LINE, std::slice::from_ref(&sketch.title), "title");
     let centre = PAD * 2 + left.width / 2;
-    canvas.end(centre, left.bottom, &format!("completed: {}", sketch.completed), "good");
+    canvas.end(centre, left.bottom, &completed, "good");
     let mut bottom = left.bottom + GAP + LINE * 2;
-    if let Some(reversed) = &sketch.reversed {
+    if let Some(reversed) = &reversed {
         let below = if sketch.reverse.is_empty() { left.bottom } else { right.bottom };
-        canvas.end(x + right.width / 2, below, &format!("undo all, reversed: {reversed}"), "back");
+        canvas.end(x + right.width / 2, below, reversed, "back");
         bottom = bottom.max(below + GAP + LINE * 2);
     }
     let mut notes: Vec<String> = Vec::new();
@@ -58,8 +62,8 @@ struct Column {
 struct Canvas(String);
 
 impl Canvas {
-    fn column(&mut self, x: usize, stages: &[Box], top: usize) -> Column {
-        let width = stages.iter().map(stage_width).max().unwrap_or(0);
+    fn column(&mut self, x: usize, stages: &[Box], top: usize, least: usize) -> Column {
+        let width = stages.iter().map(stage_width).max().unwrap_or(0).max(least);
         let mut column = Column { width, bottom: top, pivot_y: None };
         for (index, stage) in stages.iter().enumerate() {
             if index > 0 {
@@ -107,7 +111,7 @@ impl Canvas {
 
     fn end(&mut self, centre: usize, y: usize, text: &str, class: &str) {
         self.arrow(centre, y, y + GAP, "arrow");
-        let width = text.chars().count() * (CHAR + 1) + PAD * 2;
+        let width = end_width(text);
         let x = centre.saturating_sub(width / 2).max(PAD);
         let (y, height) = (y + GAP, LINE + PAD);
         let _ = write!(self.0, r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="13" class="{class}"/>"#);
@@ -143,6 +147,11 @@ impl Canvas {
             self.0
         )
     }
+}
+
+/// Width of the box of an end, whose text is bold.
+fn end_width(text: &str) -> usize {
+    text.chars().count() * (CHAR + 1) + PAD * 2
 }
 
 fn stage_width(stage: &Box) -> usize {
