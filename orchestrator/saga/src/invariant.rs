@@ -278,3 +278,6 @@ fn begins(event: &ControlEvent) -> bool {
             | ControlEvent::Ended { outcome: Outcome::Completed | Outcome::Cancelled | Outcome::Reversed }
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,25 @@ fn events_are_held_against_their_declarations() {
     assert_eq!(pointers("shop.closed", json!(1)), [""; 0], "nobody waits for it");
 }
 
+/// What is built in is ours to keep right; what others answer is looked at.
+#[test]
+fn replies_from_outside_are_held_against_what_the_catalogue_promises() {
+    let mut texts = source(GIFT);
+    let shop = "shop:\n  transport: { http: { url: 'http://shop' } }\n  actions:\n    wrap: { reply: { type: object } }\n    \
+                tie: { reply: { type: array } }\n    send: {}\n";
+    texts.catalogues.insert("catalogue/shop.yaml".to_owned(), shop.to_owned());
+    let gift = Definition::load(&texts).unwrap();
+    let misfit = |participant: &str, action: &str, data: Json| {
+        gift.reply_misfit(participant, action, &data).map(|misfit| misfit.to_string())
+    };
+    assert_eq!(misfit("shop", "wrap", json!({})), None);
+    assert_eq!(misfit("shop", "wrap", json!([])), Some("[] is not of type \"object\"".to_owned()));
+    assert_eq!(misfit("shop", "tie", json!([])), None);
+    assert_eq!(misfit("shop", "tie", json!({})), Some("{} is not of type \"array\"".to_owned()));
+    assert_eq!(misfit("shop", "send", json!(7)), None, "nothing is promised");
+    assert_eq!(misfit("stock", "hold", json!(7)), None, "built in");
+}
+
 #[test]
 fn an_event_of_another_team_becomes_an_input_or_starts_nothing() {
     let gift = loaded(GIFT);

@@ -96,10 +96,10 @@ mod tests {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!((distance("ab", ""), distance("", "ab"), distance("abc", "c")), (2, 2, 2));
         // The longer a name, the more of it may be wrong.
-        assert_eq!(closest("compenxxxe", ["compensate"]), Some("compensate"));
+        assert_eq!(closest("reserxxx", ["reserved"]), Some("reserved"));
         assert_eq!(closest("paxxx", ["pay"]), None);
         let long = "n".repeat(64);
-        assert_eq!(closest(&long[1..], [&*long]), Some(&*long));
+        assert_eq!(closest(&long.replacen('n', "m", 1), [&*long]), Some(&*long));
         let longer = "n".repeat(65);
         assert_eq!((closest(&longer, [&*long]), closest(&long, [&*longer])), (None, None), "too long to be compared");
     }

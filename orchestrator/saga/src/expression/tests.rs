@@ -172,7 +172,7 @@ fn what_stands_side_by_side_or_in_quotes_is_not_nested() {
     let brackets = "(".repeat(MAX_DEPTH + 1);
     for text in [
         vec!["(1)"; MAX_DEPTH + 1].join("+"),
-        vec!["1"; MAX_DEPTH + 1].join("-"),
+        vec!["1"; MAX_DEPTH + 2].join("-"),
         format!("input.s == '{brackets}'"),
         format!("input.s == \"it's {brackets}\""),
         format!("input.s == 'it\\'s {brackets}'"),
