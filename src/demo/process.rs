@@ -98,7 +98,8 @@ impl Process {
     /// Sends it a signal by its name: `STOP` freezes it, `CONT` wakes it.
     pub(crate) async fn signal(&self, name: &str) -> anyhow::Result<()> {
         let Some(id) = self.child.as_ref().and_then(Child::id) else { bail!("the {} does not run", self.name) };
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().await;
+        // The shell's own: not every machine has a program of that name.
+        let sent = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &id.to_string()]).status().await;
         ensure!(sent.context("cannot run `kill`")?.success(), "SIG{name} did not reach the {}", self.name);
         Ok(())
     }

@@ -25,7 +25,7 @@ async fn a_process_that_waits_for_its_database_is_alive_not_ready_and_ends_when_
         tokio::task::yield_now().await;
     }
     assert_eq!((get("/readyz").await, get("/startupz").await), (Some(503), Some(503)));
-    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
     assert!(ended.success(), "it was asked to end, and did: {ended}");

@@ -52,8 +52,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        signal(name, &self.child.id().to_string());
     }
 
     /// SIGTERM; whether it ended well.
@@ -307,8 +306,7 @@ impl Broker {
     /// SIGKILL, which no process sees coming.
     pub(crate) fn kill(&self) {
         let recorded = std::fs::read_to_string(self.folder.path().join("kafka.pid")).unwrap();
-        let process = recorded.split(' ').next().unwrap();
-        assert!(Command::new("kill").args(["-KILL", process]).status().unwrap().success());
+        signal("KILL", recorded.split(' ').next().unwrap());
     }
 
     /// Starts it again, over the data that it left.
@@ -330,4 +328,10 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.services("stop");
     }
+}
+
+/// Sends a process a signal, by the shell's own `kill`: not every machine has a program of that name.
+fn signal(name: &str, process: &str) {
+    let sent = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, process]).status().unwrap();
+    assert!(sent.success());
 }
