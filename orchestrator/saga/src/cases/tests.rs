@@ -1,6 +1,7 @@
 //! Cases of the shipped definitions, run on the pure core.
 
 use super::*;
+use crate::definition::gift::{loaded, with};
 use crate::definition::shipped;
 
 #[test]
@@ -147,4 +148,13 @@ fn a_case_that_makes_no_sense_is_told_where() {
     ] {
         assert_eq!(failures(given, when, then), [complaint]);
     }
+}
+
+#[test]
+fn a_saga_whose_values_cannot_be_computed_does_not_begin() {
+    let gift = loaded(&with("due: =input.total - 20", "due: =100 / input.total"));
+    let text = "- case: it\n  given: { sample: paid, input: { total: 0 } }\n  when: []\n  then: {}\n".to_owned();
+    let report = run_cases(&gift, &[CaseFile { file: "c.yaml".into(), text }]);
+    let failures: Vec<_> = report.failures.iter().map(ToString::to_string).collect();
+    assert_eq!(failures, ["c.yaml:1:3: error[E1071]: it: bad_input"]);
 }

@@ -1,12 +1,13 @@
 //! What comes at an odd moment, and what is told to those who ask.
 
-use crate::control::Outcome;
+use crate::control::{Outcome, WaitState};
 use crate::effect::Effect;
 use crate::plan::{AtDeadline, Mismatch, Refused};
 use crate::toy::{Run, Toy};
 use endstate_events::{
     Direction, EffectId, ForcedEnd, InputBody, Json, Link, Operation, ReplyTo, SagaId, Slot, Topic, Verdict,
 };
+use serde_json::json;
 
 /// What the self-check of a participant hears about a command.
 fn keeps(run: &mut Run, step: &str) -> bool {
@@ -125,6 +126,99 @@ fn under_force_a_mismatch_is_late_and_parks_nobody() {
     let mut run = Run::start(toy());
     run.done("x").operate(Operation::Force { end: ForcedEnd::Cancelled }).done("y").done("r").paid("wrong", 6);
     assert_eq!((run.is_parked(), run.linked()), (false, vec!["wrong".to_owned()]));
+    while run.saga.control.outcome().is_none() {
+        assert!(run.tick());
+    }
+    assert_eq!(run.saga.control.outcome(), Some(Outcome::Forced));
+}
+
+#[test]
+fn only_the_latest_round_of_a_step_holds_what_is_held() {
+    let mut run = Run::start(Toy::order(1));
+    run.done("hold/0").done("coupon").done("open").paid("p1", 7).refuse("book").operate(Operation::Retry);
+    let kept = |run: &mut Run, direction, round| {
+        let effect_id = run.effect_id("book", "", direction, round);
+        let reply_to = ReplyTo { topic: Topic::Commands, partition: 0 };
+        run.input("asked", InputBody::Inquire { effect_id, reply_to });
+        run.last.effects.iter().any(|effect| matches!(effect, Effect::Answer { answer, .. } if answer.keep))
+    };
+    assert!(kept(&mut run, Direction::Do, 1), "it is under way again");
+    assert!(!kept(&mut run, Direction::Do, 0), "refused, under this round's id for ever");
+    assert!(!kept(&mut run, Direction::Undo, 1), "nothing is held by an undo");
+}
+
+#[test]
+fn an_answer_to_an_undo_of_an_old_round_settles_nothing() {
+    let mut run = Run::start(Toy::bench());
+    run.done("reserve").refuse("lock").refuse("-reserve");
+    assert!(run.is_parked());
+    run.operate(Operation::Retry);
+    assert_eq!(run.sent(), ["undo -reserve#1"]);
+    run.done("-reserve");
+    assert_eq!(run.saga.control.outcome(), None, "that round was refused");
+    run.done("-reserve#1");
+    assert_eq!(run.saga.control.outcome(), Some(Outcome::Cancelled));
+}
+
+#[test]
+fn a_contradiction_that_a_person_has_looked_at_counts_as_done() {
+    let mut run = Run::start(Toy::order(1));
+    run.done("hold/0").done("coupon").done("open").paid("p1", 7).done("confirm/0").refuse("book").done("book");
+    assert!(run.is_parked());
+    run.operate(Operation::Retry);
+    assert_eq!((run.is_parked(), run.sent()), (false, vec!["do tell#0".to_owned()]));
+}
+
+#[test]
+fn a_step_about_another_that_never_ran_does_not_run() {
+    let mut toy = Toy::order(1);
+    toy.items[toy.plan.step("hold").unwrap()] = 0;
+    let mut run = Run::start(toy);
+    run.done("coupon").done("open").paid("p1", 7);
+    assert_eq!(run.sent(), ["do book#0"], "nothing was held that could be confirmed");
+    assert_eq!(run.saga.control.runs().len(), run.saga.data.runs.len());
+}
+
+#[test]
+fn a_wait_without_a_condition_takes_what_comes() {
+    let mut toy = Toy::order(1);
+    toy.plan.stages[1].wait.as_mut().unwrap().conditional = false;
+    let mut run = Run::start(toy);
+    run.done("hold/0").done("coupon").done("open").paid("p1", 6);
+    assert_eq!(run.sent(), ["do confirm/0#0", "do book#0"]);
+}
+
+/// A saga that is being forced back, whose reversal waits for an event.
+fn forced_back() -> Run {
+    let toy = Toy::empty().stage("a").step("x").pivot().stage("b").step("y").refused(Refused::Reverse);
+    let toy = toy.reversal("back").step("r").refused(Refused::Park).wait(AtDeadline::Next, false);
+    let mut run = Run::start(toy);
+    run.done("x").operate(Operation::Force { end: ForcedEnd::Cancelled }).done("y");
+    run
+}
+
+/// An event of which nobody can say whether it matches.
+fn odd(run: &mut Run) {
+    run.input("odd", InputBody::Event { name: "paid".into(), data: json!({ "no": "odd" }) });
+}
+
+#[test]
+fn under_force_an_event_that_cannot_be_read_is_late() {
+    let mut run = forced_back();
+    run.done("r");
+    odd(&mut run);
+    assert_eq!((run.is_parked(), run.linked()), (false, vec!["odd".to_owned()]));
+}
+
+#[test]
+fn under_force_a_wait_that_cannot_be_opened_is_passed_and_told() {
+    let mut run = forced_back();
+    odd(&mut run);
+    assert!(run.linked().is_empty(), "kept for the wait");
+    run.done("r");
+    let told = run.last.effects.iter().filter(|effect| matches!(effect, Effect::Discrepancy { .. }));
+    assert_eq!((told.count(), run.is_parked()), (1, false));
+    assert_eq!(run.saga.control.wait(2), WaitState::Passed);
     while run.saga.control.outcome().is_none() {
         assert!(run.tick());
     }
