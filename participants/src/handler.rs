@@ -325,6 +325,16 @@ impl Handler for Participants {
         self.decided = None;
     }
 
+    /// A start that is repeated breaks the batch of its sagas, not what is known here: nothing was written, and nobody else
+    /// writes these rows.
+    fn conflicted(&mut self, statement: &'static str) {
+        if storage::STATEMENTS.iter().any(|ours| ours.name == statement) {
+            return self.rolled_back();
+        }
+        self.tally.rolled_back();
+        self.decided = None;
+    }
+
     fn due_ms(&self) -> Option<i64> {
         [self.check.due_ms(), self.offers.due_ms()].into_iter().flatten().min()
     }

@@ -2,7 +2,8 @@
 //!
 //! Only the shard's owner writes these rows, under its fence, so what is known here is what the store has as long as the
 //! assignment lasts (Z6). It changes with a commit or a read, is forgotten with the assignment and with every batch that
-//! failed; and each change of a row carries what was known of it, so that a mistake hits no row instead of a wrong one.
+//! failed, unless that was by a row of the other side of a fused shard; and each change of a row carries what was known of it,
+//! so that a mistake hits no row instead of a wrong one.
 //!
 //! Kept are effects that something will come for (open holds, open calls), their pending transfers and calls, and
 //! accounts, also that there is none. Tokens are not: another shard may own one that is named here.

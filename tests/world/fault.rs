@@ -272,6 +272,10 @@ impl<H: Handler> Handler for Poisonable<H> {
         self.inner.rolled_back();
     }
 
+    fn conflicted(&mut self, statement: &'static str) {
+        self.inner.conflicted(statement);
+    }
+
     fn due_ms(&self) -> Option<i64> {
         self.inner.due_ms()
     }

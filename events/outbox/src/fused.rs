@@ -213,6 +213,11 @@ impl<A: Rounds, B: Rounds> Handler for Fused<A, B> {
         self.second.rolled_back();
     }
 
+    fn conflicted(&mut self, statement: &'static str) {
+        self.first.conflicted(statement);
+        self.second.conflicted(statement);
+    }
+
     fn due_ms(&self) -> Option<i64> {
         [self.first.due_ms(), self.second.due_ms()].into_iter().flatten().min()
     }

@@ -110,6 +110,12 @@ pub trait Handler: Send + 'static {
     /// The batch is not: forget it.
     fn rolled_back(&mut self);
 
+    /// The same, when a row of this statement was not as it was believed to be. A handler that knows none of its rows may go on
+    /// believing what it has read.
+    fn conflicted(&mut self, _statement: &'static str) {
+        self.rolled_back();
+    }
+
     /// When the earliest timer is due, milliseconds since 1970.
     fn due_ms(&self) -> Option<i64>;
 }
@@ -337,6 +343,14 @@ impl<H: Handler> Shard<H> {
         Ok(())
     }
 
+    fn failed(&mut self, error: &CommitError) {
+        match error {
+            CommitError::Conflict { statement, .. } => self.handler.conflicted(statement),
+            CommitError::Data(_) | CommitError::Fenced(_) | CommitError::Doubt(_) => self.handler.rolled_back(),
+        }
+        self.pulse.failed(error);
+    }
+
     async fn commit(&mut self, part: &Part) -> Result<(), Failure> {
         let Some(owned) = self.owned.as_mut() else { return Err(Failure::Doubt("the shard is not assigned".into())) };
         let mut fences = Fence::behind(&owned.assignments, &part.records);
@@ -395,8 +409,7 @@ impl<H: Handler> Shard<H> {
                 owned.ways[0].publish(before.next_outbox_seq, carried).await.map_err(doubt)
             }
             Err(error) => {
-                self.handler.rolled_back();
-                self.pulse.failed(&error);
+                self.failed(&error);
                 Err(match error {
                     CommitError::Data(reason) => Failure::Data(reason),
                     CommitError::Conflict { .. } => {

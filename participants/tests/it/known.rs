@@ -11,9 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A store that counts how often it is read.
-struct Counting {
+pub(crate) struct Counting {
     store: Arc<dyn Store>,
-    reads: AtomicU64,
+    pub(crate) reads: AtomicU64,
+}
+
+impl Counting {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, reads: AtomicU64::new(0) }
+    }
 }
 
 #[async_trait]
@@ -40,11 +46,11 @@ impl Store for Counting {
     }
 }
 
-fn payment(n: u64, number: &str, amount: i64) -> Json {
+pub(crate) fn payment(n: u64, number: &str, amount: i64) -> Json {
     json!({ "provider": "simpay", "provider_no": number, "amount_minor": amount, "currency": "CNY", "saga": saga(n) })
 }
 
-fn book(n: u64, round: u8, payment: &Json) -> Command {
+pub(crate) fn book(n: u64, round: u8, payment: &Json) -> Command {
     let mut command = tell(n, "payment.book", "k", json!({ "payment": payment }));
     command.effect_id.round = round;
     command
@@ -71,7 +77,7 @@ async fn opened_on(system: &mut System) {
 async fn orders_of_known_accounts_read_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (store, bus) = crate::place::open(folder.path()).await;
-    let counting = Arc::new(Counting { store, reads: AtomicU64::new(0) });
+    let counting = Arc::new(Counting::new(store));
     let mut system = System::on(counting.clone(), bus, 100);
     opened_on(&mut system).await;
     let mut reads = Vec::new();

@@ -9,6 +9,7 @@ mod model;
 mod hazards;
 mod store;
 mod known;
+mod cache;
 mod operations;
 mod outside;
 mod encrypted;

@@ -116,7 +116,7 @@ impl System {
     }
 }
 
-fn sent(command: &Command, time_ms: i64) -> Outgoing {
+pub(crate) fn sent(command: &Command, time_ms: i64) -> Outgoing {
     let envelope = Envelope {
         id: command.effect_id.to_string(),
         schema: SCHEMA_VERSION,
