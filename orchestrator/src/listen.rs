@@ -18,6 +18,7 @@ use endstate_outbox::dead_letter::{self, DeadLetter};
 use endstate_outbox::metric::Metric;
 use endstate_outbox::{Alert, BusError, Commit, Consumer, Delivered, Outgoing, StoreError, alert};
 use futures_util::FutureExt as _;
+use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ const BATCH: usize = 256;
 /// Pause before something that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How often an event waits for the saga that it names: the saga's start may be on its way.
+/// How often events wait for the sagas that they name, all of a batch together: their starts may be on their way.
 const LOOKS: u32 = 10;
 
 /// Records that were taken at once, and what has become of them.
@@ -42,6 +43,14 @@ struct Heard<'a> {
     /// What they mean, by their place among those taken.
     queued: Vec<(usize, Vec<Outgoing>)>,
     letters: Vec<DeadLetter>,
+}
+
+/// The saga that an event is for, as it names it.
+fn subject_of(record: &Delivered) -> Option<&str> {
+    match &record.envelope.as_ref().ok()?.message {
+        Message::Foreign(event) => event.subject.as_deref(),
+        _ => None,
+    }
 }
 
 /// One topic that is listened to.
@@ -142,47 +151,75 @@ impl Listener {
         };
         let Some(last) = taken.last().map(|record| record.offset) else { return Ok(()) };
         let mut batch = Heard { partition, taken: &taken, queued: Vec::new(), letters: Vec::new() };
-        let (mut looks, mut caught_up) = (0, false);
-        for (index, record) in taken.iter().enumerate() {
-            let heard = loop {
-                match self.heard(record).await {
-                    // Another process may have loaded a moment ago what has a use for it. Once is enough for all: they were
-                    // taken before.
-                    Ok(inputs) if inputs.is_empty() && !std::mem::replace(&mut caught_up, true) => {
-                        let definitions = self.gateway.definitions();
-                        if !definitions.catch_up().await.map_err(|error| error.to_string())? {
-                            break Ok(inputs);
-                        }
-                    }
-                    // Its start may be among what was just read: nothing comes of that before it is queued. What is not
-                    // there after such a wait holds up nothing else of the batch.
-                    Err(Fault::NoSaga(_)) if looks < LOOKS || !batch.queued.is_empty() => {
-                        looks = if batch.queued.is_empty() { looks + 1 } else { 1 };
-                        self.queue(&mut batch).await?;
-                        tokio::time::sleep(AGAIN / 2).await;
-                    }
-                    Err(Fault::Passing(reason)) => return Err(reason),
-                    Err(Fault::NoSaga(reason) | Fault::Refused(reason)) => break Err(reason),
-                    Ok(inputs) => break Ok(inputs),
+        let mut caught_up = false;
+        let mut waiting = self.go_through(&mut batch, (0..taken.len()).collect(), &mut caught_up).await?;
+        // The starts of those that wait may be among what was just read: nothing comes of that before it is queued. They wait
+        // together, so that a batch waits once, however many they are.
+        for _ in 0..LOOKS {
+            self.queue(&mut batch).await?;
+            if waiting.is_empty() {
+                break;
+            }
+            tokio::time::sleep(AGAIN / 2).await;
+            let indices = waiting.into_iter().map(|(index, _)| index).collect();
+            waiting = self.go_through(&mut batch, indices, &mut caught_up).await?;
+        }
+        self.queue(&mut batch).await?;
+        for (index, reason) in waiting {
+            batch.letters.push(self.letter(partition, &taken[index], &reason));
+            Metric::ForeignEvents.add(1, &["refused"]);
+        }
+        self.put_aside(batch.letters).await?;
+        let store = &**self.gateway.store();
+        position::save(store, self.topic, partition, last + 1).await.map_err(|error| error.to_string())
+    }
+
+    /// Hears those of the batch's records, in their order. Returns those whose saga is not there, and why; what else is for that
+    /// saga stays behind them.
+    async fn go_through(
+        &self,
+        batch: &mut Heard<'_>,
+        indices: Vec<usize>,
+        caught_up: &mut bool,
+    ) -> Result<Vec<(usize, String)>, String> {
+        let mut waiting = Vec::new();
+        let mut absent: FxHashMap<&str, String> = FxHashMap::default();
+        for index in indices {
+            let record = &batch.taken[index];
+            let subject = subject_of(record);
+            if let Some(reason) = subject.and_then(|subject| absent.get(subject)) {
+                waiting.push((index, reason.clone()));
+                continue;
+            }
+            let mut heard = self.heard(record).await;
+            // Another process may have loaded a moment ago what has a use for it. Once is enough for all: they were taken
+            // before.
+            if matches!(&heard, Ok(inputs) if inputs.is_empty()) && !std::mem::replace(caught_up, true) {
+                let definitions = self.gateway.definitions();
+                if definitions.catch_up().await.map_err(|error| error.to_string())? {
+                    heard = self.heard(record).await;
                 }
-            };
+            }
             let outcome = match heard {
                 Ok(inputs) if inputs.is_empty() => "ignored",
                 Ok(inputs) => {
                     batch.queued.push((index, inputs));
                     "taken"
                 }
-                Err(reason) => {
-                    batch.letters.push(self.letter(partition, record, &reason));
+                Err(Fault::NoSaga(reason)) => {
+                    absent.extend(subject.map(|subject| (subject, reason.clone())));
+                    waiting.push((index, reason));
+                    continue;
+                }
+                Err(Fault::Refused(reason)) => {
+                    batch.letters.push(self.letter(batch.partition, record, &reason));
                     "refused"
                 }
+                Err(Fault::Passing(reason)) => return Err(reason),
             };
             Metric::ForeignEvents.add(1, &[outcome]);
         }
-        self.queue(&mut batch).await?;
-        self.put_aside(batch.letters).await?;
-        let store = &**self.gateway.store();
-        position::save(store, self.topic, partition, last + 1).await.map_err(|error| error.to_string())
+        Ok(waiting)
     }
 
     /// What a record means.
@@ -196,6 +233,9 @@ impl Listener {
     /// Queues what was heard. What the bus can never take goes to the dead letters, and nothing else with it.
     async fn queue(&self, batch: &mut Heard<'_>) -> Result<(), String> {
         let queued = std::mem::take(&mut batch.queued);
+        if queued.is_empty() {
+            return Ok(());
+        }
         let all = queued.iter().flat_map(|(_, messages)| messages.iter().cloned()).collect();
         match self.gateway.bus().produce(all).await {
             Ok(()) => return Ok(()),

@@ -268,3 +268,76 @@ async fn a_saga_that_this_program_cannot_read_keeps_no_other_events_waiting() {
     started(&mut system, "S-2").await;
     assert!(letters(&system, 2).await[1].contains("E3003"));
 }
+
+/// A store that writes down which numbers of sagas were looked for.
+struct Asked {
+    inner: Arc<dyn Store>,
+    numbers: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Store for Asked {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        if statement.name == "saga_number.load" {
+            let text = format!("{rows:?}");
+            self.numbers.lock().unwrap().extend((1..=4).map(|n| format!("X-{n}")).filter(|n| text.contains(n)));
+        }
+        self.inner.read(statement, rows).await
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        self.inner.assign(shard).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        self.inner.commit(commit).await
+    }
+
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+}
+
+#[tokio::test]
+async fn events_whose_sagas_are_not_there_yet_wait_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 100).await;
+    system.definitions.load(&shop_order(), 0).await.unwrap();
+    let theirs = Theirs::beside(&system);
+    for n in 1..=4 {
+        theirs.tell(0, &format!("a-{n}"), "shop.approved", Some(&format!("shop_order/X-{n}")), "{}");
+        theirs.tell(0, &format!("b-{n}"), "shop.approved", Some(&format!("shop_order/X-{n}")), "{}");
+        theirs.tell(0, &format!("s-{n}"), "shop.placed", None, &format!(r#"{{"order_no":"S-{n}"}}"#));
+    }
+    let asked = Arc::new(Asked { inner: system.store.clone(), numbers: Mutex::default() });
+    let gateway = endstate_orchestrator::gateway::Gateway::new(
+        asked.clone(),
+        theirs.clone(),
+        system.clock.clone(),
+        system.definitions.clone(),
+        system.waiters.clone(),
+    );
+    let (_owned, owns) = watch::channel(BTreeSet::from([0]));
+    tokio::spawn(Listener::new(gateway, topic(), Some("shop".to_owned()), true).run(owns, CancellationToken::new()));
+    // What has its saga, or needs none, goes on at once.
+    started(&mut system, "S-4").await;
+    assert_eq!(asked.numbers.lock().unwrap()[..4], ["X-1", "X-2", "X-3", "X-4"], "none waits for another");
+    for n in 1..=4 {
+        let (_, start) = system.start("shop_order", json!({ "order_no": format!("X-{n}") }));
+        system.queue(&[start]).await;
+    }
+    for n in 1..=4 {
+        let saga = started(&mut system, &format!("X-{n}")).await;
+        while !system.saga(saga).await.unwrap().control.is_ended() {
+            tokio::task::yield_now().await;
+            system.run_until_idle().await;
+        }
+        let timeline = endstate_orchestrator::persist::load_timeline(&*system.store, saga).await.unwrap();
+        let taken = timeline.into_iter().flat_map(|(_, _, events)| events).find_map(|event| match event.fact {
+            endstate_saga::event::Fact::EventTaken { id, .. } => Some(id.to_string()),
+            _ => None,
+        });
+        assert!(taken.unwrap().ends_with(&format!("a-{n}")), "those of one saga keep their order");
+    }
+    assert!(dead_letter::list(&*system.store, 0, 10).await.unwrap().is_empty());
+}
