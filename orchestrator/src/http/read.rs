@@ -45,17 +45,18 @@ fn sees_others(caller: &Caller) -> bool {
 
 /// Show a saga.
 ///
-/// With `Prefer: wait=N` the answer comes when the saga has ended (200) or after N seconds (202).
+/// With `Prefer: wait=N` the answer comes as soon as nothing more happens without somebody outside: the saga has ended (200), or
+/// it waits for an event or is parked (202). It comes after N seconds (202) otherwise.
 #[utoipa::path(
     get, path = "/v1/sagas/{definition}/{number}", operation_id = "getSaga", tag = "sagas",
     params(
         ("definition" = String, Path, example = "flash_sale_order"),
         ("number" = String, Path, description = "The business number, percent-encoded", example = "ORDER-17"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end, at most 30"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the saga to end, to wait for somebody outside, or to park; at most 30"),
     ),
     responses(
         (status = 200, description = "The saga", body = SagaDetail),
-        (status = 202, description = "It did not end within the wait", body = SagaDetail),
+        (status = 202, description = "It has not ended: it waits for somebody outside, is parked, or went on for longer than the wait", body = SagaDetail),
         (status = 404, description = "E2202", body = endstate_http::problem::ProblemBody, content_type = "application/problem+json"),
     ),
     security(("token" = ["sagas:read"]), ("token" = ["orders:read"]), ("token" = ["orders:own"]))
