@@ -5,6 +5,7 @@ use endstate_events::SagaId;
 use endstate_outbox::{Rows, Store, StoreError, Write};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use uuid::Uuid;
 
 /// Bytes of sagas' rows that are read at once; of a larger one, it alone.
@@ -33,7 +34,11 @@ pub(super) async fn draw(
     let mut rows = store.read(&sql::SAGAS, ids(sagas)).await?;
     let is_old = |row: &endstate_outbox::Row| anew || row[3].int().is_none_or(|shown| Some(shown) < row[1].int());
     rows.retain(is_old);
-    let text = |row: &endstate_outbox::Row| render.render(row[2].text().unwrap_or_default());
+    let text = |row: &endstate_outbox::Row| {
+        let drawn = catch_unwind(AssertUnwindSafe(|| render.render(row[2].text().unwrap_or_default())));
+        // One saga's trouble, like any other.
+        drawn.unwrap_or_else(|_| Err(Undrawn::Unreadable("drawing it panicked".to_owned())))
+    };
     let mut views: Vec<_> = rows.iter().map(text).collect();
     let undefined = views.iter().filter_map(|view| match view {
         Err(Undrawn::Undefined { definition, version }) => Some((definition.clone(), *version)),

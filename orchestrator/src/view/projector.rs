@@ -188,7 +188,10 @@ impl Projector {
     pub async fn look(&mut self) -> Result<bool, ProjectError> {
         let begun_ms = self.clock.now_ms();
         let followed = self.followed().await?;
-        self.try_again(&followed, begun_ms).await?;
+        if let Err(error) = self.try_again(&followed, begun_ms).await {
+            // They hold up nobody.
+            tracing::warn!(%error, "sagas that the view cannot show were not tried again");
+        }
         let changes = self.changed(&followed).await?;
         self.pause = if changes.len() < BUSY { PAUSE } else { BUSY_PAUSE };
         // What lies behind a full page is no older than the last of it.
@@ -252,8 +255,8 @@ impl Projector {
         if now_ms < self.again_ms {
             return Ok(());
         }
-        let tried = undrawn::oldest(&*self.store, followed.iter().copied(), TRIED).await?;
         self.again_ms = now_ms + AGAIN_MS;
+        let tried = undrawn::oldest(&*self.store, followed.iter().copied(), TRIED).await?;
         let sagas: Vec<Uuid> = tried.iter().map(|(saga, _)| *saga).collect();
         for portion in draw::portions(&sagas, &self.lengths(&sagas).await?) {
             if !self.write(tried[portion].to_vec(), Vec::new(), true).await? {

@@ -3,12 +3,6 @@
 use super::*;
 use std::sync::atomic::AtomicUsize;
 
-static UNDRAWN: Statement = Statement {
-    name: "test.undrawn",
-    columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select u.saga, u.since_ms, u.tried_ms, u.reason from r cross join undrawn u",
-};
-
 impl World {
     /// Sagas that could not be drawn: since when, when tried, why.
     async fn undrawn(&self) -> Vec<(i64, i64, String)> {
@@ -41,6 +35,18 @@ async fn a_saga_whose_definition_is_missing_is_shown_as_soon_as_it_is_there() {
     projector.look().await.unwrap();
     assert_eq!(world.numbers(&Filter::default()).await, ["N-0003", "N-0002", "N-0001"]);
     assert_eq!(world.undrawn().await, []);
+}
+
+#[tokio::test]
+async fn a_panic_over_one_saga_holds_up_no_other() {
+    let mut world = World::new().await;
+    for (n, owner) in [(1, "ann"), (2, "eve"), (3, "ann")] {
+        world.put(n, 1, owner, "created", "tea").await;
+    }
+    world.projector().await.look().await.unwrap();
+    assert_eq!(world.numbers(&Filter::default()).await, ["N-0003", "N-0001"]);
+    let reason = "E3004: its row cannot be read: drawing it panicked".to_owned();
+    assert_eq!(world.undrawn().await, [(1_000, 1_000, reason)]);
 }
 
 #[tokio::test]
