@@ -167,6 +167,10 @@ pub(crate) async fn assemble(
     watch(node, config, address).await?;
     listen(node, config)?;
 
+    // Where days of events are dropped, open sagas must not keep them for ever.
+    if node.postgres().is_some() && config.retention.outbox_days > 0 && config.archive.after_days > 0 {
+        node.snapshots_after(i64::from(config.archive.after_days) * 24 * 3_600_000);
+    }
     node.start(config.engine.in_motion, config.participants.settings());
     let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
     if node.embedded().is_none() {

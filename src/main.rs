@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::check::refused(&error),
     };
-    match cli::run(cli).await {
+    match Box::pin(cli::run(cli)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) clock: Arc<dyn Clock>,
     /// Which shards of both sides are assigned.
     pub(crate) shards: Census,
+    /// How long sagas are open before their events are put together, if they are.
+    snapshot_after_ms: OnceLock<i64>,
     /// Its scheduled jobs, once it has any.
     jobs: OnceLock<Arc<Jobs>>,
     /// What participants want called outside, for the caller.
@@ -94,6 +96,7 @@ impl Node {
             definitions,
             clock,
             shards,
+            snapshot_after_ms: OnceLock::new(),
             jobs,
             calls,
             listeners,
@@ -118,11 +121,20 @@ impl Node {
         self.ground.sqlite()
     }
 
+    /// Puts the events of sagas together that are open for so long; before it is started.
+    pub(crate) fn snapshots_after(&self, after_ms: i64) {
+        self.snapshot_after_ms.set(after_ms).ok();
+    }
+
     /// Starts the shards of its roles: those it owns, as the bus says.
     pub(crate) fn start(&self, in_motion_most: usize, settings: Settings) {
         let (store, definitions) = (self.store.clone(), self.definitions.clone());
         let listeners = self.listeners.clone();
-        let sagas = move || SagaHandler::new(store.clone(), definitions.clone(), listeners.clone(), in_motion_most);
+        let snapshot_after_ms = self.snapshot_after_ms.get().copied();
+        let sagas = move || {
+            SagaHandler::new(store.clone(), definitions.clone(), listeners.clone(), in_motion_most)
+                .snapshots_after(snapshot_after_ms)
+        };
         let (store, caller) = (self.store.clone(), self.caller.clone());
         let participants = move || Participants::new(store.clone(), caller.clone(), settings);
         match self.mode {

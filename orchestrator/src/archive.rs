@@ -49,6 +49,12 @@ static DELETE_SAGAS: Statement = Statement {
 static DELETE_EVENTS: Statement =
     Statement { name: "archive.delete_events", columns: &[Kind::Id], sql: "delete from event where saga in ({rows})" };
 
+static DELETE_SNAPSHOTS: Statement = Statement {
+    name: "archive.delete_snapshots",
+    columns: &[Kind::Id],
+    sql: "delete from snapshot where saga in ({rows})",
+};
+
 static DELETE_VIEW: Statement = Statement {
     name: "archive.delete_view",
     columns: &[Kind::Id],
@@ -56,7 +62,7 @@ static DELETE_VIEW: Statement = Statement {
 };
 
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&ENDED, &DELETE_SAGAS, &DELETE_EVENTS, &DELETE_VIEW];
+pub(crate) static STATEMENTS: &[&Statement] = &[&ENDED, &DELETE_SAGAS, &DELETE_EVENTS, &DELETE_SNAPSHOTS, &DELETE_VIEW];
 
 /// Knows what participants still hold for sagas.
 #[async_trait]
@@ -100,6 +106,7 @@ impl Archive {
         }
         let writes = vec![
             Write::any(&DELETE_EVENTS, sagas.clone()),
+            Write::any(&DELETE_SNAPSHOTS, sagas.clone()),
             Write::any(&DROP_SEARCH, search),
             Write::exact(&DELETE_VIEW, sagas.clone()),
             Write::exact(&DELETE_SAGAS, sagas),

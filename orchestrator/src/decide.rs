@@ -3,6 +3,7 @@
 mod foreign;
 mod poison;
 mod rounds;
+mod snapshot;
 
 pub use poison::saga_of;
 
@@ -21,7 +22,7 @@ use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
 use endstate_saga::definition::{Definition, body_hash};
 use endstate_saga::effect::{DiscrepancyKind, Effect};
-use endstate_saga::event::Event;
+use endstate_saga::event::{Event, Fact};
 use endstate_saga::invariant;
 use endstate_saga::saga::Saga;
 use endstate_saga::size;
@@ -96,8 +97,10 @@ pub struct Working {
     hearing: Hearing,
     pages: Pages,
     outcome: Outcome,
-    /// Bytes of payloads in what is sent so far.
+    /// Bytes of payloads in what is sent so far, and of snapshots.
     sent: usize,
+    /// How long a saga is open before its events are put together; none: they never are.
+    snapshot_after_ms: Option<i64>,
 }
 
 impl Working {
@@ -121,7 +124,14 @@ impl Working {
             pages: Pages::default(),
             outcome: Outcome::default(),
             sent: 0,
+            snapshot_after_ms: None,
         }
+    }
+
+    /// Puts the events of sagas together that were open for so long since their start, or the last time.
+    #[must_use]
+    pub fn snapshots_after(self, snapshot_after_ms: Option<i64>) -> Self {
+        Self { snapshot_after_ms, ..self }
     }
 
     /// True when the batch sends so much that the rest of it has to wait for another (Z20).
@@ -298,6 +308,7 @@ impl Working {
         let mut decision = decide_due(&*copy.definition, saga, setting);
         decision.effects.retain(|effect| self.hearing.passes(id, effect, setting.now_ms));
         self.take(id, self.now_ms, decision);
+        self.put_together(id);
     }
 
     /// A participant that was silent has answered: a saga that waits for it, too, asks for itself.
@@ -416,11 +427,12 @@ impl Working {
             let Some(mut copy) = self.copies.remove(&id) else { continue };
             let Some(saga) = copy.saga.take() else { continue };
             let plan = copy.definition.plan();
-            let due_ms = match copy.rearm {
-                true => saga.due_ms(plan),
-                false => persist::due(copy.stored_due_ms, saga.due_ms(plan)),
-            };
             let phase = saga.control.phase(plan);
+            let wanted_ms = snapshot::wanted_ms(&saga, plan, phase, self.snapshot_after_ms);
+            let due_ms = match copy.rearm {
+                true => wanted_ms,
+                false => persist::due(copy.stored_due_ms, wanted_ms),
+            };
             if let Some(broken) = invariant::broken_at_rest(plan, &saga.control) {
                 // Never expected: the saga goes on, people look at it.
                 Metric::InvariantsBroken.add(1, &[broken.id]);
@@ -429,6 +441,9 @@ impl Working {
             if !copy.events.is_empty() {
                 let before = copy.before.unwrap_or(0);
                 self.pages.events(shard, seq, id, before, self.now_ms, &copy.events)?;
+                if copy.events.iter().any(|event| matches!(event.fact, Fact::Snapshot(_))) {
+                    self.pages.snapshot(id, before, self.now_ms);
+                }
                 seq += 1;
             }
             if !copy.events.is_empty() || due_ms != copy.stored_due_ms {

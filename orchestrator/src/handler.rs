@@ -46,6 +46,7 @@ pub struct SagaHandler {
     decided_ms: i64,
     tally: Tally,
     motion: Option<Gauge>,
+    snapshot_after_ms: Option<i64>,
 }
 
 impl SagaHandler {
@@ -72,7 +73,15 @@ impl SagaHandler {
             decided_ms: 0,
             tally: Tally::default(),
             motion: None,
+            snapshot_after_ms: None,
         }
+    }
+
+    /// Puts the events of sagas together that are open for so long, so that days of events can go; none: never.
+    #[must_use]
+    pub fn snapshots_after(mut self, snapshot_after_ms: Option<i64>) -> Self {
+        self.snapshot_after_ms = snapshot_after_ms;
+        self
     }
 
     /// Sagas of this shard with a command that awaits its reply.
@@ -137,7 +146,8 @@ impl Rounds for SagaHandler {
         let (due, look_ms) = self.due(batch).await?;
         let hearing = self.silence.hearing(if batch.timers { TIMERS } else { 0 });
         let woken = self.silence.woken(&hearing).cloned().collect();
-        let working = Working::new(self.definitions.clone(), batch, self.store.partitions(), hearing);
+        let working = Working::new(self.definitions.clone(), batch, self.store.partitions(), hearing)
+            .snapshots_after(self.snapshot_after_ms);
         let (poisoned, again, alone) = (batch.poisoned.clone(), batch.attempt > 0, batch.messages.len() <= 1);
         self.decided_ms = batch.now_ms;
         Ok(Open { working, due, woken, poisoned, look_ms, again, alone })

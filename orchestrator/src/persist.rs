@@ -74,6 +74,15 @@ static INSERT_EVENTS: Statement = Statement {
           insert into event (shard, seq, saga, version, events, time_ms, body) select * from r",
 };
 
+/// Where a saga's last snapshot is: the version of its row of events. Days of events ask for it, nobody else does.
+static PUT_SNAPSHOTS: Statement = Statement {
+    name: "snapshot.put",
+    columns: &[Kind::Id, Kind::Int, Kind::Int],
+    sql: "with r(saga, version, time_ms) as ({rows}) insert into snapshot (saga, version, time_ms) \
+          select saga, version, time_ms from r where true \
+          on conflict (saga) do update set version = excluded.version, time_ms = excluded.time_ms",
+};
+
 static INSERT_ORPHANS: Statement = Statement {
     name: "orphan.insert",
     columns: &[Kind::Int, Kind::Id, Kind::Int, Kind::Int, Kind::Text],
@@ -105,6 +114,7 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
     &INSERT_SAGAS,
     &UPDATE_SAGAS,
     &INSERT_EVENTS,
+    &PUT_SNAPSHOTS,
     &INSERT_ORPHANS,
     &INSERT_DISCREPANCIES,
     &PUT_OFF,
@@ -233,6 +243,7 @@ pub struct Pages {
     inserts: Rows,
     updates: Rows,
     events: Rows,
+    snapshots: Rows,
     orphans: Rows,
     discrepancies: Rows,
     put_off: Rows,
@@ -290,6 +301,11 @@ impl Pages {
         Ok(())
     }
 
+    /// Remembers that the row of events behind version `before` holds a snapshot.
+    pub fn snapshot(&mut self, saga: SagaId, before: u64, time_ms: i64) {
+        self.snapshots.push([saga.0.into(), (before as i64).into(), time_ms.into()]);
+    }
+
     /// Keeps an input whose saga is unknown.
     pub fn orphan(&mut self, shard: u16, saga: SagaId, envelope: &Envelope, now_ms: i64) {
         let body = serde_json::to_string(envelope).unwrap_or_default();
@@ -325,6 +341,7 @@ impl Pages {
             (&INSERT_SAGAS, self.inserts),
             (&UPDATE_SAGAS, self.updates),
             (&INSERT_EVENTS, self.events),
+            (&PUT_SNAPSHOTS, self.snapshots),
             (&INSERT_ORPHANS, self.orphans),
             (&INSERT_DISCREPANCIES, self.discrepancies),
             (&PUT_OFF, self.put_off),

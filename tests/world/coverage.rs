@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Every kind of event a saga can have.
-pub(crate) const FACTS: [&str; 39] = [
+pub(crate) const FACTS: [&str; 40] = [
     "started",
     "stage_entered",
     "stage_skipped",
@@ -41,6 +41,7 @@ pub(crate) const FACTS: [&str; 39] = [
     "dead_lettered",
     "fault_cleared",
     "ended",
+    "snapshot",
     "status_changed",
     "cancel_requested",
     "operated",

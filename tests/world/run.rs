@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// In every third world, sagas that are open for so long have their events put together.
+const LONG_MS: i64 = 12 * 3_600_000;
+
 /// Crashes and clock jumps that the world itself draws.
 pub(crate) const EVENTS: [&str; 6] =
     ["crash", "restart", "take_over", "answer_lost_in_crash", "clock_jump", "clock_back"];
@@ -79,7 +82,11 @@ impl World {
             orders.push(journey::order(n, journey, &shelf, &mut random));
         }
         let parts = (random, faults, provider);
-        Self::of(parts, (in_motion_most, rounds), (shelf, orders), ground, coverage).await
+        let mut world = Self::of(parts, (in_motion_most, rounds), (shelf, orders), ground, coverage).await;
+        if seed % 3 == 1 {
+            world.system.put_together_after(LONG_MS);
+        }
+        world
     }
 
     /// A world without faults (until they are turned on) of given orders, for stories told by hand. `engine` is how many

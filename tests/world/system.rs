@@ -63,6 +63,8 @@ pub(crate) struct System {
     in_motion_most: usize,
     /// Rounds of a transaction at most when one task owns both sides; `None`: hop by hop.
     rounds: Option<usize>,
+    /// How long sagas are open before their events are put together, if they are.
+    snapshot_after_ms: Option<i64>,
 }
 
 /// PostgreSQL opens no JSON in which a text has a NUL; nobody but the world asks it to.
@@ -114,9 +116,16 @@ impl System {
             faults,
             in_motion_most,
             rounds,
+            snapshot_after_ms: None,
         };
         system.crash();
         system
+    }
+
+    /// From now on, events of sagas are put together that are open for so long.
+    pub(crate) fn put_together_after(&mut self, after_ms: i64) {
+        self.snapshot_after_ms = Some(after_ms);
+        self.crash();
     }
 
     /// Drops every shard with its memory and makes new ones, which own nothing yet. Calls that were handed over are
@@ -136,7 +145,8 @@ impl System {
         self.zombies.clear();
         for index in 0..self.partitions() {
             let (definitions, listeners) = (self.definitions.clone(), listeners.clone());
-            let inner = SagaHandler::new(store.clone(), definitions, listeners, self.in_motion_most);
+            let inner = SagaHandler::new(store.clone(), definitions, listeners, self.in_motion_most)
+                .snapshots_after(self.snapshot_after_ms);
             let sagas = Poisonable { inner, faults: faults.clone() };
             let participants = Participants::new(store.clone(), caller.clone(), Settings::default());
             let id = |side| ShardId { side, index };

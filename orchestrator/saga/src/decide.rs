@@ -321,6 +321,19 @@ pub fn decide_dead_letter<P: Program + ?Sized>(
     turn.finish()
 }
 
+/// Puts the events of a saga together: what it is becomes an event, so that earlier ones can go. What has ended never
+/// changes.
+#[must_use]
+pub fn snapshot(saga: Saga, now_ms: i64) -> Decision {
+    if saga.control.is_ended() {
+        return Decision { saga: Some(saga), ..Decision::default() };
+    }
+    let event = Event { at_ms: now_ms, fact: Fact::Snapshot(Box::new(saga.clone())) };
+    let mut saga = saga;
+    fold::apply(&mut saga, &event);
+    Decision { saga: Some(saga), events: vec![event], ..Decision::default() }
+}
+
 /// H3: a hold is kept while its saga needs it, and released when the saga is unknown or done with it.
 fn inquired<P: Program + ?Sized>(program: &P, saga: Option<Saga>, effect_id: &EffectId, to: ReplyTo) -> Decision {
     let keep = saga.as_ref().is_some_and(|saga| {

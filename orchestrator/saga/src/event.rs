@@ -4,7 +4,7 @@
 //! stages are indices into the definition's plan, which never changes under a version.
 
 use crate::control::{ControlEvent, Outcome};
-use crate::saga::{Ask, Belongs, Kept, RunData};
+use crate::saga::{Ask, Belongs, Kept, RunData, Saga};
 use endstate_events::{Actor, Direction, Json, Lane, Operation, SagaId};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -230,6 +230,8 @@ pub enum Fact {
         /// How.
         outcome: Outcome,
     },
+    /// Its events so far are put together: this is the saga that they have made. What came before can go.
+    Snapshot(Box<Saga>),
     /// What the customer sees changed.
     StatusChanged {
         /// To this.
@@ -344,6 +346,7 @@ impl Fact {
             | Self::RunResent { .. }
             | Self::RunDelayed { .. }
             | Self::WaitAskedAgain { .. }
+            | Self::Snapshot(_)
             | Self::StatusChanged { .. }
             | Self::CancelRequested { .. }
             | Self::Operated { .. } => return None,
@@ -390,6 +393,7 @@ impl Fact {
             Self::DeadLettered { .. } => "dead_lettered",
             Self::FaultCleared => "fault_cleared",
             Self::Ended { .. } => "ended",
+            Self::Snapshot(_) => "snapshot",
             Self::StatusChanged { .. } => "status_changed",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::Operated { .. } => "operated",

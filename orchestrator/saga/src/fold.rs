@@ -6,9 +6,14 @@ use crate::saga::{Ask, Data, Request, RunData, Saga};
 use endstate_events::{Direction, Json};
 use std::sync::Arc;
 
-/// The saga that a `Started` event begins; none for any other event.
+/// The saga that a `Started` event begins, or a `Snapshot` holds; none for any other event.
 #[must_use]
 pub fn begin(event: &Event) -> Option<Saga> {
+    if let Fact::Snapshot(saga) = &event.fact {
+        let mut saga = (**saga).clone();
+        apply(&mut saga, event);
+        return Some(saga);
+    }
     let Fact::Started(started) = &event.fact else { return None };
     let Started { id, definition, definition_version, number, key, owner, lane, started_ms, .. } = &**started;
     let nothing = Arc::new(Json::Null);
@@ -25,6 +30,7 @@ pub fn begin(event: &Event) -> Option<Saga> {
         changed_ms: event.at_ms,
         status: Arc::from(""),
         reason: None,
+        snapshot_ms: None,
         control: Control::default(),
         data: Data {
             input: started.input.clone(),
@@ -37,18 +43,29 @@ pub fn begin(event: &Event) -> Option<Saga> {
     })
 }
 
-/// What a saga becomes by all its events; none when they do not begin with its start.
+/// What a saga becomes by its events: all since its start, or since a snapshot. Of those before a snapshot, some may be
+/// gone. None when neither is among them.
 #[must_use]
 pub fn replay<'e>(events: impl IntoIterator<Item = &'e Event>) -> Option<Saga> {
-    let mut events = events.into_iter();
-    let mut saga = begin(events.next()?)?;
-    events.for_each(|event| apply(&mut saga, event));
-    Some(saga)
+    let mut saga = None;
+    for event in events {
+        match (begin(event), &mut saga) {
+            (Some(begun), _) => saga = Some(begun),
+            (None, Some(saga)) => apply(saga, event),
+            (None, None) => {}
+        }
+    }
+    saga
 }
 
 /// Applies one event after the first.
 pub fn apply(saga: &mut Saga, event: &Event) {
     saga.version += 1;
+    if let Fact::Snapshot(_) = &event.fact {
+        // Nothing happened to it.
+        saga.snapshot_ms = Some(event.at_ms);
+        return;
+    }
     saga.changed_ms = event.at_ms;
     record(saga, event.at_ms, &event.fact);
     if let Some(fact) = event.fact.control() {
@@ -135,7 +152,8 @@ fn record(saga: &mut Saga, at_ms: i64, fact: &Fact) {
         | Fact::ForceBegan
         | Fact::Faulted { .. }
         | Fact::DeadLettered { .. }
-        | Fact::FaultCleared => {}
+        | Fact::FaultCleared
+        | Fact::Snapshot(_) => {}
         Fact::CancelRequested { .. } | Fact::Operated { .. } => {
             data.requests.extend(Request::of(fact));
             let old = data.requests.len().saturating_sub(Request::MOST);

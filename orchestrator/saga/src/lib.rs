@@ -46,4 +46,6 @@ pub mod schema;
 #[cfg(test)]
 pub(crate) mod toy;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod properties;

@@ -2,7 +2,7 @@
 //! an end, and replay equals the live row (which [`crate::toy`] checks after every input).
 
 use crate::control::{Control, Outcome};
-use crate::event::Fact;
+use crate::event::{Event, Fact};
 use crate::invariant;
 use crate::plan::{AtDeadline, Mismatch, Pivot, Refused};
 use crate::toy::{Run, Toy};
@@ -23,6 +23,8 @@ enum Act {
     Operate(Operation),
     /// An input goes to the dead letters.
     Bury,
+    /// Its events are put together.
+    Snapshot,
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
@@ -52,6 +54,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => prop_oneof![Just(("user", "owner")), Just(("early", "owner"))].prop_map(|(r, role)| Act::Cancel(r, role)),
         1 => operation().prop_map(Act::Operate),
         1 => Just(Act::Bury),
+        2 => Just(Act::Snapshot),
     ]
 }
 
@@ -131,6 +134,9 @@ fn perform(run: &mut Run, act: &Act, position: usize) {
         Act::Bury => {
             run.bury();
         }
+        Act::Snapshot => {
+            run.snapshot();
+        }
     }
 }
 
@@ -197,6 +203,25 @@ proptest! {
         check(&run);
     }
 
+    /// Whatever happened before and after: since any snapshot, replay gives the live row, and every event before it may
+    /// be gone.
+    #[test]
+    fn replay_from_any_snapshot_gives_the_live_row(toy in toy(), acts in prop::collection::vec(act(), 0..60)) {
+        let mut run = Run::start(toy);
+        for (position, act) in acts.iter().enumerate() {
+            perform(&mut run, act, position);
+        }
+        let is_snapshot = |event: &&Event| matches!(event.fact, Fact::Snapshot(_));
+        for (index, event) in run.events.iter().enumerate().filter(|(_, event)| is_snapshot(event)) {
+            let Fact::Snapshot(before) = &event.fact else { continue };
+            prop_assert_eq!(&crate::fold::replay(&run.events[..index]).unwrap(), &**before);
+            prop_assert_eq!(&crate::fold::replay(&run.events[index..]).unwrap(), &run.saga);
+            // A day in the middle has gone, one before it has not.
+            let kept = run.events[..index / 3].iter().chain(&run.events[index..]);
+            prop_assert_eq!(&crate::fold::replay(kept).unwrap(), &run.saga);
+        }
+    }
+
     /// Every payment is taken by the wait or starts a linked saga, once the saga has ended.
     #[test]
     fn z12_no_payment_is_lost(items in 0..3u8, acts in prop::collection::vec(act(), 0..60)) {
@@ -208,7 +233,7 @@ proptest! {
         run.paid("last", 7);
         let mut paid: Vec<String> = acts.iter().filter_map(|act| match act {
             Act::Pay(no, amount) => Some(format!("p{no}-{amount}")),
-            Act::Answer(..) | Act::Tick | Act::Cancel(..) | Act::Operate(_) | Act::Bury => None,
+            Act::Answer(..) | Act::Tick | Act::Cancel(..) | Act::Operate(_) | Act::Bury | Act::Snapshot => None,
         }).collect();
         paid.push("last".into());
         paid.sort();

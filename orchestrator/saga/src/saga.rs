@@ -38,6 +38,9 @@ pub struct Saga {
     /// Why it turned back: a cancel reason, a refusal's code, `exhausted`, `deadline` or `operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
+    /// When its events were last put together, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_ms: Option<i64>,
     /// Where it stands.
     pub control: Control,
     /// What payloads and conditions read.

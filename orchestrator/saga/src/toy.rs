@@ -1,6 +1,6 @@
 //! Definitions built by hand, for tests of the core without the language.
 
-use crate::decide::{Arrival, Decision, Setting, decide, decide_dead_letter, decide_due};
+use crate::decide::{Arrival, Decision, Setting, decide, decide_dead_letter, decide_due, snapshot};
 use crate::effect::Effect;
 use crate::event::Event;
 use crate::fold;
@@ -283,6 +283,10 @@ impl Run {
     fn check(&self) {
         let replayed = fold::replay(&self.events).unwrap();
         assert_eq!(replayed, self.saga);
+        // Without restarting at its snapshots it is the same saga.
+        let mut folded = fold::begin(&self.events[0]).unwrap();
+        self.events[1..].iter().for_each(|event| fold::apply(&mut folded, event));
+        assert_eq!(folded, self.saga);
         assert_eq!(self.saga.version, self.events.len() as u64);
         let text = serde_json::to_string(&self.saga).unwrap();
         assert_eq!(serde_json::from_str::<Saga>(&text).unwrap(), self.saga, "{text}");
@@ -309,6 +313,13 @@ impl Run {
         let decision = decide_due(&self.toy, self.saga.clone(), setting);
         self.settle(decision);
         true
+    }
+
+    /// Its events are put together.
+    pub(crate) fn snapshot(&mut self) -> &mut Self {
+        let decision = snapshot(self.saga.clone(), self.now_ms);
+        self.settle(decision);
+        self
     }
 
     /// An input that nobody could handle went to the dead letters.

@@ -9,7 +9,7 @@ use endstate_http::{Timestamp, headers};
 use endstate_outbox::StoreError;
 use endstate_saga::definition::Definition;
 use endstate_saga::event::{Event, Fact};
-use endstate_saga::saga::Saga;
+use endstate_saga::saga::{RunData, Saga};
 use serde_json::{Map, json};
 
 /// Bytes of a value that lists find a saga by: an index takes no long ones, and a definition need not bound them.
@@ -100,15 +100,21 @@ pub fn timeline(definition: &Definition, pages: Vec<(u64, i64, Vec<Event>)>) -> 
         let stage = value.as_u64().and_then(|stage| plan.stages.get(stage as usize));
         stage.map_or(Json::Null, |stage| json!(*stage.name))
     };
+    let named = |run: &RunData| {
+        let step = plan.steps.get(usize::from(run.step)).map_or("", |step| &*step.name);
+        (step.to_owned(), run.item_key.to_string())
+    };
     let mut runs: Vec<(String, String)> = Vec::new();
     let mut entries = Vec::new();
     for (before, _, events) in pages {
         for (version, event) in (before + 1..).zip(events) {
             if let Fact::StageEntered { runs: entered, .. } = &event.fact {
-                runs.extend(entered.iter().map(|run| {
-                    let step = plan.steps.get(usize::from(run.step)).map_or("", |step| &*step.name);
-                    (step.to_owned(), run.item_key.to_string())
-                }));
+                runs.extend(entered.iter().map(named));
+            }
+            if let Fact::Snapshot(saga) = &event.fact {
+                runs = saga.data.runs.iter().map(named).collect();
+                entries.push(put_together(definition, saga, version, event.at_ms));
+                continue;
             }
             let (name, mut data) = unfold(serde_json::to_value(&event.fact).unwrap_or_default());
             if let Some(index) = data.get("stage").map(&stage).filter(|name| !name.is_null()) {
@@ -128,6 +134,20 @@ pub fn timeline(definition: &Definition, pages: Vec<(u64, i64, Vec<Event>)>) -> 
         }
     }
     entries
+}
+
+/// What a timeline says of earlier events that were put together: of them, those of days that have gone are not shown.
+fn put_together(definition: &Definition, saga: &Saga, version: u64, at_ms: i64) -> TimelineEntry {
+    let data = json!({
+        "says": format!("the {} earlier events were put together; of those, old ones are not kept", saga.version),
+        "events": saga.version,
+        "status": *saga.status,
+        "phase": saga.control.phase(definition.plan()).label(),
+        "reason": saga.reason,
+        "state": saga.snapshot(definition.plan()),
+    });
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    TimelineEntry { version, at: Timestamp(at_ms), event: "snapshot".to_owned(), data }
 }
 
 fn name_run(data: &mut Map<String, Json>, (step, item): &(String, String)) {

@@ -13,4 +13,5 @@ mod place;
 mod poison;
 mod rush;
 mod size;
+mod snapshot;
 mod system;

@@ -63,6 +63,7 @@ pub(crate) struct System {
     /// Whether the store that shards see refuses what is poison, see [`Picky`].
     pub(crate) refuses: Arc<AtomicBool>,
     minted: u64,
+    in_motion_most: usize,
 }
 
 impl System {
@@ -82,16 +83,26 @@ impl System {
     ) -> Self {
         let definitions = Definitions::open(store.clone()).await.unwrap();
         let waiters = Arc::new(Waiters::default());
-        let listeners = Listeners { waiters: Arc::clone(&waiters) };
         let refuses = Arc::new(AtomicBool::new(false));
-        let seen: Arc<dyn Store> = Arc::new(Picky { inner: store.clone(), refuses: Arc::clone(&refuses) });
+        let folder = folder.to_owned();
+        let shards = Vec::new();
+        let mut system =
+            Self { folder, store, bus, clock, definitions, waiters, shards, refuses, minted: 0, in_motion_most };
+        system.shards = system.anew(None);
+        system
+    }
+
+    /// Shards that begin anew; events of sagas are put together that are open for so long, if at all.
+    pub(crate) fn anew(&self, snapshot_after_ms: Option<i64>) -> Vec<Shard<SagaHandler>> {
+        let Self { store, bus, clock, definitions, .. } = self;
+        let listeners = Listeners { waiters: Arc::clone(&self.waiters) };
+        let seen: Arc<dyn Store> = Arc::new(Picky { inner: store.clone(), refuses: Arc::clone(&self.refuses) });
         let shard = |index| {
-            let handler = SagaHandler::new(seen.clone(), definitions.clone(), listeners.clone(), in_motion_most);
+            let handler = SagaHandler::new(seen.clone(), definitions.clone(), listeners.clone(), self.in_motion_most)
+                .snapshots_after(snapshot_after_ms);
             Shard::new(ShardId { side: Side::Orchestrator, index }, seen.clone(), bus.clone(), clock.clone(), handler)
         };
-        let shards = (0..store.partitions()).map(shard).collect();
-        let folder = folder.to_owned();
-        Self { folder, store, bus, clock, definitions, waiters, shards, refuses, minted: 0 }
+        (0..store.partitions()).map(shard).collect()
     }
 
     /// A start of the active version, not queued yet.

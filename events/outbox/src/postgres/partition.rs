@@ -75,15 +75,16 @@ impl Rule {
                 parent: "event",
                 days: event_days,
                 needed: "e left join projection p on p.shard = e.shard where e.seq > coalesce(p.seq, 0) \
-                         or exists (select from saga s where s.id = e.saga)",
+                         or exists (select from saga s where s.id = e.saga) and not exists \
+                         (select from snapshot n where n.saga = e.saga and n.version > e.version)",
             },
         ]
     }
 }
 
 /// Days of the outbox that ended more than `outbox_days` ago and whose messages are all published, and days of events that
-/// ended more than `event_days` ago, that every view has followed and in which no saga has events that still has a row: an
-/// open one, or one that is not archived yet. Table and day, the oldest first.
+/// ended more than `event_days` ago, that every view has followed and in which no saga has events that still has a row (an
+/// open one, or one that is not archived yet) and no later snapshot. Table and day, the oldest first.
 pub(super) async fn old(
     connection: &mut PgConnection,
     outbox_days: i64,

@@ -98,6 +98,38 @@ async fn messages_are_numbered_by_the_fence_and_read_from_the_mark_on() {
 }
 
 #[tokio::test]
+async fn a_snapshot_frees_the_days_before_it() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let mut session = database.session("test").await;
+    let old = SystemClock.now_ms() - 30 * DAY_MS;
+    let writes = vec![event(1, old), event(2, old - DAY_MS)];
+    store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    session
+        .execute(
+            "insert into saga (id, shard, version, phase, state) \
+             values ('00000000-0000-0000-0000-000000000007', 2, 1, 'parked', '{}')",
+        )
+        .await
+        .unwrap();
+    session.execute("insert into projection (shard, seq) values (2, 2)").await.unwrap();
+    let days = async || {
+        store.drop_old_days(1, 1).await.unwrap();
+        partitions(&database, "event").await.len()
+    };
+    assert_eq!(days().await, 10, "it is open");
+    let snapshot =
+        "insert into snapshot (saga, version, time_ms) values ('00000000-0000-0000-0000-000000000007', 0, 0)";
+    session.execute(snapshot).await.unwrap();
+    assert_eq!(days().await, 10, "the snapshot itself stays");
+    session.execute("update snapshot set version = 1").await.unwrap();
+    session.execute("update projection set seq = 1").await.unwrap();
+    assert_eq!(days().await, 9, "what the view has not followed stays");
+    session.execute("update projection set seq = 2").await.unwrap();
+    assert_eq!(days().await, 8);
+}
+
+#[tokio::test]
 async fn old_days_go_when_nobody_needs_them() {
     let database = Database::new().await;
     let store = database.store().await;

@@ -115,6 +115,7 @@ pub(crate) fn saga_of(definition: &Definition, sample: &Sample) -> Result<Saga, 
         changed_ms: 0,
         status: Arc::from(""),
         reason: None,
+        snapshot_ms: None,
         control: Control::default(),
         data: Data {
             input: Arc::new(sample.input.clone()),
