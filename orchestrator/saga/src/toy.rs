@@ -210,6 +210,8 @@ impl Program for Toy {
             return Err(broken(&self.plan.steps[step].name));
         }
         let with = json!({ "step": *self.plan.steps[step].name, "item": item.map(|item| &*item.value) });
+        // A step about another keeps that one's key.
+        let item = item.filter(|_| self.plan.steps[step].of.is_none());
         Ok(Payload { with, key: item.map(|item| format!("unit-{}", item.key).into()) })
     }
 

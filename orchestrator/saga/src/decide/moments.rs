@@ -26,6 +26,8 @@ fn a_command_carries_what_was_evaluated_over_its_item() {
     assert_eq!(carried(&run), [hold(0), hold(1), json!({ "step": "coupon", "item": null })]);
     run.done("hold/0").done("hold/1").done("coupon").done("open").paid("p1", 7);
     assert_eq!(carried(&run)[1], json!({ "step": "confirm", "item": { "n": 1 } }), "the item of the hold");
+    let keys: Vec<_> = run.commands().map(|command| command.key.as_str()).collect();
+    assert_eq!(keys, ["unit-0", "unit-1", "k"], "they go where their holds went");
 }
 
 #[test]

@@ -180,6 +180,12 @@ fn a_step_about_another_that_never_ran_does_not_run() {
 }
 
 #[test]
+fn a_step_about_another_needs_nothing_else_to_have_run() {
+    let mut run = Run::start(Toy::empty().stage("a").step("hold").stage("b").step("confirm").of("hold"));
+    assert_eq!(run.done("hold").sent(), ["do confirm#0"]);
+}
+
+#[test]
 fn a_wait_without_a_condition_takes_what_comes() {
     let mut toy = Toy::order(1);
     toy.plan.stages[1].wait.as_mut().unwrap().conditional = false;
