@@ -15,3 +15,4 @@ mod rush;
 mod size;
 mod snapshot;
 mod system;
+mod view;

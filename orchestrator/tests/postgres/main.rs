@@ -28,6 +28,10 @@ mod real;
 mod rush;
 #[path = "../it/size.rs"]
 mod size;
+#[path = "../it/snapshot.rs"]
+mod snapshot;
 mod spill;
 #[path = "../it/system.rs"]
 mod system;
+#[path = "../it/view.rs"]
+mod view;
