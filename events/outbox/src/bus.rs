@@ -63,6 +63,8 @@ pub struct Undecodable {
     pub bytes: String,
     /// Why it cannot be read.
     pub reason: String,
+    /// A newer program may know it: it is not poison, and waits for that one.
+    pub newer: bool,
 }
 
 /// Why a message could not be queued.

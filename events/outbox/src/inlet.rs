@@ -25,8 +25,20 @@ pub(crate) struct Inlets {
 
 struct Inlet {
     topic: Topic,
-    spilled: Option<Box<dyn Consumer>>,
-    log: Box<dyn Consumer>,
+    spilled: Option<Queue>,
+    log: Queue,
+}
+
+struct Queue {
+    consumer: Box<dyn Consumer>,
+    /// The position of a record of a newer schema that comes next: this program takes nothing more here.
+    halted_at: Option<i64>,
+}
+
+impl Queue {
+    fn of(consumer: Box<dyn Consumer>) -> Self {
+        Self { consumer, halted_at: None }
+    }
 }
 
 /// What was taken.
@@ -35,8 +47,6 @@ pub(crate) struct Taken {
     pub(crate) records: Vec<Delivered>,
     /// Whether all but new starts was read to its end.
     pub(crate) drained: bool,
-    /// Whether a record of a newer schema waits.
-    pub(crate) newer: bool,
 }
 
 impl Inlets {
@@ -53,7 +63,8 @@ impl Inlets {
                 (Assignment::position(assignments, *topic), Assignment::position_spilled(assignments, *topic));
             let spilled = bus.spilled(*topic, index, spilled);
             let record = Assignment::record_before(assignments, *topic);
-            Inlet { topic: *topic, spilled, log: bus.consumer_behind(*topic, index, position, record) }
+            let log = Queue::of(bus.consumer_behind(*topic, index, position, record));
+            Inlet { topic: *topic, spilled: spilled.map(Queue::of), log }
         };
         let all = topics.iter().map(inlet).collect();
         Self { bus: Arc::clone(bus), clock: Arc::clone(clock), index, all, look: None, looked_ms: None }
@@ -62,6 +73,14 @@ impl Inlets {
     /// The topics, in the order in which they are taken.
     pub(crate) fn topics(&self) -> impl Iterator<Item = Topic> {
         self.all.iter().map(|inlet| inlet.topic)
+    }
+
+    /// Where records of a newer schema wait, if they do. A newer program will read them: this one takes what comes elsewhere.
+    pub(crate) fn halted(&self) -> Vec<(Topic, i64)> {
+        let queues = self.all.iter().flat_map(|Inlet { topic, spilled, log }| {
+            spilled.iter().chain([log]).filter_map(|queue| Some((*topic, queue.halted_at?)))
+        });
+        queues.collect()
     }
 
     /// Takes what is ready: at most so many messages of each topic as there is room for, and `most` together. A queue that
@@ -74,11 +93,11 @@ impl Inlets {
             let (may_wait, mut room) = (*topic == Topic::Start, *room);
             for (is_spilled, queue) in spilled.iter_mut().map(|queue| (true, queue)).chain([(false, log)]) {
                 let limit = room.min(most - taken.records.len());
-                if limit == 0 {
+                if limit == 0 || queue.halted_at.is_some() {
                     taken.drained &= may_wait;
                     continue;
                 }
-                let mut records = match queue.take(limit).await {
+                let mut records = match queue.consumer.take(limit).await {
                     Ok(records) => records,
                     Err(error) => {
                         failed.get_or_insert(error);
@@ -88,16 +107,17 @@ impl Inlets {
                 };
                 let stop = records.iter().position(is_newer);
                 // What waits behind a newer record may be what a timer must not overtake.
-                taken.drained &= may_wait || (queue.at_end() && stop.is_none());
+                taken.drained &= may_wait || (queue.consumer.at_end() && stop.is_none());
                 if let Some(stop) = stop {
-                    // A newer record is not poison: it is read again when the newer program may be there.
-                    taken.newer = true;
+                    // A newer record is not poison: it stays where it is, for a newer program to read.
                     let next = &records[stop];
+                    queue.halted_at = Some(next.offset);
                     let anew = match next.spilled() {
                         Some(number) => self.bus.spilled(*topic, self.index, number),
                         None => Some(self.bus.consumer(*topic, self.index, next.offset)),
                     };
-                    anew.into_iter().for_each(|anew| *queue = anew);
+                    // Stands where the shard stands, and does not fill up for nobody.
+                    anew.into_iter().for_each(|anew| queue.consumer = anew);
                     records.truncate(stop);
                 }
                 debug_assert!(records.iter().all(|record| record.spilled().is_some() == is_spilled));
@@ -131,7 +151,7 @@ impl Inlets {
     fn ask(&mut self) -> BoxFuture<'static, bool> {
         let urgent = self.all.iter_mut().filter(|inlet| inlet.topic != Topic::Start);
         let queues = urgent.flat_map(|inlet| inlet.spilled.iter_mut().chain([&mut inlet.log]));
-        let looks: Vec<_> = queues.map(|queue| queue.look()).chain([self.clock.look()]).collect();
+        let looks: Vec<_> = queues.map(|queue| queue.consumer.look()).chain([self.clock.look()]).collect();
         async move { join_all(looks).await.into_iter().all(|known| known) }.boxed()
     }
 
@@ -139,7 +159,8 @@ impl Inlets {
     pub(crate) async fn ready(&mut self, rooms: &[usize]) {
         let open = self.all.iter_mut().zip(rooms).filter(|(_, room)| **room > 0);
         let queues = open.flat_map(|(inlet, _)| inlet.spilled.iter_mut().chain([&mut inlet.log]));
-        let ready: Vec<_> = queues.map(|queue| queue.ready()).collect();
+        let queues = queues.filter(|queue| queue.halted_at.is_none());
+        let ready: Vec<_> = queues.map(|queue| queue.consumer.ready()).collect();
         if ready.is_empty() {
             return std::future::pending().await;
         }
@@ -150,6 +171,7 @@ impl Inlets {
 fn is_newer(record: &Delivered) -> bool {
     match &record.envelope {
         Ok(envelope) => envelope.schema > SCHEMA_VERSION,
+        Err(Undecodable { newer: true, .. }) => true,
         Err(Undecodable { bytes, .. }) => {
             // The message's shape may be unknown, its envelope's version is not.
             #[derive(serde::Deserialize)]

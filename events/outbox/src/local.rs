@@ -286,7 +286,8 @@ fn fill(sizes: impl Iterator<Item = usize>, limit: usize) -> (usize, usize) {
 /// The messages of a row; a row that cannot be read is as many bad ones.
 fn decode(body: &str, messages: i64) -> Vec<Read> {
     parcel::decode(body).unwrap_or_else(|error| {
-        let bad = Undecodable { bytes: body.to_owned(), reason: format!("the row is no JSON array: {error}") };
+        let bad =
+            Undecodable { bytes: body.to_owned(), reason: format!("the row is no JSON array: {error}"), newer: false };
         (0..messages).map(|_| (Err(bad.clone()), body.len())).collect()
     })
 }

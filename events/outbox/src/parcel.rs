@@ -123,7 +123,11 @@ pub(crate) fn decode(body: &str) -> serde_json::Result<Vec<Read>> {
     let raw: Vec<&RawValue> = serde_json::from_str(body)?;
     let one = |raw: &RawValue| {
         let envelope = serde_json::from_str::<Envelope>(raw.get()).map(Arc::new);
-        let bad = |error: serde_json::Error| Undecodable { bytes: raw.get().to_owned(), reason: error.to_string() };
+        let bad = |error: serde_json::Error| Undecodable {
+            bytes: raw.get().to_owned(),
+            reason: error.to_string(),
+            newer: false,
+        };
         (envelope.map_err(bad), raw.get().len())
     };
     Ok(raw.into_iter().map(one).collect())

@@ -41,7 +41,7 @@ pub(crate) fn sort(part: &Part, assignment: Assignment) -> (Batch, Vec<DeadLette
                 let bytes = serde_json::to_string(envelope).unwrap_or_default();
                 (Ok(Arc::clone(envelope)), bytes, reason.clone())
             }
-            (Err(Undecodable { bytes, reason }), _) => (Err(bytes.clone()), bytes.clone(), reason.clone()),
+            (Err(Undecodable { bytes, reason, .. }), _) => (Err(bytes.clone()), bytes.clone(), reason.clone()),
         };
         let place = (assignment.shard.index, record.offset);
         dead_letters.push(DeadLetter::new(record.topic, place, &bytes, &reason, now_ms));

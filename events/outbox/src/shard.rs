@@ -35,7 +35,7 @@ const CONFLICTS: u32 = 3;
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Long enough to spare a struggling database, short enough for operators.
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
-/// How often a paused shard looks whether it has been upgraded meanwhile.
+/// How often a shard at which a newer record waits looks about, when nothing else comes: people are told each day.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often a shard with a due timer looks for what is still on its way from the broker.
 const BEHIND: Duration = Duration::from_millis(20);
@@ -190,14 +190,10 @@ impl<H: Handler> Shard<H> {
                     },
                     () = stop.cancelled() => {}
                 },
-                // A timer waits, records need not.
-                Turn::Wait(BEHIND) => tokio::select! {
-                    () = tokio::time::sleep(BEHIND) => {}
-                    () = self.ready() => {}
-                    () = stop.cancelled() => {}
-                },
+                // A timer waits, or a newer record does; other records need not. After a doubt there are none to come.
                 Turn::Wait(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
+                    () = self.ready() => {}
                     () = stop.cancelled() => {}
                 },
             }
@@ -277,18 +273,18 @@ impl<H: Handler> Shard<H> {
         let ends_known = due_ms.is_none_or(|due| owned.inlets.know_ends(due, now_ms));
         let rooms: Vec<_> = owned.inlets.topics().map(|topic| self.handler.room(topic)).collect();
         let taken = owned.inlets.take(BATCH, &rooms).await;
-        let Taken { records, drained, newer } = taken.map_err(|error| error.to_string())?;
+        let Taken { records, drained } = taken.map_err(|error| error.to_string())?;
         self.pulse.took(&records, now_ms);
-        if newer {
-            tracing::error!(shard = %self.id, "E4031: a record of a newer schema version waits; upgrade this program");
-            self.standing.tell_newer(&*self.store, now_ms).await;
+        let halted = owned.inlets.halted();
+        for place in &halted {
+            self.standing.tell_newer(&*self.store, *place, now_ms).await;
         }
         let (timers, due) = (drained && ends_known, due_ms.is_some());
         if records.is_empty() && !(due && timers) {
             for (way, assignment) in owned.ways.iter_mut().zip(&mut owned.assignments) {
                 way.save_when_idle(&*self.store, assignment, now_ms).await?;
             }
-            return Ok(match (newer, due) {
+            return Ok(match (!halted.is_empty(), due) {
                 (true, _) => Turn::Wait(PAUSE),
                 (false, true) => Turn::Wait(BEHIND),
                 (false, false) => Turn::Idle,

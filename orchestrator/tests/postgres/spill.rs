@@ -11,7 +11,7 @@ use endstate_saga::control::{Outcome as End, Phase};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A bus whose broker does not answer while it is `away`; what it was given is lost, or arrives after all.
@@ -19,11 +19,16 @@ struct Broker {
     inner: Arc<dyn Bus>,
     away: AtomicBool,
     takes: AtomicBool,
+    /// It answers questions although it takes nothing.
+    talks: AtomicBool,
+    /// Messages that tried it.
+    tried: AtomicUsize,
 }
 
 #[async_trait]
 impl Bus for Broker {
     async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        self.tried.fetch_add(1, Ordering::SeqCst);
         if !self.away.load(Ordering::SeqCst) {
             return self.inner.produce(messages).await;
         }
@@ -38,7 +43,7 @@ impl Bus for Broker {
     }
 
     async fn answers(&self, _: Topic, _: u16) -> bool {
-        !self.away.load(Ordering::SeqCst)
+        self.talks.load(Ordering::SeqCst) || !self.away.load(Ordering::SeqCst)
     }
 
     fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {
@@ -57,8 +62,8 @@ struct Sale {
 impl Sale {
     async fn open(folder: &tempfile::TempDir, most: i64) -> Self {
         let (store, inner) = real::both(folder.path()).await;
-        let (away, takes) = (AtomicBool::new(false), AtomicBool::new(false));
-        let broker = Arc::new(Broker { inner: Arc::new(inner), away, takes });
+        let [away, takes, talks] = [false; 3].map(AtomicBool::new);
+        let broker = Arc::new(Broker { inner: Arc::new(inner), away, takes, talks, tried: AtomicUsize::new(0) });
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         // A broker that is there answers at once, one that is not never does.
         let settings = SpillSettings { patience: Duration::from_millis(1), most };
@@ -320,6 +325,31 @@ async fn z18_a_broker_that_is_back_is_found_without_another_message() {
     sale.comes_back();
     sale.bus.ask_idle().await;
     assert!(!sale.bus.is_spilling_any());
+}
+
+/// A leader without enough copies in sync answers questions and takes no message: each that waited for it would wait long.
+#[tokio::test]
+async fn z18_a_broker_that_only_answers_is_tried_by_one_message_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sale = Sale::open(&folder, 1_000).await;
+    sale.goes_away(false);
+    sale.broker.talks.store(true, Ordering::SeqCst);
+    let (_, start) = sale.order(1);
+    sale.system.queue(std::slice::from_ref(&start)).await;
+    for round in 1..4 {
+        sale.system.clock.advance(60_000);
+        sale.bus.ask_idle().await;
+        assert!(!sale.bus.is_spilling_any(), "shards that can read may be waited for");
+        let both = (sale.bus.produce(vec![start.clone()]), sale.bus.produce(vec![start.clone()]));
+        let (first, second) = tokio::join!(both.0, both.1);
+        first.and(second).unwrap();
+        assert_eq!(sale.broker.tried.load(Ordering::SeqCst), 1 + round, "the other is spilled at once");
+        assert!(sale.bus.is_spilling_any());
+    }
+    sale.comes_back();
+    sale.bus.produce(vec![start]).await.unwrap();
+    assert!(!sale.bus.is_spilling_any());
+    assert_eq!(sale.spilled(Topic::Start).await, 7, "one, and two in each round");
 }
 
 /// A clock that goes back keeps no message from trying the broker.

@@ -178,7 +178,7 @@ mod tests {
     use endstate_events::Topic;
 
     fn record(offset: i64, bytes: usize) -> Delivered {
-        let envelope = Err(Undecodable { bytes: String::new(), reason: String::new() });
+        let envelope = Err(Undecodable { bytes: String::new(), reason: String::new(), newer: false });
         Delivered { topic: Topic::Commands, offset, next: offset + 1, envelope, bytes, record: 0 }
     }
 

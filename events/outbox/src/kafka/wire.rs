@@ -32,6 +32,9 @@ const CONTENT_TYPE: &str = "content-type";
 /// The content type of a parcel: a JSON array of envelopes.
 const PARCEL: &str = "application/vnd.endstate.parcel+json";
 
+/// How all content types begin that are ours alone, those of programs to come as well.
+const OURS: &str = "application/vnd.endstate.";
+
 /// Which environment a parcel is of.
 const ENVIRONMENT: &str = "ce_environment";
 
@@ -124,14 +127,25 @@ pub(super) fn hash(record: &BorrowedMessage<'_>) -> u32 {
 
 /// The messages in a record; at least one.
 pub(super) fn unpack(record: &BorrowedMessage<'_>, topic: Topic, environment: &Environment) -> Vec<Read> {
-    if is_whole(topic) && header(record, CONTENT_TYPE) == Some(PARCEL) {
+    let ours = header(record, CONTENT_TYPE).filter(|kind| is_whole(topic) && kind.starts_with(OURS));
+    if let Some(kind) = ours {
         let body = record.payload().unwrap_or_default();
+        if kind != PARCEL {
+            return vec![(Err(of_another_kind(kind, body, header(record, ENVIRONMENT), environment)), body.len())];
+        }
         return unpack_parcel(body, header(record, ENVIRONMENT), environment).unwrap_or_else(|reason| {
             let bytes = String::from_utf8_lossy(body).into_owned();
-            vec![(Err(Undecodable { bytes, reason }), body.len())]
+            vec![(Err(Undecodable { bytes, reason, newer: false }), body.len())]
         });
     }
     vec![(unpack_one(record, topic, environment), record.payload_len() + record.key_len())]
+}
+
+/// A record that only we write, in a way that this program does not know: a newer one does, unless it is a stranger's.
+fn of_another_kind(kind: &str, body: &[u8], of: Option<&str>, environment: &Environment) -> Undecodable {
+    let (bytes, newer) = (String::from_utf8_lossy(body).into_owned(), of == Some(environment.as_str()));
+    let reason = format!("its content type is `{kind}`, of environment `{}`", of.unwrap_or_default());
+    Undecodable { bytes, reason, newer }
 }
 
 fn unpack_parcel(body: &[u8], of: Option<&str>, environment: &Environment) -> Result<Vec<Read>, String> {
@@ -170,7 +184,8 @@ fn unpack_one(
             None => {}
         }
     }
-    let unreadable = |error: cloud_event::Unreadable| Undecodable { bytes: error.bytes, reason: error.reason };
+    let unreadable =
+        |error: cloud_event::Unreadable| Undecodable { bytes: error.bytes, reason: error.reason, newer: false };
     let read = match topic {
         Topic::Foreign(_) => read.read_foreign(environment),
         Topic::Start | Topic::Progress | Topic::Commands | Topic::Events | Topic::DeadLetters => read.read(environment),
@@ -213,6 +228,15 @@ mod tests {
         assert_eq!(read(Some(ours.as_str())), Ok(2));
         assert!(read(Some("staging")).is_err_and(|reason| reason.contains("`staging`")));
         assert!(read(None).is_err(), "nobody says whose it is");
+    }
+
+    #[test]
+    fn z10_a_record_of_ours_of_an_unknown_kind_waits_for_the_upgrade_and_a_strangers_does_not() {
+        let (kind, ours) = ("application/vnd.endstate.parcel.2+cbor", Environment::default());
+        for (of, newer) in [(Some(ours.as_str()), true), (Some("staging"), false), (None, false)] {
+            let read = of_another_kind(kind, b"\xff", of, &ours);
+            assert_eq!((read.newer, read.reason.contains(kind)), (newer, true), "{read:?}");
+        }
     }
 
     #[test]

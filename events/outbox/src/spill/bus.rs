@@ -1,7 +1,8 @@
 //! A bus over a broker that may be away: what it does not acknowledge in time is spilled.
 //!
 //! Each partition is judged by itself. After a failure its messages are spilled at once, but for one in a while, which
-//! tries the broker: the first that is acknowledged ends the spilling. The broker of a partition that gets none is asked.
+//! tries the broker: the first that is acknowledged ends the spilling, and nothing else does. The broker of a partition that
+//! gets none is asked: one that answers may be ready again, but whether it takes a message only a message shows.
 
 use super::appends::Appends;
 use super::reader::Ends;
@@ -49,6 +50,15 @@ pub struct SpillSettings {
     pub most: i64,
 }
 
+/// A broker that did not take a message.
+#[derive(Clone, Copy, PartialEq)]
+struct Away {
+    /// When one of the partition's messages tries it again.
+    again_ms: i64,
+    /// It answers questions since.
+    answers: bool,
+}
+
 /// A bus that spills what its broker does not take.
 pub struct SpillingBus {
     inner: Arc<dyn Bus>,
@@ -58,8 +68,8 @@ pub struct SpillingBus {
     settings: SpillSettings,
     appends: Appends,
     ends: Arc<Ends>,
-    /// Partitions whose broker did not answer, and when one of their messages tries it again.
-    away: Mutex<FxHashMap<Place, i64>>,
+    /// Partitions whose broker did not take a message.
+    away: Mutex<FxHashMap<Place, Away>>,
     /// When people were told last, in units of [`TELL_MS`].
     told: AtomicI64,
 }
@@ -104,17 +114,14 @@ impl SpillingBus {
     pub async fn ask_idle(&self) {
         let now_ms = self.clock.now_ms();
         let is_idle = |again: i64| again < now_ms - IDLE_MS || is_odd(again, now_ms);
-        let idle: Vec<(Place, i64)> = self.away().iter().map(|(place, again)| (*place, *again)).collect();
-        let idle = idle.into_iter().filter(|(_, again)| is_idle(*again));
-        let asked =
-            idle.map(|(place, again)| async move { (place, again, self.inner.answers(place.0, place.1).await) });
+        let idle: Vec<(Place, Away)> = self.away().iter().map(|(place, away)| (*place, *away)).collect();
+        let idle = idle.into_iter().filter(|(_, away)| is_idle(away.again_ms));
+        let asked = idle.map(|(place, away)| async move { (place, away, self.inner.answers(place.0, place.1).await) });
         let mut asked = futures_util::stream::iter(asked).buffer_unordered(ASKED);
-        while let Some((place, again, answers)) = asked.next().await {
-            let mut away = self.away();
+        while let Some((place, before, answers)) = asked.next().await {
             // A message that tried meanwhile knows better.
-            if answers && away.get(&place) == Some(&again) {
-                away.remove(&place);
-                back(place);
+            if answers && let Some(away) = self.away().get_mut(&place).filter(|away| **away == before) {
+                *away = Away { again_ms: now_ms, answers };
             }
         }
     }
@@ -143,13 +150,13 @@ impl SpillingBus {
         let now_ms = self.clock.now_ms();
         let place = |message: &Outgoing| (message.topic, message.partition);
         let waits = |message: &Outgoing| {
-            away.get(&place(message)).is_some_and(|again| *again > now_ms && !is_odd(*again, now_ms))
+            away.get(&place(message)).is_some_and(|away| away.again_ms > now_ms && !is_odd(away.again_ms, now_ms))
         };
         let tries = !messages.iter().any(waits);
         if tries {
             // While this one tries, the others do not wait for what it finds.
             for message in messages {
-                away.entry(place(message)).and_modify(|again| *again = now_ms + TRY_AGAIN_MS);
+                away.entry(place(message)).and_modify(|away| away.again_ms = now_ms + TRY_AGAIN_MS);
             }
         }
         tries
@@ -166,10 +173,10 @@ impl SpillingBus {
     }
 
     fn missed(&self, messages: &[Outgoing], reason: &str) {
-        let again = self.clock.now_ms() + TRY_AGAIN_MS;
+        let missed = Away { again_ms: self.clock.now_ms() + TRY_AGAIN_MS, answers: false };
         let mut away = self.away();
         for message in messages {
-            if away.insert((message.topic, message.partition), again).is_none() {
+            if away.insert((message.topic, message.partition), missed).is_none() {
                 let (topic, partition) = (message.topic.label(), message.partition);
                 tracing::error!(topic, partition, reason, "E4024: the broker does not answer: messages are spilled");
             }
@@ -209,7 +216,7 @@ impl SpillingBus {
         }
     }
 
-    fn away(&self) -> MutexGuard<'_, FxHashMap<Place, i64>> {
+    fn away(&self) -> MutexGuard<'_, FxHashMap<Place, Away>> {
         self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -220,7 +227,7 @@ fn is_odd(again_ms: i64, now_ms: i64) -> bool {
 }
 
 fn back((topic, partition): Place) {
-    tracing::info!(topic = topic.label(), partition, "the broker answers again: nothing more is spilled");
+    tracing::info!(topic = topic.label(), partition, "the broker takes messages again: nothing more is spilled");
 }
 
 #[async_trait]
@@ -264,11 +271,11 @@ impl Bus for SpillingBus {
     }
 
     fn is_spilling(&self, topic: Topic, partition: u16) -> bool {
-        self.away().contains_key(&(topic, partition))
+        self.away().get(&(topic, partition)).is_some_and(|away| !away.answers)
     }
 
     fn is_spilling_any(&self) -> bool {
-        !self.away().is_empty()
+        self.away().values().any(|away| !away.answers)
     }
 
     fn relay(&self, shard: ShardId, published_seq: i64) -> Option<Box<dyn Relay>> {

@@ -124,7 +124,8 @@ impl Reader {
             }
             let bytes = body.len();
             let envelope = serde_json::from_str::<Envelope>(&body).map(Arc::new);
-            let envelope = envelope.map_err(|error| Undecodable { bytes: body, reason: error.to_string() });
+            let envelope =
+                envelope.map_err(|error| Undecodable { bytes: body, reason: error.to_string(), newer: false });
             let (offset, next) = (Delivered::offset_spilled(number), Delivered::offset_spilled(number + 1));
             self.page.push_back(Delivered { topic, offset, next, envelope, bytes, record: 0 });
         }

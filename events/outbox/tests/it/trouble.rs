@@ -3,10 +3,11 @@
 use crate::send;
 use crate::store::conformance::{GET, PUT};
 use async_trait::async_trait;
-use endstate_events::{Side, Topic};
+use endstate_events::{SCHEMA_VERSION, Side, Topic};
 use endstate_outbox::alert::{self, Waiting};
 use endstate_outbox::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Panics so often at each place, and else writes down what it reads.
 struct Shaky {
@@ -131,4 +132,75 @@ async fn a_doubt_that_does_not_pass_is_told_once() {
         assert_eq!(told(&store).await.len(), 1);
     }
     assert!(told(&store).await[0].alert.text.starts_with("E4030"));
+}
+
+/// Reads topics of two urgencies, and decides nothing.
+struct Quiet;
+
+impl Handler for Quiet {
+    fn topics(&self) -> &'static [Topic] {
+        &[Topic::Progress, Topic::Start]
+    }
+
+    fn room(&self, _: Topic) -> usize {
+        1
+    }
+
+    async fn assigned(&mut self, _: &Assignment) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn decide(&mut self, _: &Batch) -> Result<Outcome, DecideError> {
+        Ok(Outcome::default())
+    }
+
+    fn committed(&mut self) {}
+
+    fn rolled_back(&mut self) {}
+
+    fn due_ms(&self) -> Option<i64> {
+        None
+    }
+}
+
+/// A bus that counts who begins to read.
+struct Counting(Arc<dyn Bus>, AtomicUsize);
+
+#[async_trait]
+impl Bus for Counting {
+    async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
+        self.0.produce(messages).await
+    }
+
+    fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.consumer(topic, partition, position)
+    }
+}
+
+#[tokio::test]
+async fn z10_a_newer_record_is_told_of_once_a_day_while_other_records_flow() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    let bus = Arc::new(Counting(store.bus(), AtomicUsize::new(0)));
+    let mut newer = Outgoing { topic: Topic::Progress, ..send("newer") };
+    Arc::make_mut(&mut newer.envelope).schema = SCHEMA_VERSION + 1;
+    bus.produce(vec![newer]).await.unwrap();
+    let clock = Arc::new(ManualClock::new(1));
+    // The second is what comes after a restart.
+    for run in 1..=2 {
+        let id = ShardId { side: Side::Orchestrator, index: 2 };
+        let mut shard = Shard::new(id, store.clone(), bus.clone(), clock.clone(), Quiet);
+        for start in 0..10 {
+            bus.produce(vec![Outgoing { topic: Topic::Start, ..send(&format!("{run}-{start}")) }]).await.unwrap();
+            assert_eq!(shard.turn().await, Turn::Worked, "what is no newer is decided");
+        }
+        assert!(matches!(shard.turn().await, Turn::Wait(_)));
+        assert_eq!(bus.1.load(Ordering::Relaxed), 3 * run, "two for the assignment, and one that waits there");
+        let told = told(&store).await;
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].alert.text.starts_with("E4031") && told[0].alert.text.contains("`progress`"), "{told:?}");
+    }
+    let at = store.assign(ShardId { side: Side::Orchestrator, index: 2 }).await.unwrap().positions;
+    assert_eq!((at.progress, at.start), (0, 20));
 }

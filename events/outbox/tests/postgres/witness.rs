@@ -7,7 +7,7 @@ use endstate_outbox::*;
 use sqlx::Executor as _;
 
 fn record(next: i64, record: u32) -> Delivered {
-    let envelope = Err(Undecodable { bytes: String::new(), reason: String::new() });
+    let envelope = Err(Undecodable { bytes: String::new(), reason: String::new(), newer: false });
     Delivered { topic: Topic::Commands, offset: next - 1, next, envelope, bytes: 0, record }
 }
 

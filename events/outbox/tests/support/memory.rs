@@ -83,7 +83,7 @@ impl Consumer for Reader {
         let delivered = |(offset, bytes): (i64, String)| {
             let length = bytes.len();
             let envelope = serde_json::from_str::<Envelope>(&bytes).map(Arc::new);
-            let envelope = envelope.map_err(|error| Undecodable { bytes, reason: error.to_string() });
+            let envelope = envelope.map_err(|error| Undecodable { bytes, reason: error.to_string(), newer: false });
             Delivered { topic: self.topic, offset, next: offset + 1, bytes: length, envelope, record: 0 }
         };
         Ok((first..).zip(waiting).map(delivered).collect())
