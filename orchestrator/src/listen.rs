@@ -281,7 +281,7 @@ impl Listener {
             let name = self.topic.name();
             tracing::error!(topic = name, partition, offset, reason, "E4032: an event goes to the dead letters");
             let text = format!("an event in {name}/{partition} at {offset} went to the dead letters: {reason}");
-            Alert::new("dead_letter", &[&name, partition, offset], text, *time_ms)
+            Alert::new("dead_letter", &[&name, partition, offset, &letter.mark()], text, *time_ms)
         };
         let alerts: Vec<Alert> = letters.iter().map(told).collect();
         let partitions = self.gateway.store().partitions();

@@ -3,6 +3,7 @@
 use crate::bus::{Bus, BusError, Outgoing};
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Commit, CommitError, Store, StoreError};
+use crate::witness;
 use endstate_events::foreign::LETTER_BYTES;
 use endstate_events::{Envelope, Lane, Letter, Message, SCHEMA_VERSION, Topic};
 
@@ -31,15 +32,38 @@ impl DeadLetter {
         let [bytes, reason] = [bytes, reason].map(|text| text.replace('\0', "\\u0000"));
         Self { topic, partition, offset, bytes, reason, time_ms }
     }
+
+    /// Tells letters of one place from each other: a short hash of the bytes.
+    #[must_use]
+    pub fn mark(&self) -> u32 {
+        witness::fnv(self.bytes.bytes())
+    }
 }
 
-/// Inserts dead letters; the same record twice is one letter.
+/// Bits of a stored offset that are the offset itself. The others are 0, but for a letter that found another one in its
+/// place: a topic that was made anew counts from 0 again, and both are kept.
+const OFFSET_BITS: u32 = 50;
+
+/// Where a letter is stored when its place is taken by another: apart from it, and in the same place each time.
+fn beside(offset: i64, mark: u32) -> i64 {
+    let apart = i64::from(mark % 8_191 + 1) << OFFSET_BITS;
+    if offset < 0 { offset - apart } else { offset + apart }
+}
+
+/// The offset of a letter, wherever it is stored.
+fn offset_of(stored: i64) -> i64 {
+    stored % (1 << OFFSET_BITS)
+}
+
+/// Inserts dead letters; the same record twice is one letter, and another record in the same place is another.
 pub static INSERT: Statement = Statement {
     name: "dead_letter.insert",
-    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Text, Kind::Text, Kind::Int],
-    sql: "with r(topic, partition, read_offset, bytes, reason, time_ms) as ({rows}) \
+    columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Text, Kind::Text, Kind::Int],
+    sql: "with r(topic, partition, read_offset, beside, bytes, reason, time_ms) as ({rows}) \
           insert into dead_letter (topic, partition, read_offset, bytes, reason, time_ms) \
-          select topic, partition, read_offset, bytes, reason, time_ms from r where true \
+          select r.topic, r.partition, case when exists (select 1 from dead_letter d where d.topic = r.topic \
+          and d.partition = r.partition and d.read_offset = r.read_offset and d.bytes <> r.bytes) \
+          then r.beside else r.read_offset end, r.bytes, r.reason, r.time_ms from r where true \
           on conflict (topic, partition, read_offset) do nothing",
 };
 
@@ -51,6 +75,7 @@ pub(crate) fn rows(letters: Vec<DeadLetter>) -> Rows {
             letter.topic.label().into(),
             i64::from(letter.partition).into(),
             letter.offset.into(),
+            beside(letter.offset, letter.mark()).into(),
             letter.bytes.into(),
             letter.reason.into(),
             letter.time_ms.into(),
@@ -77,8 +102,8 @@ pub fn copy(letter: &DeadLetter, partitions: u16) -> Outgoing {
         cut: kept < bytes.len(),
         reason: reason[..told].to_owned(),
     };
-    let id = format!("{}/{partition}/{offset}", topic.label());
-    let (key, message) = (id.clone(), Message::Letter(copy));
+    let key = format!("{}/{partition}/{offset}", topic.label());
+    let (id, message) = (format!("{key}/{:08x}", letter.mark()), Message::Letter(copy));
     let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: *time_ms, key, lane: Lane::Live, message };
     Outgoing { topic: Topic::DeadLetters, partition: partition % partitions.max(1), envelope: envelope.into() }
 }
@@ -170,7 +195,7 @@ fn stored(row: &[Value]) -> Option<Stored> {
     let letter = DeadLetter {
         topic: Topic::labelled(topic.text()?)?,
         partition: u16::try_from(partition.int()?).ok()?,
-        offset: offset.int()?,
+        offset: offset_of(offset.int()?),
         bytes: bytes.text()?.to_owned(),
         reason: reason.text()?.to_owned(),
         time_ms: time_ms.int()?,
@@ -216,6 +241,20 @@ pub async fn replay(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_letter_beside_another_has_the_same_offset_and_no_others_place() {
+        let offsets = [0, 1, 5 << 10, (1 << 49) + 3, -1, -7];
+        let places = offsets.into_iter().flat_map(|offset| [0, 1, 8_190, u32::MAX].map(|mark| (offset, mark)));
+        let mut taken = offsets.to_vec();
+        for (offset, mark) in places {
+            let place = beside(offset, mark);
+            assert_eq!((offset_of(offset), offset_of(place)), (offset, offset));
+            assert!(offsets.iter().all(|other| *other != place));
+            taken.push(place);
+        }
+        assert!(taken.iter().all(|place| (*place < 0) == (offset_of(*place) < 0)), "{taken:?}");
+    }
 
     #[test]
     fn z10_a_letter_about_what_no_database_holds_can_be_held_itself() {

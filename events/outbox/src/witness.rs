@@ -50,9 +50,14 @@ pub fn hash(time_ms: i64, body: &[u8]) -> u32 {
     let length = body.len() as u64;
     let bytes = time_ms.to_le_bytes().into_iter().chain(length.to_le_bytes());
     let bytes = bytes.chain(body.iter().take(BODY).copied());
+    fnv(bytes).max(1)
+}
+
+/// FNV-1a of 64 bits, folded to 32: short, and the same for ever.
+pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u32 {
     let hash = bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    ((hash >> BITS) as u32 ^ hash as u32).max(1)
+    (hash >> BITS) as u32 ^ hash as u32
 }
 
 #[cfg(test)]

@@ -215,11 +215,16 @@ pub(crate) async fn the_same_record_is_one_dead_letter(store: Arc<dyn Store>) {
         reason: "odd".into(),
         time_ms: 5,
     };
-    for letters in [vec![letter(1, "a"), letter(2, "b")], vec![letter(2, "again"), letter(3, "c")]] {
+    let first = [letter(1, "a"), letter(2, "b")].to_vec();
+    let again = [letter(2, "b"), letter(3, "c"), letter(-1, "spilled")].to_vec();
+    // A topic that was made anew has other records in the same places, and may be made anew again.
+    let anew = [letter(1, "b"), letter(2, "other"), letter(-1, "spilled")].to_vec();
+    let twice = [letter(2, "third"), letter(2, "b")].to_vec();
+    for letters in [first, again, anew.clone(), anew, twice] {
         store.commit(Commit { dead_letters: letters, ..Commit::default() }).await.unwrap();
     }
     let stored = dead_letter::list(&*store, 0, 10).await.unwrap();
-    let bytes: Vec<&str> = stored.iter().map(|stored| stored.letter.bytes.as_str()).collect();
-    assert_eq!(bytes, ["a", "b", "c"]);
+    let kept: Vec<(i64, &str)> = stored.iter().map(|stored| (stored.letter.offset, &*stored.letter.bytes)).collect();
+    assert_eq!(kept, [(1, "a"), (2, "b"), (3, "c"), (-1, "spilled"), (1, "b"), (2, "other"), (2, "third")]);
     assert_eq!(dead_letter::list(&*store, stored[0].id, 1).await.unwrap(), stored[1..2]);
 }
