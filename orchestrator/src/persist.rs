@@ -265,14 +265,14 @@ impl Pages {
         phase: Phase,
         due_ms: Option<i64>,
     ) -> Result<usize, StoreError> {
-        let state = serde_json::to_string(saga).map_err(|error| unreadable(&UPDATE_SAGAS, error))?;
-        let bytes = state.len();
+        let state = Value::json(saga).map_err(|error| unreadable(&UPDATE_SAGAS, error))?;
+        let bytes = state.text().map_or(0, str::len);
         let (id, version) = (saga.id.0.into(), (saga.version as i64).into());
         let phase = phase.label().into();
         match before {
-            None => self.inserts.push([id, i64::from(shard).into(), version, phase, due_ms.into(), state.into()]),
+            None => self.inserts.push([id, i64::from(shard).into(), version, phase, due_ms.into(), state]),
             Some(before) => {
-                self.updates.push([id, (before as i64).into(), version, phase, due_ms.into(), state.into()]);
+                self.updates.push([id, (before as i64).into(), version, phase, due_ms.into(), state]);
             }
         }
         Ok(bytes)
@@ -288,7 +288,7 @@ impl Pages {
         time_ms: i64,
         events: &[Event],
     ) -> Result<(), StoreError> {
-        let body = serde_json::to_string(events).map_err(|error| unreadable(&INSERT_EVENTS, error))?;
+        let body = Value::json(events).map_err(|error| unreadable(&INSERT_EVENTS, error))?;
         self.events.push([
             i64::from(shard).into(),
             seq.into(),
@@ -296,7 +296,7 @@ impl Pages {
             (before as i64).into(),
             (events.len() as i64).into(),
             time_ms.into(),
-            body.into(),
+            body,
         ]);
         Ok(())
     }

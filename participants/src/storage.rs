@@ -320,7 +320,7 @@ fn new_effect(effect: &Effect, shard: &Value) -> [Value; 16] {
         effect.body.into(),
         effect.state.label().into(),
         effect.code.clone().into(),
-        json(&effect.data),
+        data(&effect.data),
         effect.of.clone().into(),
         pledge.map(|pledge| pledge.debit.clone()).into(),
         pledge.map(|pledge| pledge.credit.clone()).into(),
@@ -339,15 +339,14 @@ fn changed_effect(before: &Effect, now: &Effect) -> [Value; 7] {
         open(before).into(),
         now.state.label().into(),
         now.code.clone().into(),
-        json(&now.data),
+        data(&now.data),
         open(now).into(),
     ]
 }
 
 fn new_call(call: &Call, shard: &Value) -> [Value; 5] {
-    // A command came as JSON and goes as JSON.
-    let command = serde_json::to_string(&*call.command).unwrap_or_default();
-    [call.id.clone().into(), shard.clone(), call.lane.label().into(), command.into(), call.time_ms.into()]
+    let command = json(&*call.command);
+    [call.id.clone().into(), shard.clone(), call.lane.label().into(), command, call.time_ms.into()]
 }
 
 fn new_operation(operation: &Operation, shard: &Value, now_ms: i64) -> [Value; 8] {
@@ -357,15 +356,20 @@ fn new_operation(operation: &Operation, shard: &Value, now_ms: i64) -> [Value; 8
         line.parse::<i64>().unwrap_or_default().into(),
         shard.clone(),
         operation.action.clone().into(),
-        operation.with.to_string().into(),
+        json(&operation.with),
         operation.verdict.label().into(),
-        serde_json::to_string(&operation.verdict).unwrap_or_default().into(),
+        json(&operation.verdict),
         now_ms.into(),
     ]
 }
 
-fn json(data: &endstate_events::Json) -> Value {
-    if data.is_null() { Value::Null } else { data.to_string().into() }
+/// What came as JSON goes as JSON.
+fn json<T: serde::Serialize>(value: &T) -> Value {
+    Value::json(value).unwrap_or_else(|_| "".into())
+}
+
+fn data(data: &endstate_events::Json) -> Value {
+    if data.is_null() { Value::Null } else { json(data) }
 }
 
 /// Reads a row of [`READ_EFFECTS`].

@@ -4,8 +4,18 @@
 //! relation `{rows}`, which each store fills in its own way (`values`, `unnest`, copy). All SQL of a component lives in
 //! one module as constants of this type.
 
+use serde::Serialize;
+use std::cell::Cell;
 use std::sync::Arc;
 use uuid::Uuid;
+
+thread_local! {
+    /// Where JSON is written before its length is known.
+    static JSON: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Bytes that the buffer may keep.
+const KEPT: usize = 256 * 1_024;
 
 /// Type of a column of the rows given to a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +86,21 @@ pub enum Value {
 }
 
 impl Value {
+    /// `value` as JSON. It is written into a buffer of the thread and copied once, at its length: most texts of a row are JSON,
+    /// and one that grows while it is written is copied again and again.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Self> {
+        let mut buffer = JSON.take();
+        buffer.clear();
+        let written = serde_json::to_writer(&mut buffer, value);
+        // What is written in pieces is valid as a whole; checking it costs less than it looks.
+        let text =
+            written.and_then(|()| std::str::from_utf8(&buffer).map_err(serde::ser::Error::custom).map(Self::from));
+        if buffer.capacity() <= KEPT {
+            JSON.set(buffer);
+        }
+        text
+    }
+
     /// The integer, if it is one.
     #[must_use]
     pub fn int(&self) -> Option<i64> {

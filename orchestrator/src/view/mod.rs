@@ -77,7 +77,7 @@ impl ViewRow {
             self.phase.as_str().into(),
             self.outcome.as_deref().into(),
             self.reason.as_deref().into(),
-            self.view.to_string().into(),
+            Value::json(&self.view).unwrap_or_else(|_| "null".into()),
             search_text(&self.search).into(),
             self.order.map(|saga| saga.0).into(),
             self.started_ms.into(),

@@ -28,6 +28,10 @@ pub(super) fn text(statement: &Statement, first: usize) -> String {
 pub(super) fn bind(arguments: &mut PgArguments, statement: &Statement, parts: &[&Rows]) -> Result<(), BoxDynError> {
     let width = statement.columns.len();
     let whole = |rows: &&Rows| rows.cells().len() == rows.len() * width;
+    let bytes = |value: &Value| value.text().map_or(20, |text| text.len() + 4);
+    let cells = parts.iter().flat_map(|rows| rows.cells());
+    // A growing buffer is copied as a whole.
+    arguments.reserve(width, cells.map(bytes).sum());
     debug_assert!(parts.iter().all(whole), "{}: a row has the wrong length", statement.name);
     for (index, kind) in statement.columns.iter().enumerate() {
         let cells = || parts.iter().flat_map(move |rows| rows.cells().iter().skip(index).step_by(width));
