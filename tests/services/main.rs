@@ -10,6 +10,7 @@ mod frozen;
 mod listening;
 mod midnight;
 mod scrape;
+mod secure;
 mod starting;
 mod statements;
 mod strangers;

@@ -12,7 +12,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 const SECRET: &str = "provider-secret";
 
-fn service(variable: &str) -> String {
+pub(crate) fn service(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} names no server; bring one along: scripts/services run -- cargo test --test services")
     })

@@ -1,20 +1,17 @@
 //! What an operator wants to know about brokers and topics before trusting them: one finding per question. Nothing is
 //! made or changed.
 
+use super::admin::{admin, why};
 use super::settings::{ANSWER, KafkaSettings};
-use super::wire;
+use super::{OpenError, wire};
 use crate::postgres::examine::{Finding, Grade, finding};
 use endstate_events::Topic;
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::FromClientConfig as _;
+use rdkafka::admin::{AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::util::Timeout;
 
 /// Copies of a partition that survive the loss of a broker while another is in repair.
 const COPIES: usize = 3;
-
-type Admin = AdminClient<DefaultClientContext>;
 
 /// Asks everything; what cannot be asked because something before it is bad is left out.
 pub async fn examine(settings: &KafkaSettings) -> Vec<Finding> {
@@ -28,7 +25,7 @@ pub async fn examine(settings: &KafkaSettings) -> Vec<Finding> {
 }
 
 async fn ask_all(settings: &KafkaSettings, findings: &mut Vec<Finding>) -> Result<(), String> {
-    let admin = Admin::from_config(&settings.admin()).map_err(|error| error.to_string())?;
+    let admin = admin(settings).map_err(|error| OpenError::settings(&error).to_string())?;
     let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
     // The client's own calls wait in the thread that makes them.
     let (admin, asked) = tokio::task::spawn_blocking(move || {
@@ -38,7 +35,10 @@ async fn ask_all(settings: &KafkaSettings, findings: &mut Vec<Finding>) -> Resul
     })
     .await
     .map_err(|error| error.to_string())?;
-    let (metadata, cluster) = asked.map_err(|error| error.to_string())?;
+    let (metadata, cluster) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return Err(why(settings, &error).await),
+    };
     let brokers = metadata.brokers().len();
     let text = format!("{brokers} brokers answer, cluster {}", cluster.as_deref().unwrap_or("unknown"));
     findings.push(finding("kafka.reach", Grade::Good, text));

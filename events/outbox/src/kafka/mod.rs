@@ -14,6 +14,7 @@
 //! - [`raw`]: a broker as strangers see it
 //! - [`metric`]: what the clients tell of themselves; [`examine`]: a report about brokers and topics
 
+mod admin;
 mod assigned;
 mod context;
 pub mod examine;
@@ -44,6 +45,7 @@ use crate::store::ShardId;
 use async_trait::async_trait;
 use endstate_events::{ForeignTopic, Side, Topic};
 use member::{Member, Share};
+use rdkafka::error::KafkaError;
 use reader::Reader;
 use sender::{Carrier, Sender};
 use std::collections::BTreeSet;
@@ -62,6 +64,12 @@ pub enum OpenError {
         /// Their words, or the client's.
         reason: String,
     },
+    /// The client's own settings are no settings; trying again would not help.
+    #[error("E4063: the Kafka client cannot be made: {reason}{}", hint(reason))]
+    Settings {
+        /// The client's words.
+        reason: String,
+    },
     /// A topic is not as it must be.
     #[error("E4062: topic {topic} is not as it must be: {reason}")]
     Topic {
@@ -70,6 +78,22 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+}
+
+impl OpenError {
+    /// What the client said when it was made.
+    fn settings(error: &KafkaError) -> Self {
+        Self::Settings { reason: error.to_string() }
+    }
+}
+
+/// What to do when the client was built without what it is asked for.
+fn hint(reason: &str) -> &'static str {
+    let asks = ["ssl", "SSL", "SCRAM", "OAUTHBEARER"].iter().any(|word| reason.contains(word));
+    match asks && !cfg!(feature = "kafka-tls") {
+        true => "; this program was built without TLS: build it with --features kafka-tls",
+        false => "",
+    }
 }
 
 /// The bus over Kafka.
@@ -86,12 +110,8 @@ impl KafkaBus {
     pub async fn open(settings: KafkaSettings) -> Result<Arc<Self>, OpenError> {
         topics::ensure(&settings).await?;
         let stop = CancellationToken::new();
-        let unusable = |error: rdkafka::error::KafkaError| OpenError::Unreachable {
-            brokers: settings.brokers.clone(),
-            reason: error.to_string(),
-        };
-        let sender = Sender::new(&settings, stop.clone()).map_err(unusable)?;
-        let reader = Reader::start(&settings).map_err(unusable)?;
+        let sender = Sender::new(&settings, stop.clone()).map_err(|error| OpenError::settings(&error))?;
+        let reader = Reader::start(&settings).map_err(|error| OpenError::settings(&error))?;
         Ok(Arc::new(Self { settings, sender, reader, members: Mutex::default(), stop }))
     }
 

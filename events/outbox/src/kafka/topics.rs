@@ -1,13 +1,12 @@
 //! Topics are made with the right settings, or checked: a wrong partition count would give an account two owners (Z17),
 //! a short retention would delete what a saga still needs.
 
+use super::admin::{Admin, admin, why};
 use super::settings::{ANSWER, KafkaSettings};
 use super::{OpenError, wire};
 use endstate_events::{Environment, ForeignTopic, Topic};
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::config::FromClientConfig as _;
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::util::Timeout;
 use std::time::Duration;
 
@@ -44,8 +43,8 @@ impl Names {
     }
 }
 
-fn admin(settings: &KafkaSettings) -> KafkaResult<AdminClient<DefaultClientContext>> {
-    AdminClient::from_config(&settings.admin())
+async fn unreachable(settings: &KafkaSettings, error: KafkaError) -> OpenError {
+    OpenError::Unreachable { brokers: settings.brokers.clone(), reason: why(settings, &error).await }
 }
 
 /// Copies of each partition of a topic that is made; -1 is the brokers' own default.
@@ -82,7 +81,7 @@ pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Re
 }
 
 /// Partitions of a topic; 0 when it is not there.
-fn counted<C: ClientContext>(admin: &AdminClient<C>, name: &str) -> Result<u16, String> {
+fn counted(admin: &Admin, name: &str) -> Result<u16, String> {
     let metadata = admin.inner().fetch_metadata(Some(name), ANSWER).map_err(|error| error.to_string())?;
     let found = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
     let count = found.map_or(0, |topic| topic.partitions().len());
@@ -106,11 +105,7 @@ pub(super) async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
 
 /// Makes the topics that are missing, and checks all.
 pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
-    let unreachable = |error: &dyn std::fmt::Display| OpenError::Unreachable {
-        brokers: settings.brokers.clone(),
-        reason: error.to_string(),
-    };
-    let admin = admin(settings).map_err(|error| unreachable(&error))?;
+    let admin = admin(settings).map_err(|error| OpenError::settings(&error))?;
     let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
     let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
     let retention_ms = settings.retention.as_millis().to_string();
@@ -120,7 +115,11 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
         topic.set("max.message.bytes", &batch)
     });
     let wanted: Vec<NewTopic<'_>> = wanted.collect();
-    for made in admin.create_topics(&wanted, &options).await.map_err(|error| unreachable(&error))? {
+    let made = match admin.create_topics(&wanted, &options).await {
+        Ok(made) => made,
+        Err(error) => return Err(unreachable(settings, error).await),
+    };
+    for made in made {
         match made {
             Ok(name) => tracing::info!(topic = name, "made"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -133,9 +132,15 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
         partitions(&admin, settings, name).await?;
     }
     let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-    let described = admin.describe_configs(&resources, &options).await.map_err(|error| unreachable(&error))?;
+    let described = match admin.describe_configs(&resources, &options).await {
+        Ok(described) => described,
+        Err(error) => return Err(unreachable(settings, error).await),
+    };
     for (name, resource) in names.iter().zip(described) {
-        let resource = resource.map_err(|error| unreachable(&error))?;
+        let resource = match resource {
+            Ok(resource) => resource,
+            Err(code) => return Err(unreachable(settings, KafkaError::AdminOp(code)).await),
+        };
         let wrong = |reason| OpenError::Topic { topic: name.clone(), reason };
         configuration(settings, &resource).map_err(wrong)?;
     }
@@ -149,16 +154,14 @@ fn new_topic<'a>(settings: &KafkaSettings, name: &'a str, retention_ms: &'a str,
     if settings.min_insync == 0 { topic } else { topic.set("min.insync.replicas", min_insync) }
 }
 
-async fn partitions<C: ClientContext>(
-    admin: &AdminClient<C>,
-    settings: &KafkaSettings,
-    name: &str,
-) -> Result<(), OpenError> {
+async fn partitions(admin: &Admin, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
     let mut found = 0;
     for _ in 0..LOOKS {
         let metadata = admin.inner().fetch_metadata(Some(name), Timeout::After(ANSWER));
-        let metadata = metadata
-            .map_err(|error| OpenError::Unreachable { brokers: settings.brokers.clone(), reason: error.to_string() })?;
+        let metadata = match metadata {
+            Ok(metadata) => metadata,
+            Err(error) => return Err(unreachable(settings, error).await),
+        };
         found = metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |t| t.partitions().len());
         if found > 0 {
             break;
@@ -174,7 +177,7 @@ async fn partitions<C: ClientContext>(
 
 /// Waits until every partition of a topic has a leader that knows of it: one that was just made has not at once. One that
 /// has none for longer holds nobody up: its shard tries again and says so, and the others work.
-async fn led<C: ClientContext>(admin: &AdminClient<C>, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
+async fn led(admin: &Admin, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
     let mut looks = 0;
     for partition in 0..settings.partitions {
         while let Err(error) = admin.inner().fetch_watermarks(name, i32::from(partition), LED) {
