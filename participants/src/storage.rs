@@ -245,18 +245,14 @@ pub(crate) fn writes(desk: &Desk, now_ms: i64) -> Vec<Write> {
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
-    for operation in &desk.operations {
-        writes.add(&INSERT_OPERATIONS, new_operation(operation, &shard, now_ms));
-    }
+    desk.operations.iter().for_each(|done| writes.add(&INSERT_OPERATIONS, new_operation(done, &shard, now_ms)));
     writes.0
 }
 
 /// Marks holds as asked about.
 pub(crate) fn asked(holds: &[Arc<str>], now_ms: i64) -> Write {
     let mut rows = Rows::new();
-    for hold in holds {
-        rows.push([hold.clone().into(), now_ms.into()]);
-    }
+    holds.iter().for_each(|hold| rows.push([hold.clone().into(), now_ms.into()]));
     Write::any(&ASKED_HOLDS, rows)
 }
 
@@ -345,8 +341,8 @@ fn changed_effect(before: &Effect, now: &Effect) -> [Value; 7] {
 }
 
 fn new_call(call: &Call, shard: &Value) -> [Value; 5] {
-    let command = json(&*call.command);
-    [call.id.clone().into(), shard.clone(), call.lane.label().into(), command, call.time_ms.into()]
+    let (lane, command) = (call.lane.label(), json(&*call.command));
+    [call.id.clone().into(), shard.clone(), lane.into(), command, call.time_ms.into()]
 }
 
 fn new_operation(operation: &Operation, shard: &Value, now_ms: i64) -> [Value; 8] {
@@ -367,7 +363,6 @@ fn new_operation(operation: &Operation, shard: &Value, now_ms: i64) -> [Value; 8
 fn json<T: serde::Serialize>(value: &T) -> Value {
     Value::json(value).unwrap_or_else(|_| "".into())
 }
-
 fn data(data: &endstate_events::Json) -> Value {
     if data.is_null() { Value::Null } else { json(data) }
 }
