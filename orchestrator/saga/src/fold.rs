@@ -47,15 +47,11 @@ pub fn begin(event: &Event) -> Option<Saga> {
 /// gone. None when neither is among them.
 #[must_use]
 pub fn replay<'e>(events: impl IntoIterator<Item = &'e Event>) -> Option<Saga> {
-    let mut saga = None;
-    for event in events {
-        match (begin(event), &mut saga) {
-            (Some(begun), _) => saga = Some(begun),
-            (None, Some(saga)) => apply(saga, event),
-            (None, None) => {}
-        }
-    }
-    saga
+    let events: Vec<&Event> = events.into_iter().collect();
+    // Not from the first: between a start and a snapshot there may be a gap.
+    let (from, mut saga) = (0..events.len()).rev().find_map(|index| Some((index, begin(events[index])?)))?;
+    events[from + 1..].iter().for_each(|event| apply(&mut saga, event));
+    Some(saga)
 }
 
 /// Applies one event after the first.

@@ -217,7 +217,7 @@ proptest! {
             prop_assert_eq!(&crate::fold::replay(&run.events[..index]).unwrap(), &**before);
             prop_assert_eq!(&crate::fold::replay(&run.events[index..]).unwrap(), &run.saga);
             // A day in the middle has gone, one before it has not.
-            let kept = run.events[..index / 3].iter().chain(&run.events[index..]);
+            let kept = run.events[..index / 3].iter().chain(&run.events[index * 2 / 3..]);
             prop_assert_eq!(&crate::fold::replay(kept).unwrap(), &run.saga);
         }
     }

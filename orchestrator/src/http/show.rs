@@ -106,13 +106,20 @@ pub fn timeline(definition: &Definition, pages: Vec<(u64, i64, Vec<Event>)>) -> 
     };
     let mut runs: Vec<(String, String)> = Vec::new();
     let mut entries = Vec::new();
+    let (mut next, mut whole) = (0, true);
     for (before, _, events) in pages {
+        // Behind a gap nobody knows which run has which number, up to the snapshot that says it.
+        whole &= before == next;
+        next = before + events.len() as u64;
         for (version, event) in (before + 1..).zip(events) {
+            if !whole && !matches!(event.fact, Fact::Snapshot(_)) {
+                continue;
+            }
             if let Fact::StageEntered { runs: entered, .. } = &event.fact {
                 runs.extend(entered.iter().map(named));
             }
             if let Fact::Snapshot(saga) = &event.fact {
-                runs = saga.data.runs.iter().map(named).collect();
+                (runs, whole) = (saga.data.runs.iter().map(named).collect(), true);
                 entries.push(put_together(definition, saga, version, event.at_ms));
                 continue;
             }

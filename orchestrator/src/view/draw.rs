@@ -52,8 +52,7 @@ pub(super) async fn draw(
             *view = text(row);
         }
     }
-    let (mut new, mut changed) = (Rows::new(), Rows::new());
-    let (mut added, mut dropped) = (Rows::new(), Rows::new());
+    let (mut upserts, mut added, mut dropped) = (Rows::new(), Rows::new(), Rows::new());
     for (view, row) in views.into_iter().zip(rows) {
         let [id, _, _, shown, shown_search, shown_started] = row.as_slice() else { continue };
         let Some(id) = id.id() else { continue };
@@ -72,12 +71,11 @@ pub(super) async fn draw(
             push_search(&mut dropped, before.iter().filter(|pair| !view.search.contains(pair)), started, id);
             push_search(&mut added, view.search.iter().filter(is_new), view.started_ms, id);
         }
-        let rows = if shown.int().is_some() { &mut changed } else { &mut new };
-        rows.push(view.cells());
+        upserts.push(view.cells());
     }
-    let views = [(&sql::ADD, new), (&sql::CHANGE, changed)].map(|(sql, rows)| Write::any(sql, rows).apart());
-    let search = [(&sql::DROP_SEARCH, dropped), (&sql::ADD_SEARCH, added)].map(|(sql, rows)| Write::any(sql, rows));
-    drawn.writes = views.into_iter().chain(search).filter(|write| !write.rows.is_empty()).collect();
+    let writes = [(&sql::UPSERT, upserts), (&sql::DROP_SEARCH, dropped), (&sql::ADD_SEARCH, added)];
+    let writes = writes.into_iter().filter(|(_, rows)| !rows.is_empty());
+    drawn.writes = writes.map(|(sql, rows)| Write::any(sql, rows)).collect();
     Ok(drawn)
 }
 

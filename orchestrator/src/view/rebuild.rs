@@ -83,8 +83,11 @@ pub async fn page(store: &dyn Store, render: &dyn Render, from: &Mark, now_ms: i
             Mark::Search(..) => search(store, from, size).await,
         };
         match made {
-            // A projector has moved on meanwhile: less at once is quicker.
-            Err(ProjectError::Write(CommitError::Conflict { .. })) if size > 1 => size /= 2,
+            // A projector has moved on meanwhile: less at once is quicker. Or the store refuses one of them.
+            Err(ProjectError::Write(CommitError::Conflict { .. } | CommitError::Data(_))) if size > 1 => size /= 2,
+            Err(ProjectError::Write(CommitError::Data(reason))) if let Mark::Sagas(after) = from => {
+                return put_aside(store, *after, &reason, now_ms).await;
+            }
             made => return made,
         }
     }
@@ -116,6 +119,19 @@ async fn sagas(
     store.commit(Commit { writes, ..Commit::default() }).await?;
     let next = ids.last().map(|last| Mark::Sagas(*last));
     Ok(Page { drawn: ids.len() - missed.len(), undrawn: missed.len(), removed: 0, next })
+}
+
+/// The next saga, whose row the store refuses: the projector tries it again.
+async fn put_aside(store: &dyn Store, after: Uuid, reason: &str, now_ms: i64) -> Result<Page, ProjectError> {
+    let found = store.read(&sql::ALL_SAGAS, Rows::one([after.into(), 1.into()])).await?;
+    let Some(saga) = found.first().and_then(|row| row[0].id()) else {
+        return Ok(Page { next: Some(Mark::Rows(Uuid::nil())), ..Page::default() });
+    };
+    let kept = (saga, draw::shard_of(saga, store.partitions()), reason);
+    let mut writes = vec![fence(store, &[saga]).await?];
+    writes.extend(undrawn::keep(std::iter::once(kept), now_ms));
+    store.commit(Commit { writes, ..Commit::default() }).await?;
+    Ok(Page { undrawn: 1, next: Some(Mark::Sagas(saga)), ..Page::default() })
 }
 
 /// Rows whose saga is gone.

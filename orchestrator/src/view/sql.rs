@@ -41,61 +41,38 @@ pub(super) static ALL_SAGAS: Statement = Statement {
           limit (select page from r)",
 };
 
-/// Columns of a row of the view, in the order of its cells.
-const ROW: &[Kind] = &[
-    Kind::Id,
-    Kind::Int,
-    Kind::Text,
-    Kind::Int,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Id,
-    Kind::Int,
-    Kind::Int,
-    Kind::Int,
-];
-
-macro_rules! row {
-    () => {
-        "saga, version, definition, definition_version, number, owner, lane, status, phase, outcome, reason, view, \
-         search, order_saga, started_ms, updated_ms, ended_ms"
-    };
-}
-
-/// Adds rows of sagas that the view did not have. Looked up instead of met at the key: of a row that is not there,
-/// PostgreSQL writes less.
-pub(super) static ADD: Statement = Statement {
-    name: "view.add",
-    columns: ROW,
-    sql: concat!(
-        "with r(",
-        row!(),
-        ") as ({rows}) insert into saga_view (",
-        row!(),
-        ") select ",
-        row!(),
-        " from r where {true on conflict (saga) do nothing|not exists (select 1 from saga_view v where v.saga = r.saga)}"
-    ),
-};
-
-/// Brings rows up to date; a newer version wins.
-pub(super) static CHANGE: Statement = Statement {
-    name: "view.change",
-    columns: ROW,
-    sql: concat!(
-        "with r(",
-        row!(),
-        ") as ({rows}) update saga_view set version = r.version, status = r.status, phase = r.phase, \
-         outcome = r.outcome, reason = r.reason, view = r.view, search = r.search, updated_ms = r.updated_ms, \
-         ended_ms = r.ended_ms from r where saga_view.saga = r.saga and saga_view.version <= r.version"
-    ),
+/// Writes rows; a newer version wins.
+pub(super) static UPSERT: Statement = Statement {
+    name: "view.upsert",
+    columns: &[
+        Kind::Id,
+        Kind::Int,
+        Kind::Text,
+        Kind::Int,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Id,
+        Kind::Int,
+        Kind::Int,
+        Kind::Int,
+    ],
+    sql: "with r(saga, version, definition, definition_version, number, owner, lane, status, phase, outcome, reason, \
+          view, search, order_saga, started_ms, updated_ms, ended_ms) as ({rows}) \
+          insert into saga_view (saga, version, definition, definition_version, number, owner, lane, status, phase, \
+          outcome, reason, view, search, order_saga, started_ms, updated_ms, ended_ms) \
+          select saga, version, definition, definition_version, number, owner, lane, status, phase, outcome, reason, \
+          view, search, order_saga, started_ms, updated_ms, ended_ms from r where true \
+          on conflict (saga) do update set version = excluded.version, status = excluded.status, \
+          phase = excluded.phase, outcome = excluded.outcome, reason = excluded.reason, view = excluded.view, \
+          search = excluded.search, updated_ms = excluded.updated_ms, ended_ms = excluded.ended_ms \
+          where excluded.version >= saga_view.version",
 };
 
 /// Adds search attributes.
@@ -103,9 +80,7 @@ pub(super) static ADD_SEARCH: Statement = Statement {
     name: "view.add_search",
     columns: &[Kind::Text, Kind::Text, Kind::Int, Kind::Id],
     sql: "with r(name, value, started_ms, saga) as ({rows}) insert into saga_search (name, value, started_ms, saga) \
-          select {name, value, started_ms, saga from r where true on conflict do nothing\
-          |distinct name, value, started_ms, saga from r where not exists (select 1 from saga_search s where \
-          s.name = r.name and s.value = r.value and s.started_ms = r.started_ms and s.saga = r.saga)}",
+          select name, value, started_ms, saga from r where true on conflict do nothing",
 };
 
 /// Removes search attributes that no longer hold.
@@ -208,8 +183,7 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
     &SAGAS,
     &LENGTHS,
     &ALL_SAGAS,
-    &ADD,
-    &CHANGE,
+    &UPSERT,
     &ADD_SEARCH,
     &DROP_SEARCH,
     &BEGIN,

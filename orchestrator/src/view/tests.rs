@@ -121,10 +121,14 @@ impl World {
 
     /// A rebuild from its beginning to its end.
     async fn rebuild(&self) -> rebuild::Page {
+        self.rebuild_on(&*self.store).await
+    }
+
+    async fn rebuild_on(&self, store: &dyn Store) -> rebuild::Page {
         let (mut all, mut mark) = (rebuild::Page::default(), Some(rebuild::Mark::beginning()));
         while let Some(from) = mark {
             let from = rebuild::Mark::of_text(&from.to_text()).unwrap();
-            let page = rebuild::page(&*self.store, &*self.render, &from, self.clock.now_ms()).await.unwrap();
+            let page = rebuild::page(store, &*self.render, &from, self.clock.now_ms()).await.unwrap();
             all.drawn += page.drawn;
             all.undrawn += page.undrawn;
             all.removed += page.removed;

@@ -137,6 +137,19 @@ async fn what_the_store_refuses_of_one_saga_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_rebuild_goes_on_behind_a_saga_that_the_store_refuses() {
+    let mut world = World::new().await;
+    for n in 0..9 {
+        world.put(n, 1, "ann", if n == 4 || n == 5 { "bad" } else { "created" }, "tea").await;
+    }
+    world.projector_on(Picky::new(&world)).await;
+    let rebuilt = world.rebuild_on(&*Picky::new(&world)).await;
+    assert_eq!(rebuilt, rebuild::Page { drawn: 7, undrawn: 2, ..rebuild::Page::default() });
+    let kept = world.undrawn().await;
+    assert!(kept.len() == 2 && kept.iter().all(|(.., reason)| reason.contains("no such text")), "{kept:?}");
+}
+
+#[tokio::test]
 async fn long_sagas_are_written_a_few_at_a_time() {
     let mut world = World::new().await;
     let long = " ".repeat(3 * 1024 * 1024);
