@@ -95,14 +95,15 @@ impl Inlets {
                 let limit = room.min(most - taken.records.len());
                 if limit == 0 || queue.halted_at.is_some() {
                     taken.drained &= may_wait;
-                    continue;
+                    // What was spilled is older than what the log goes on with.
+                    if is_spilled && queue.halted_at.is_some() { break } else { continue }
                 }
                 let mut records = match queue.consumer.take(limit).await {
                     Ok(records) => records,
                     Err(error) => {
                         failed.get_or_insert(error);
                         taken.drained = false;
-                        continue;
+                        if is_spilled { break } else { continue }
                     }
                 };
                 let stop = records.iter().position(is_newer);
@@ -123,6 +124,10 @@ impl Inlets {
                 debug_assert!(records.iter().all(|record| record.spilled().is_some() == is_spilled));
                 room -= records.len();
                 taken.records.extend(records);
+                if is_spilled && (queue.halted_at.is_some() || !queue.consumer.at_end()) {
+                    taken.drained &= may_wait;
+                    break;
+                }
             }
         }
         match failed {
@@ -158,8 +163,11 @@ impl Inlets {
     /// Resolves when there may be something to take.
     pub(crate) async fn ready(&mut self, rooms: &[usize]) {
         let open = self.all.iter_mut().zip(rooms).filter(|(_, room)| **room > 0);
-        let queues = open.flat_map(|(inlet, _)| inlet.spilled.iter_mut().chain([&mut inlet.log]));
-        let queues = queues.filter(|queue| queue.halted_at.is_none());
+        let halts = |queue: &Queue| queue.halted_at.is_some();
+        // Behind what was spilled and halts, the log waits.
+        let free = open.filter(|(inlet, _)| !inlet.spilled.as_ref().is_some_and(halts));
+        let queues = free.flat_map(|(inlet, _)| inlet.spilled.iter_mut().chain([&mut inlet.log]));
+        let queues = queues.filter(|queue| !halts(queue));
         let ready: Vec<_> = queues.map(|queue| queue.consumer.ready()).collect();
         if ready.is_empty() {
             return std::future::pending().await;

@@ -83,7 +83,12 @@ pub enum OpenError {
 impl OpenError {
     /// What the client said when it was made.
     fn settings(error: &KafkaError) -> Self {
-        Self::Settings { reason: error.to_string() }
+        let reason = match error {
+            // Its words hold the value, which may be a password under a wrong name.
+            KafkaError::ClientConfig(kind, _, name, _) => format!("{name}: {kind:?}"),
+            other => other.to_string(),
+        };
+        Self::Settings { reason }
     }
 }
 

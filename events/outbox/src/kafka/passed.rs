@@ -28,12 +28,13 @@ pub(super) fn offsets(consumer: &BaseConsumer<Context>, names: &Names) -> KafkaR
 }
 
 /// Waits until the client has forgotten the position of an older assignment, right after a new one. Nothing is told of the
-/// new one meanwhile: the thread that asks is the one that reads. Returns a position that did not go away.
-pub(super) fn forgotten(consumer: &BaseConsumer<Context>, names: &Names, place: Place) -> Option<i64> {
-    let mut held = None;
+/// new one meanwhile: the thread that asks is the one that reads. Returns a position that did not go away; an error when the client does
+/// not tell, which is no sign that it has forgotten.
+pub(super) fn forgotten(consumer: &BaseConsumer<Context>, names: &Names, place: Place) -> KafkaResult<Option<i64>> {
+    let mut held = Ok(None);
     for _ in 0..LOOKS {
-        held = offsets(consumer, names).ok().and_then(|told| told.get(&place).copied());
-        if held.is_none() {
+        held = offsets(consumer, names).map(|told| told.get(&place).copied());
+        if matches!(held, Ok(None)) {
             break;
         }
         thread::sleep(PAUSE);

@@ -154,7 +154,14 @@ impl Reading {
                         return queue.fail(error);
                     }
                 };
-                let stale = passed::forgotten(&self.consumer, &self.names, place);
+                let stale = match passed::forgotten(&self.consumer, &self.names, place) {
+                    Ok(stale) => stale,
+                    Err(error) => {
+                        self.unassign(place);
+                        self.places.lock().remove(&place);
+                        return queue.fail(failed(&error.to_string()));
+                    }
+                };
                 self.slots.insert(place, Slot::of(generation, queue, (offset, message), witness, stale));
             }
             Purpose::Resume | Purpose::Doubt if self.is_current(place, generation) => {
@@ -216,7 +223,10 @@ impl Reading {
         if let Err(error) = self.assign(place, next) {
             return self.fail(place, error);
         }
-        let stale = passed::forgotten(&self.consumer, &self.names, place);
+        let stale = match passed::forgotten(&self.consumer, &self.names, place) {
+            Ok(stale) => stale,
+            Err(error) => return self.fail(place, failed(&error.to_string())),
+        };
         self.slots.get_mut(&place).into_iter().for_each(|slot| slot.stale = stale);
     }
 

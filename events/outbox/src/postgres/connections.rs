@@ -179,16 +179,24 @@ pub(super) fn is_lost(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether nobody knows what became of a statement, or what its session does now. What the server refused was taken back
-/// whole, and the session is as it was before, whatever the reason: bad data, a deadlock, a full disk.
+/// Refusals that say nothing of the session: a conflict with another (40, but for 40003, where the server says that it does
+/// not know what it did), a lock or a statement's time, our own check of counts; and by their class wrong counts, data,
+/// constraints, a full disk, limits. Of any other, that this server only reads (25006) say, the next statement would hear too.
+const OF_THE_STATEMENT: [&str; 5] = ["40001", "40P01", "55P03", "57014", "ES011"];
+const CLASSES_OF_THE_STATEMENT: [&str; 5] = ["21", "22", "23", "53", "54"];
+
+/// Whether nobody knows what became of a statement, or whether its session is fit for the next. What the server refused was
+/// taken back whole.
 pub(super) fn is_in_doubt(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(refused) => {
-            let ends = refused.try_downcast_ref::<PgDatabaseError>().is_none_or(|refused| {
-                // Of itself the server says that it does not know what it did.
-                matches!(refused.severity(), PgSeverity::Fatal | PgSeverity::Panic) || refused.code() == "40003"
+            let goes_on = refused.try_downcast_ref::<PgDatabaseError>().is_some_and(|refused| {
+                let code = refused.code();
+                let known = OF_THE_STATEMENT.contains(&code)
+                    || CLASSES_OF_THE_STATEMENT.iter().any(|class| code.starts_with(class));
+                known && matches!(refused.severity(), PgSeverity::Error)
             });
-            ends || is_lost(error)
+            !goes_on
         }
         sqlx::Error::Encode(_) => false,
         _ => true,

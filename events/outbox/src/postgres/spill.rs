@@ -146,7 +146,7 @@ impl PostgresStore {
         let query = sqlx::query_with(AssertSqlSafe(render::text(statement, 1)), arguments);
         let found = in_time(DEADLINE, query.fetch_all(lent.connection())).await;
         match &found {
-            Err(error) if super::is_lost(error) => self.writers.forget_idle(),
+            Err(error) if super::connections::is_in_doubt(error) => self.writers.forget_idle(),
             Ok(_) | Err(_) => lent.give_back(),
         }
         found?.iter().map(render::row).collect()

@@ -129,6 +129,28 @@ async fn one_whose_outcome_is_known_puts_no_other_in_doubt() {
     }
 }
 
+/// As after a failover to a server that still only reads.
+#[tokio::test]
+async fn a_session_that_may_not_write_is_not_lent_again() {
+    let database = Database::new().await;
+    let (store, owners) = one_session(&database).await;
+    let mut session = database.session("test").await;
+    session
+        .execute(
+            "create function turn() returns trigger language plpgsql as $$ begin \
+             set default_transaction_read_only = on; return null; end $$; \
+             create trigger turn after insert on system for each row when (new.value = 'turn') execute function turn()",
+        )
+        .await
+        .unwrap();
+    // From this write on its session, and it alone, only reads.
+    let put = Write::exact(&PUT, Rows::one(["a".into(), "turn".into()])).apart();
+    commit(&store, Commit { writes: vec![put], ..batch(owners[0], "a") }).await.unwrap().unwrap();
+    let refused = commit(&store, batch(owners[1], "b")).await.unwrap();
+    assert!(matches!(&refused, Err(CommitError::Doubt(said)) if said.starts_with("25006")), "{refused:?}");
+    assert_eq!(commit(&store, batch(owners[2], "c")).await.unwrap(), Ok(vec![1]));
+}
+
 #[tokio::test]
 async fn whoever_goes_away_in_mid_write_takes_no_other_batch_along() {
     let database = Database::new().await;
