@@ -73,8 +73,15 @@ async fn a_process_that_stops_is_not_ready_takes_calls_to_its_end_and_leaves_its
         let ended = town.until(&shown, |saga| saga["phase"] == "ended").await;
         assert_eq!(ended["outcome"], "completed", "{ended:#}");
     }
-    let own = town.http.get(format!("{}/metrics", staying.url)).send().await.unwrap().text().await.unwrap();
-    assert!(own.contains("endstate_bus_owned_shards{side=\"orchestrator\"} 8"), "all are the other's now\n{own}");
+    // The last of them may still be on their way.
+    let all_are_the_others = async {
+        let metrics = format!("{}/metrics", staying.url);
+        let owned = "endstate_bus_owned_shards{side=\"orchestrator\"} 8";
+        while !town.http.get(&metrics).send().await.unwrap().text().await.unwrap().contains(owned) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, all_are_the_others).await.is_ok(), "{}", town.logs());
     // Asked twice, so that nobody waits.
     staying.ask_to_stop();
     assert!(staying.terminate(), "{}", town.logs());

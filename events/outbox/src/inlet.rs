@@ -190,3 +190,101 @@ fn is_newer(record: &Delivered) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{BusError, Outgoing};
+    use crate::clock::ManualClock;
+    use async_trait::async_trait;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    /// Reads at most two at a time, and fails while it has nothing and is told to.
+    struct Fake(Arc<Mutex<VecDeque<Delivered>>>, bool);
+
+    #[async_trait]
+    impl Consumer for Fake {
+        async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
+            if self.1 {
+                return Err(StoreError::Failed { statement: "fake".to_owned(), reason: "away".to_owned() });
+            }
+            let mut all = self.0.lock().unwrap();
+            let count = limit.min(2).min(all.len());
+            Ok(all.drain(..count).collect())
+        }
+
+        fn at_end(&self) -> bool {
+            self.0.lock().unwrap().is_empty()
+        }
+
+        async fn ready(&mut self) {
+            if self.at_end() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    struct FakeBus {
+        spilled: Arc<Mutex<VecDeque<Delivered>>>,
+        log: Arc<Mutex<VecDeque<Delivered>>>,
+        fails: bool,
+    }
+
+    #[async_trait]
+    impl Bus for FakeBus {
+        async fn produce(&self, _: Vec<Outgoing>) -> Result<(), BusError> {
+            Ok(())
+        }
+
+        fn consumer(&self, _: Topic, _: u16, _: i64) -> Box<dyn Consumer> {
+            Box::new(Fake(Arc::clone(&self.log), false))
+        }
+
+        fn spilled(&self, _: Topic, _: u16, _: i64) -> Option<Box<dyn Consumer>> {
+            Some(Box::new(Fake(Arc::clone(&self.spilled), self.fails)))
+        }
+    }
+
+    fn record(offset: i64, newer: bool) -> Delivered {
+        let envelope = Err(Undecodable { bytes: String::new(), reason: String::new(), newer });
+        Delivered { topic: Topic::Progress, offset, next: offset + 1, envelope, bytes: 0, record: 0 }
+    }
+
+    /// The queues of one topic, with these numbers spilled and these in the log; number 2 of the spilled ones is newer if so.
+    fn inlets(spilled: &[i64], log: &[i64], newer: bool, fails: bool) -> Inlets {
+        let spilled = spilled.iter().map(|n| record(Delivered::offset_spilled(*n), newer && *n == 2)).collect();
+        let log = log.iter().map(|n| record(*n, false)).collect();
+        let bus: Arc<dyn Bus> =
+            Arc::new(FakeBus { spilled: Arc::new(Mutex::new(spilled)), log: Arc::new(Mutex::new(log)), fails });
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(0));
+        Inlets::open(&bus, &clock, 0, &[Topic::Progress], &[])
+    }
+
+    async fn offsets(inlets: &mut Inlets) -> (Vec<i64>, bool) {
+        let taken = inlets.take(100, &[100]).await.unwrap();
+        (taken.records.iter().map(|record| record.offset).collect(), taken.drained)
+    }
+
+    #[tokio::test]
+    async fn the_log_waits_for_all_that_was_spilled_before() {
+        let mut inlets = inlets(&[0, 1, 2], &[7], false, false);
+        assert_eq!(offsets(&mut inlets).await, (vec![-1, -2], false), "two more would be taken too early");
+        assert_eq!(offsets(&mut inlets).await, (vec![-3, 7], true));
+    }
+
+    #[tokio::test]
+    async fn the_log_waits_behind_a_newer_record_that_was_spilled() {
+        let mut inlets = inlets(&[0, 2], &[7], true, false);
+        assert_eq!(offsets(&mut inlets).await, (vec![-1], false));
+        assert_eq!(inlets.halted(), [(Topic::Progress, Delivered::offset_spilled(2))]);
+        assert_eq!(offsets(&mut inlets).await, (vec![], false));
+        assert!(inlets.ready(&[100]).now_or_never().is_none(), "nobody is woken for what nobody takes");
+    }
+
+    #[tokio::test]
+    async fn the_log_waits_while_what_was_spilled_cannot_be_read() {
+        let mut inlets = inlets(&[0], &[7], false, true);
+        assert!(inlets.take(100, &[100]).await.is_err());
+    }
+}

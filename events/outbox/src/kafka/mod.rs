@@ -46,6 +46,7 @@ use async_trait::async_trait;
 use endstate_events::{ForeignTopic, Side, Topic};
 use member::{Member, Share};
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 use reader::Reader;
 use sender::{Carrier, Sender};
 use std::collections::BTreeSet;
@@ -85,7 +86,10 @@ impl OpenError {
     fn settings(error: &KafkaError) -> Self {
         let reason = match error {
             // Its words hold the value, which may be a password under a wrong name.
-            KafkaError::ClientConfig(kind, _, name, _) => format!("{name}: {kind:?}"),
+            KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+                format!("there is no setting `{name}`")
+            }
+            KafkaError::ClientConfig(_, _, name, _) => format!("`{name}` cannot have this value"),
             other => other.to_string(),
         };
         Self::Settings { reason }
@@ -94,7 +98,8 @@ impl OpenError {
 
 /// What to do when the client was built without what it is asked for.
 fn hint(reason: &str) -> &'static str {
-    let asks = ["ssl", "SSL", "SCRAM", "OAUTHBEARER"].iter().any(|word| reason.contains(word));
+    let words = ["ssl", "SSL", "SCRAM", "OAUTHBEARER", "security.protocol", "sasl.mechanism"];
+    let asks = words.iter().any(|word| reason.contains(word));
     match asks && !cfg!(feature = "kafka-tls") {
         true => "; this program was built without TLS: build it with --features kafka-tls",
         false => "",
@@ -211,5 +216,25 @@ impl Bus for KafkaBus {
 
     fn owned(&self, side: Side) -> Option<watch::Receiver<BTreeSet<u16>>> {
         Some(self.member(Share::Shards(side)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_setting_is_named_and_its_value_is_not() {
+        use RDKafkaConfRes::{RD_KAFKA_CONF_INVALID, RD_KAFKA_CONF_UNKNOWN};
+        let told = |kind, name: &str| {
+            let [said, value] = ["not this: hunter2", "hunter2"].map(str::to_owned);
+            OpenError::settings(&KafkaError::ClientConfig(kind, said, name.to_owned(), value)).to_string()
+        };
+        let unknown = told(RD_KAFKA_CONF_UNKNOWN, "pasword");
+        assert_eq!(unknown, "E4063: the Kafka client cannot be made: there is no setting `pasword`");
+        let invalid = told(RD_KAFKA_CONF_INVALID, "security.protocol");
+        assert!(invalid.contains("`security.protocol` cannot have this value"), "{invalid}");
+        assert!(!invalid.contains("hunter2"), "{invalid}");
+        assert_eq!(invalid.contains("--features kafka-tls"), !cfg!(feature = "kafka-tls"), "{invalid}");
     }
 }
