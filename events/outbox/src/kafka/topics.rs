@@ -6,7 +6,7 @@ use super::settings::{ANSWER, KafkaSettings};
 use super::{OpenError, wire};
 use endstate_events::{Environment, ForeignTopic, Topic};
 use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::util::Timeout;
 use std::time::Duration;
 
@@ -43,8 +43,15 @@ impl Names {
     }
 }
 
-async fn unreachable(settings: &KafkaSettings, error: KafkaError) -> OpenError {
-    OpenError::Unreachable { brokers: settings.brokers.clone(), reason: why(settings, &error).await }
+/// What the brokers answered, or why they did not.
+async fn answered<T>(settings: &KafkaSettings, asked: KafkaResult<T>) -> Result<T, OpenError> {
+    match asked {
+        Ok(answer) => Ok(answer),
+        Err(error) => {
+            let (brokers, reason) = (settings.brokers.clone(), why(settings, &error).await);
+            Err(OpenError::Unreachable { brokers, reason })
+        }
+    }
 }
 
 /// Copies of each partition of a topic that is made; -1 is the brokers' own default.
@@ -115,11 +122,7 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
         topic.set("max.message.bytes", &batch)
     });
     let wanted: Vec<NewTopic<'_>> = wanted.collect();
-    let made = match admin.create_topics(&wanted, &options).await {
-        Ok(made) => made,
-        Err(error) => return Err(unreachable(settings, error).await),
-    };
-    for made in made {
+    for made in answered(settings, admin.create_topics(&wanted, &options).await).await? {
         match made {
             Ok(name) => tracing::info!(topic = name, "made"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -132,15 +135,9 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
         partitions(&admin, settings, name).await?;
     }
     let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-    let described = match admin.describe_configs(&resources, &options).await {
-        Ok(described) => described,
-        Err(error) => return Err(unreachable(settings, error).await),
-    };
+    let described = answered(settings, admin.describe_configs(&resources, &options).await).await?;
     for (name, resource) in names.iter().zip(described) {
-        let resource = match resource {
-            Ok(resource) => resource,
-            Err(code) => return Err(unreachable(settings, KafkaError::AdminOp(code)).await),
-        };
+        let resource = answered(settings, resource.map_err(KafkaError::AdminOp)).await?;
         let wrong = |reason| OpenError::Topic { topic: name.clone(), reason };
         configuration(settings, &resource).map_err(wrong)?;
     }
@@ -158,10 +155,7 @@ async fn partitions(admin: &Admin, settings: &KafkaSettings, name: &str) -> Resu
     let mut found = 0;
     for _ in 0..LOOKS {
         let metadata = admin.inner().fetch_metadata(Some(name), Timeout::After(ANSWER));
-        let metadata = match metadata {
-            Ok(metadata) => metadata,
-            Err(error) => return Err(unreachable(settings, error).await),
-        };
+        let metadata = answered(settings, metadata).await?;
         found = metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |t| t.partitions().len());
         if found > 0 {
             break;
