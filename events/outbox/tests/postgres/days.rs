@@ -97,14 +97,20 @@ async fn messages_are_numbered_by_the_fence_and_read_from_the_mark_on() {
     assert_eq!((next.next_outbox_seq, next.published_seq), (6, 4), "what the next owner publishes again");
 }
 
+/// An event a month ago, and one the day before. Returns the time of the first.
+async fn two_old_days(store: &PostgresStore) -> i64 {
+    let old = SystemClock.now_ms() - 30 * DAY_MS;
+    let writes = vec![event(1, old), event(2, old - DAY_MS)];
+    store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    old
+}
+
 #[tokio::test]
 async fn a_snapshot_frees_the_days_before_it() {
     let database = Database::new().await;
     let store = database.store().await;
     let mut session = database.session("test").await;
-    let old = SystemClock.now_ms() - 30 * DAY_MS;
-    let writes = vec![event(1, old), event(2, old - DAY_MS)];
-    store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    two_old_days(&store).await;
     session
         .execute(
             "insert into saga (id, shard, version, phase, state) \
@@ -134,9 +140,7 @@ async fn old_days_go_when_nobody_needs_them() {
     let database = Database::new().await;
     let store = database.store().await;
     let mut session = database.session("test").await;
-    let old = SystemClock.now_ms() - 30 * DAY_MS;
-    let writes = vec![event(1, old), event(2, old - DAY_MS)];
-    store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    let old = two_old_days(&store).await;
     let owner = store.assign(SHARD).await.unwrap();
     let fence = Fence { next_outbox_seq: 2, ..step(owner) };
     store
