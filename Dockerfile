@@ -12,7 +12,7 @@ RUN if [ -n "$FEATURES" ]; then \
         apt-get update && apt-get install -y --no-install-recommends perl && rm -rf /var/lib/apt/lists/*; \
     fi
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --features "$FEATURES" && cp target/release/endstate /usr/local/bin/endstate
+    cargo build --profile dist --locked --features "$FEATURES" && cp target/dist/endstate /usr/local/bin/endstate
 
 FROM debian:bookworm-slim
 RUN apt-get update \

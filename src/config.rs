@@ -55,6 +55,7 @@ pub(crate) struct Store {
     pub(crate) url: Secret,
     pub(crate) connections: usize,
     pub(crate) writers: usize,
+    pub(crate) debezium: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -374,11 +375,15 @@ fn variable(setting: &str) -> String {
     format!("ENDSTATE_{}", setting.replace('.', "_").to_ascii_uppercase())
 }
 
-/// A variable's text, as a number where the default is one; text that is no number stays text, and is refused with it.
+/// A variable's text, as a number or as true or false where the default is one; text that is none stays text, and is refused
+/// with it.
 fn typed(figment: &Figment, setting: &str, value: String) -> figment::value::Value {
-    let wants_number = figment.find_value(setting).is_ok_and(|default| default.to_num().is_some());
-    match value.parse::<i64>() {
-        Ok(number) if wants_number => number.into(),
+    let default = figment.find_value(setting);
+    let wants_number = default.as_ref().is_ok_and(|default| default.to_num().is_some());
+    let wants_truth = default.is_ok_and(|default| default.to_bool().is_some());
+    match (value.parse::<i64>(), value.parse::<bool>()) {
+        (Ok(number), _) if wants_number => number.into(),
+        (_, Ok(truth)) if wants_truth => truth.into(),
         _ => value.into(),
     }
 }
@@ -414,6 +419,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!((config.environment.as_str(), config.engine.in_motion, config.sweep.limit), ("variable", 8, 7));
+    }
+
+    #[test]
+    fn variables_of_the_compose_file_are_settings_or_none_of_ours() {
+        let lines = include_str!("../.env").lines().filter_map(|line| line.split_once('='));
+        let variables: Vec<_> = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        assert!(variables.len() > 10);
+        Config::load(None, variables).unwrap();
     }
 
     #[test]

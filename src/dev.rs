@@ -116,7 +116,8 @@ fn configured(args: &DevArgs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn start_logging(config: &Config) -> anyhow::Result<()> {
+/// Log lines go to standard error, as the settings say.
+pub(crate) fn start_logging(config: &Config) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter)
         .with_context(|| format!("log.filter `{}` is refused", config.log.filter))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -213,7 +214,8 @@ async fn follow_tokens(tokens: Arc<Tokens>) {
 /// A process that is no gateway answers only those who watch it.
 async fn only_watched(request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if ["/livez", "/readyz", "/startupz", "/metrics"].contains(&path) || path.starts_with("/errors") {
+    let pages = path.starts_with("/errors") || path.starts_with("/runbook");
+    if pages || ["/livez", "/readyz", "/startupz", "/metrics"].contains(&path) {
         return next.run(request).await;
     }
     Problem::new(Code::UnknownRoute, "this process takes no calls: ask one with the role `gateway`").into_response()

@@ -71,7 +71,7 @@ impl Ground {
         ensure!(!url.is_empty(), "kafka.brokers is set, and no store.url: set both, or neither");
         ensure!(!brokers.is_empty(), "store.url is set, and no kafka.brokers: set both, or neither");
         let store = opened(&postgres(config)).await?;
-        let kafka = connected(kafka(config, store.partitions())?).await?;
+        let kafka = connected(kafka(config, store.partitions())?, &store).await?;
         let patience = Duration::from_millis(config.kafka.spill_after_ms);
         let spill = SpillSettings { patience, most: i64::from(config.kafka.spill_most) };
         let bus = SpillingBus::new(kafka.clone(), store.clone(), store.clone(), Arc::new(SystemClock), spill);
@@ -157,18 +157,31 @@ impl Ground {
     }
 }
 
-/// The store, with its migrations, as soon as the database answers. What it refuses, a password or itself, is told at once.
+/// The store, with its migrations, as soon as the database answers.
 async fn opened(settings: &Settings) -> Result<Arc<PostgresStore>, StoreError> {
-    let open = async || {
+    let open = || async {
         PostgresStore::migrate(&settings.url).await?;
         PostgresStore::open(settings).await
     };
+    once_it_answers(&settings.url, open).await
+}
+
+/// Applies the migrations that a database lacks, as soon as it answers, and returns their names.
+pub(crate) async fn migrated(settings: &Settings) -> Result<Vec<&'static str>, StoreError> {
+    once_it_answers(&settings.url, || PostgresStore::migrate(&settings.url)).await
+}
+
+/// Does what needs a database as soon as it answers. What it refuses, a password or itself, is told at once.
+async fn once_it_answers<T, F>(url: &str, work: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let mut patience = Patience::new();
     loop {
-        let failed = match PostgresStore::answers(&settings.url).await {
-            Ok(()) => match open().await {
+        let failed = match PostgresStore::answers(url).await {
+            Ok(()) => match work().await {
                 // It may have gone away in the middle.
-                Err(error) if PostgresStore::answers(&settings.url).await.is_err() => error,
+                Err(error) if PostgresStore::answers(url).await.is_err() => error,
                 other => return other,
             },
             Err(error) => error,
@@ -179,12 +192,18 @@ async fn opened(settings: &Settings) -> Result<Arc<PostgresStore>, StoreError> {
     }
 }
 
-/// The bus, as soon as a broker answers.
-async fn connected(settings: KafkaSettings) -> Result<Arc<KafkaBus>, OpenError> {
+/// The bus, as soon as a broker answers: brokers that the store goes with, in an environment that is its own.
+async fn connected(settings: KafkaSettings, store: &PostgresStore) -> anyhow::Result<Arc<KafkaBus>> {
+    let id = store.id().await?;
+    let open = async || {
+        store.goes_with(&KafkaBus::cluster(&settings).await?).await?;
+        KafkaBus::claim(&settings, &id).await?;
+        anyhow::Ok(KafkaBus::open(settings.clone()).await?)
+    };
     let mut patience = Patience::new();
     loop {
-        match KafkaBus::open(settings.clone()).await {
-            Err(error @ OpenError::Unreachable { .. }) => {
+        match open().await {
+            Err(error) if matches!(error.downcast_ref(), Some(OpenError::Unreachable { .. })) => {
                 if !patience.waits(&error).await {
                     return Err(error);
                 }
@@ -224,6 +243,7 @@ pub(crate) fn postgres(config: &Config) -> Settings {
         partitions: if config.engine.partitions == 0 { PARTITIONS } else { config.engine.partitions },
         connections: config.store.connections.max(1),
         writers: config.store.writers.max(1),
+        debezium: config.store.debezium,
         ..Settings::new(config.store.url.reveal())
     }
 }

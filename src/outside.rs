@@ -123,7 +123,7 @@ impl Checked {
         if let Err(error) = self.store.commit(Commit { writes, ..Commit::default() }).await {
             tracing::warn!(%error, "the alert about a reply was not written; the next reply writes it");
         }
-        Verdict::Unknown { reason }
+        Verdict::unknown(reason)
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
         let participant = outdoors.find(&wrap(1)).unwrap();
         for _ in 0..2 {
             for verdict in [participant.make(&wrap(1), Lane::Live).await, participant.ask(&wrap(1), Lane::Live).await] {
-                let Verdict::Unknown { reason } = verdict else { panic!("{verdict:?}") };
+                let Verdict::Unknown { reason, .. } = verdict else { panic!("{verdict:?}") };
                 assert!(
                     reason.starts_with("E5016: the reply of gift_wrap.wrap breaks its schema at /tag: "),
                     "{reason}"

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) async fn run(args: ProviderArgs) -> Result<(), Failure> {
     let config = Config {
         listen: args.listen,
+        public_url: args.public_url,
         deliveries: args.deliveries,
         delay: Duration::from_millis(args.delay_ms),
         latency: Duration::from_millis(args.latency_ms),

@@ -36,6 +36,7 @@ pub(crate) fn serve(handle: PrometheusHandle, node: &Node, drain: &Drain) -> Arc
     for role in Role::ALL.iter().filter(|role| node.has(**role)) {
         Metric::Roles.set(1.0, &[role.label()]);
     }
+    Metric::Partitions.set(f64::from(node.store.partitions()), &[]);
     let (upkeep, stop) = (handle.clone(), node.stop_token());
     node.tasks.spawn(async move {
         while stop.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {

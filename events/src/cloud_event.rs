@@ -36,13 +36,10 @@ pub fn attributes<'a>(envelope: &'a Envelope, environment: &'a Environment) -> [
     // Writing to a string cannot fail.
     time::write(envelope.time_ms, &mut at).ok();
     let (id, kind, source) = match &envelope.message {
-        Message::Foreign(ForeignEvent { id, kind, source, .. }) => {
-            (id.as_str(), Cow::Borrowed(kind.as_str()), Cow::Borrowed(source.as_str()))
+        event @ Message::Foreign(ForeignEvent { id, source, .. }) => {
+            (id.as_str(), type_of(event), Cow::Borrowed(source.as_str()))
         }
-        ours => {
-            let kind = format!("{TYPES}{}", ours.label());
-            (envelope.id.as_str(), kind.into(), format!("/endstate/{environment}").into())
-        }
+        ours => (envelope.id.as_str(), type_of(ours), format!("/endstate/{environment}").into()),
     };
     [
         ("specversion", "1.0".into()),
@@ -55,6 +52,15 @@ pub fn attributes<'a>(envelope: &'a Envelope, environment: &'a Environment) -> [
         ("lane", envelope.lane.label().into()),
         ("environment", environment.as_str().into()),
     ]
+}
+
+/// The type of a message.
+#[must_use]
+pub fn type_of(message: &Message) -> Cow<'_, str> {
+    match message {
+        Message::Foreign(event) => event.kind.as_str().into(),
+        ours => format!("{TYPES}{}", ours.label()).into(),
+    }
 }
 
 /// The data of a message, as JSON.

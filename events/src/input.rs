@@ -113,6 +113,17 @@ pub struct Actor {
     pub role: String,
 }
 
+impl Actor {
+    /// The role of this program's own parts; no token gives it.
+    pub const SYSTEM: &'static str = "system";
+
+    /// True when nobody acts but this program itself.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.role == Self::SYSTEM
+    }
+}
+
 /// What an operator can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]

@@ -35,12 +35,28 @@ pub enum Verdict {
         /// For people.
         #[serde(default)]
         reason: String,
+        /// The command itself lies in the dead letters: sending it again brings no other answer until a person has looked.
+        /// Says nothing about the effect either.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        put_aside: bool,
     },
     /// Only to an ask: this effect id was never met. Send the command again.
     NeverSeen,
 }
 
 impl Verdict {
+    /// Nobody knows, for this reason.
+    #[must_use]
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self::Unknown { reason: reason.into(), put_aside: false }
+    }
+
+    /// Nobody knows, and nobody will: the command is put aside.
+    #[must_use]
+    pub fn put_aside(reason: impl Into<String>) -> Self {
+        Self::Unknown { reason: reason.into(), put_aside: true }
+    }
+
     /// The spelling used in columns and labels.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -74,7 +74,8 @@ fn our_messages() -> Vec<(&'static str, Message)> {
             "reply_refused",
             input(InputBody::Reply(reply(Verdict::Refused { code: "stock.short".into(), detail: "2 wanted".into() }))),
         ),
-        ("reply_unknown", input(InputBody::Reply(reply(Verdict::Unknown { reason: "timeout".into() })))),
+        ("reply_unknown", input(InputBody::Reply(reply(Verdict::unknown("timeout"))))),
+        ("reply_put_aside", input(InputBody::Reply(reply(Verdict::put_aside("put aside: E5003: too old"))))),
         ("reply_never_seen", input(InputBody::Reply(reply(Verdict::NeverSeen)))),
         ("event", input(InputBody::Event { name: "payment.captured".into(), data: with })),
         ("cancel", input(InputBody::Cancel { reason: "user".into(), actor: actor() })),
@@ -280,4 +281,19 @@ fn a_record_that_cannot_be_read_is_kept_as_much_of_an_envelope_as_it_is() {
     let mut nothing = Record::new(None, b"\xff\xfe", 0);
     nothing.set("id", "i");
     assert_eq!(nothing.read(&Environment::default()).unwrap_err().reason, "its body is no UTF-8");
+}
+
+/// Before commands that were put aside were told of, `unknown` had a reason only.
+#[test]
+fn a_program_that_knows_no_putting_aside_reads_unknown() {
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(tag = "verdict", rename_all = "snake_case")]
+    enum Old {
+        Unknown { reason: String },
+    }
+    let told = serde_json::to_string(&Verdict::put_aside("put aside: E5003")).unwrap();
+    assert_eq!(serde_json::from_str::<Old>(&told).unwrap(), Old::Unknown { reason: "put aside: E5003".to_owned() });
+    let plain = serde_json::to_string(&Verdict::unknown("busy")).unwrap();
+    assert_eq!(plain, r#"{"verdict":"unknown","reason":"busy"}"#, "and what is not put aside is written as ever");
+    assert_eq!(serde_json::from_str::<Verdict>(&plain).unwrap(), Verdict::unknown("busy"));
 }

@@ -93,6 +93,7 @@ codes! {
     Internal            "E2504" INTERNAL_SERVER_ERROR  "The server made a mistake";
     StoreUnavailable    "E2505" SERVICE_UNAVAILABLE    "The store does not answer";
     TooMuchWaits        "E2506" SERVICE_UNAVAILABLE    "Too much waits for the broker";
+    VersionUnread       "E2507" SERVICE_UNAVAILABLE    "This process cannot read the saga's definition";
 }
 
 impl Code {

@@ -56,11 +56,11 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
-/// Kind of traffic, from the header `Endstate-Lane`.
-pub fn lane(headers: &HeaderMap) -> Result<Lane, Problem> {
-    let Some(value) = headers.get("endstate-lane") else { return Ok(Lane::default()) };
+/// Kind of traffic, from the header `Endstate-Lane`, if it is there.
+pub fn lane(headers: &HeaderMap) -> Result<Option<Lane>, Problem> {
+    let Some(value) = headers.get("endstate-lane") else { return Ok(None) };
     let found = value.to_str().ok().and_then(Lane::labelled);
-    found.ok_or_else(|| Problem::new(Code::InvalidHeader, "Endstate-Lane: expected live, test or load"))
+    found.map(Some).ok_or_else(|| Problem::new(Code::InvalidHeader, "Endstate-Lane: expected live, test or load"))
 }
 
 /// One path segment, so that a number may hold anything: all but unreserved characters (RFC 3986) is percent-encoded.

@@ -7,7 +7,7 @@
 //! - [`query`], [`headers`], [`cursor`], [`time`]: what surrounds a body
 //! - [`strict_json`], [`fields`]: a body, refused precisely
 //! - [`outgoing`]: calls to others
-//! - [`code`], [`pages`], [`problem`]: every refusal, with a code and a page
+//! - [`code`], [`pages`], [`problem`]: every refusal, with a code and a page; pages of alerts, too
 
 pub mod listen;
 pub mod guard;

@@ -25,13 +25,14 @@ const SHOWN: usize = 100;
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 /// Ended sagas, the oldest first: none that belongs to an open one or that an open one belongs to, and none that the view
-/// has not followed to its end, as the projector finds its way by the events.
+/// has not followed to its end, as the projector finds its way by the events. Last: null when the saga itself is gone. A
+/// rebuild that read it before the archive did, and wrote it after, leaves such a row, and may be stopped before it clears up.
 static ENDED: Statement = Statement {
     name: "archive.ended",
     columns: &[Kind::Int, Kind::Int, Kind::Id, Kind::Int],
     sql: "with r(before_ms, after_ms, after_id, page) as ({rows}) \
-          select v.saga, v.definition, v.number, v.search, v.started_ms, v.ended_ms from r cross join saga_view v \
-          where v.started_ms < r.before_ms and (v.started_ms, v.saga) > (r.after_ms, r.after_id) \
+          select v.saga, v.definition, v.number, v.search, v.started_ms, v.ended_ms, s.id from r \
+          cross join saga_view v left join saga s on s.id = v.saga where v.started_ms < r.before_ms and (v.started_ms, v.saga) > (r.after_ms, r.after_id) \
           and v.phase = 'ended' and v.ended_ms < r.before_ms \
           and not exists (select 1 from saga_view l where l.order_saga = v.saga and l.phase <> 'ended') \
           and not exists (select 1 from saga_view o where o.saga = v.order_saga and o.phase <> 'ended') \
@@ -86,6 +87,7 @@ struct Ended {
     search: Vec<(String, String)>,
     started_ms: i64,
     ended_ms: i64,
+    is_there: bool,
 }
 
 impl Archive {
@@ -97,9 +99,12 @@ impl Archive {
     }
 
     async fn delete(&self, page: &[Ended]) -> Result<(), StoreError> {
-        let (mut sagas, mut search) = (Rows::new(), Rows::new());
+        let (mut sagas, mut there, mut search) = (Rows::new(), Rows::new(), Rows::new());
         for ended in page {
             sagas.push([ended.saga.into()]);
+            if ended.is_there {
+                there.push([ended.saga.into()]);
+            }
             for (name, value) in &ended.search {
                 search.push([name.as_str().into(), value.as_str().into(), ended.started_ms.into(), ended.saga.into()]);
             }
@@ -108,8 +113,10 @@ impl Archive {
             Write::any(&DELETE_EVENTS, sagas.clone()),
             Write::any(&DELETE_SNAPSHOTS, sagas.clone()),
             Write::any(&DROP_SEARCH, search),
-            Write::exact(&DELETE_VIEW, sagas.clone()),
-            Write::exact(&DELETE_SAGAS, sagas),
+            // The row of a saga that is gone may be cleared up by a rebuild at the same time.
+            Write::any(&DELETE_VIEW, sagas),
+            // One that is not as the view says keeps everything.
+            Write::exact(&DELETE_SAGAS, there),
         ];
         let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).collect();
         let failed = |error| StoreError::Failed { statement: "archive.delete".to_owned(), reason: format!("{error}") };
@@ -177,7 +184,7 @@ impl Job for Archive {
 }
 
 fn ended(row: &Row) -> Option<Ended> {
-    let [saga, definition, number, search, started, ended] = row.as_slice() else { return None };
+    let [saga, definition, number, search, started, ended, there] = row.as_slice() else { return None };
     Some(Ended {
         saga: saga.id()?,
         definition: definition.text()?.to_owned(),
@@ -185,6 +192,7 @@ fn ended(row: &Row) -> Option<Ended> {
         search: serde_json::from_str(search.text()?).unwrap_or_default(),
         started_ms: started.int()?,
         ended_ms: ended.int()?,
+        is_there: there.id().is_some(),
     })
 }
 

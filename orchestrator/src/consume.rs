@@ -13,10 +13,15 @@ pub struct Cache {
     sagas: FxHashMap<SagaId, Stored>,
     /// Of their rows together.
     bytes: usize,
+    /// Who holds the numbers that were claimed or looked up: a buyer who clicks twice costs no batch a second attempt.
+    claims: FxHashMap<(String, String), Claimed>,
 }
 
 /// Sagas kept in memory per shard; beyond, the cache is emptied: open sagas are read again.
 const CACHE: usize = 20_000;
+
+/// Numbers remembered per shard; beyond, they are forgotten, and found out by the commit.
+const CLAIMS: usize = 10_000;
 
 /// The same in bytes of their rows; in memory they are some times as large.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -38,14 +43,27 @@ impl Cache {
             return;
         }
         if self.sagas.len() >= CACHE || self.bytes >= CACHE_BYTES {
-            self.clear();
+            self.forget_sagas();
         }
         self.bytes += stored.bytes;
         self.sagas.insert(id, stored);
     }
 
+    /// Remembers who holds numbers, as it is committed.
+    pub fn claim(&mut self, claims: impl IntoIterator<Item = ((String, String), Claimed)>) {
+        if self.claims.len() >= CLAIMS {
+            self.claims.clear();
+        }
+        self.claims.extend(claims);
+    }
+
     /// Forgets everything: a new assignment.
     pub fn clear(&mut self) {
+        self.forget_sagas();
+        self.claims.clear();
+    }
+
+    fn forget_sagas(&mut self) {
         self.bytes = 0;
         self.sagas.clear();
     }
@@ -64,8 +82,8 @@ pub struct Loaded {
 
 /// Reads what the messages and `others` need and neither `working` nor `cache` holds: at most two reads.
 ///
-/// New numbers and new saga ids are the rule, so a first attempt reads neither; the commit finds out, and the second
-/// attempt (`again`) knows.
+/// New numbers and new saga ids are the rule, so a first attempt reads neither: what is not remembered the commit finds
+/// out, and the second attempt (`again`) knows.
 pub async fn load(
     store: &dyn Store,
     cache: &mut Cache,
@@ -75,6 +93,7 @@ pub async fn load(
 ) -> Result<Loaded, StoreError> {
     let mut wanted: FxHashSet<SagaId> = others.iter().copied().collect();
     let mut numbers: Vec<(&str, &str)> = Vec::new();
+    let mut known = Vec::new();
     for (_, envelope) in messages {
         let input = match &envelope.message {
             Message::Input(input) => input,
@@ -89,7 +108,16 @@ pub async fn load(
                 numbers.push((&start.definition, &start.number));
                 wanted.insert(input.saga);
             }
-            Some(_) => {}
+            Some(start) => {
+                let number = (start.definition.clone(), start.number.clone());
+                if let Some(claimed) = cache.claims.get(&number).cloned() {
+                    // Its own, when a called saga is called again: it must be seen to be there, or it were refused.
+                    if claimed.saga == input.saga {
+                        wanted.insert(input.saga);
+                    }
+                    known.push((number, claimed));
+                }
+            }
             None => {
                 wanted.insert(input.saga);
             }
@@ -98,7 +126,7 @@ pub async fn load(
     wanted.retain(|id| !working.exists(*id));
     numbers.sort_unstable();
     numbers.dedup();
-    let claims = persist::load_numbers(store, &numbers).await?.into_iter().collect();
+    let claims = persist::load_numbers(store, &numbers).await?.into_iter().chain(known).collect();
     let mut sagas = FxHashMap::default();
     let mut missing = Vec::new();
     for id in wanted {

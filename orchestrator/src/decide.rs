@@ -14,8 +14,7 @@ use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
 use crate::waiters::Claim;
 use endstate_events::{
-    Envelope, Input, InputBody, InquiryAnswer, Lane, Link, Message, Reply, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
-    Verdict,
+    Envelope, Input, InputBody, InquiryAnswer, Lane, Link, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic, Verdict,
 };
 use endstate_outbox::{Alert, Assignment, Batch, DecideError, Metric, Outcome, Outgoing};
 use endstate_saga::control::Phase;
@@ -55,6 +54,8 @@ pub struct Changed {
     pub motion: isize,
     /// What became of inputs that somebody may wait for, by their ids.
     pub answers: Vec<(String, Result<(), Denied>)>,
+    /// What happened to it, and its definition, if it has one that can be read.
+    pub story: Option<(Arc<Definition>, Vec<Event>)>,
 }
 
 /// One saga while a batch is decided.
@@ -81,6 +82,8 @@ pub struct Working {
     definitions: Arc<Definitions>,
     assignment: Assignment,
     now_ms: i64,
+    /// Timers that are due by then may fire.
+    until_ms: i64,
     partitions: u16,
     stored: FxHashMap<SagaId, Stored>,
     /// Sagas whose row cannot be read, and why: they stand still, the others go on.
@@ -111,6 +114,7 @@ impl Working {
             definitions,
             assignment: batch.assignment,
             now_ms: batch.now_ms,
+            until_ms: batch.timers_ms.unwrap_or(i64::MIN),
             partitions,
             stored: FxHashMap::default(),
             unreadable: FxHashMap::default(),
@@ -192,6 +196,10 @@ impl Working {
             return;
         }
         let Some(definition) = self.definitions.get(&start.definition, start.version) else {
+            if self.definitions.is_unreadable(&start.definition, start.version) {
+                // No poison: it waits for a program that can read its definition.
+                return self.pages.orphan(self.assignment.shard.index, input.saga, envelope, self.now_ms);
+            }
             let reason = format!("E3001: definition {} version {} is not loaded", start.definition, start.version);
             return self.bury(topic, envelope, reason);
         };
@@ -226,12 +234,8 @@ impl Working {
         let Start { definition, number, .. } = start;
         let text = format!("{definition} {number} was to be started for this saga; {by} has that number");
         if let Some((effect_id, to)) = &link.caller {
-            let (saga, code) = (effect_id.saga, "saga.number_taken".to_owned());
-            let reply = Reply { effect_id: effect_id.clone(), verdict: Verdict::Refused { code, detail: text } };
-            let (id, key) = (format!("{effect_id}:number_taken"), saga.to_string());
-            let message = Message::Input(Input { saga, body: InputBody::Reply(reply) });
-            let (now_ms, lane) = (self.now_ms, envelope.lane);
-            self.outcome.messages.push(outgoing(to.topic, to.partition, now_ms, lane, id, key, message));
+            let verdict = Verdict::Refused { code: "saga.number_taken".to_owned(), detail: text };
+            self.reply_to_caller(envelope.lane, effect_id.clone(), *to, verdict);
         } else if !same_body {
             let kind = DiscrepancyKind::LateUnhandled;
             self.pages.discrepancy(link.order, kind.label(), None, &text, self.now_ms);
@@ -305,7 +309,7 @@ impl Working {
         let Some(copy) = self.copies.get_mut(&id) else { return };
         copy.rearm = true;
         let Some(saga) = copy.saga.take() else { return };
-        let mut decision = decide_due(&*copy.definition, saga, setting);
+        let mut decision = decide_due(&*copy.definition, saga, self.until_ms, setting);
         decision.effects.retain(|effect| self.hearing.passes(id, effect, setting.now_ms));
         self.take(id, self.now_ms, decision);
         self.put_together(id);
@@ -384,11 +388,11 @@ impl Working {
                 send(Topic::Events, at_slot(id.slot()), event_id, id.to_string(), Message::Domain(*event));
             }
             Effect::Start(linked) => {
-                // Whoever queues a start chooses the version. Without an active one the start goes to the dead letters,
-                // from where it is replayed once the definition is loaded.
-                let version = self.definitions.active(&linked.definition).map_or(0, |active| active.version());
+                // Whoever queues a start chooses the version; one that only a newer program can read waits for that. Without
+                // an active one the start goes to the dead letters, from where it is replayed once the definition is loaded.
+                let version = self.definitions.active_version(&linked.definition).unwrap_or(0);
                 self.sent += size::of(&linked.input) + size::of(&linked.link.snapshot);
-                let body_hash = body_hash(&linked.input, &linked.key);
+                let body_hash = body_hash(&linked.input, &linked.key, lane);
                 let start = Start {
                     definition: linked.definition.to_string(),
                     version,
@@ -460,11 +464,12 @@ impl Working {
                 claim: copy.first.then_some(Claim::First),
                 motion: isize::from(is_in_motion) - isize::from(copy.was_in_motion),
                 answers: copy.answers,
+                story: Some((copy.definition, copy.events)),
             });
         }
         changed.extend(self.refused.into_iter().map(|(id, claim)| {
-            let (saga, phase, answers) = (None, Phase::Ended, Vec::new());
-            Changed { id, saga, phase, was: None, due_ms: None, bytes: 0, claim: Some(claim), motion: 0, answers }
+            let (saga, phase, answers, claim) = (None, Phase::Ended, Vec::new(), Some(claim));
+            Changed { id, saga, phase, was: None, due_ms: None, bytes: 0, claim, motion: 0, answers, story: None }
         }));
         let again_ms = self.now_ms + PUT_OFF_MS;
         self.put_off.iter().for_each(|id| self.pages.put_off(*id, again_ms));

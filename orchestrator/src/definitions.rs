@@ -1,50 +1,27 @@
 //! The definitions a store knows: immutable by (name, version), one active version per name, switched at run time.
 
+mod rows;
+
+pub(crate) use rows::STATEMENTS;
+
 use endstate_events::{Environment, ForeignTopic, TopicNameError, Transport};
-use endstate_outbox::{Bus, Commit, CommitError, Kind, Row, Rows, Statement, Store, StoreError, Value, Write};
+use endstate_outbox::{Bus, Commit, CommitError, Rows, Store, StoreError, Write};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
+use rows::{ACTIVATE, ACTIVATE_FIRST, ACTIVE, ALL, INSERT, ROLL_BACK, Stored, activated, activation, stored};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-static ALL: Statement = Statement {
-    name: "definition.all",
-    columns: &[Kind::Int],
-    sql: "with r(from_version) as ({rows}) select d.name, d.version, d.sha256, d.source, a.version, a.previous \
-          from definition d join r on d.version >= r.from_version left join definition_active a on a.name = d.name \
-          order by d.name, d.version",
-};
-
-static ACTIVE: Statement = Statement {
-    name: "definition.active",
-    columns: &[Kind::Int],
-    sql: "with r(least) as ({rows}) select a.name, a.version from definition_active a join r on a.version >= r.least",
-};
-
-static INSERT: Statement = Statement {
-    name: "definition.insert",
-    columns: &[Kind::Text, Kind::Int, Kind::Text, Kind::Text, Kind::Int],
-    sql: "with r(name, version, sha256, source, loaded_ms) as ({rows}) \
-          insert into definition (name, version, sha256, source, loaded_ms) select * from r",
-};
-
-static ACTIVATE: Statement = Statement {
-    name: "definition.activate",
-    columns: &[Kind::Text, Kind::Int, Kind::Int],
-    sql: "with r(name, version, now_ms) as ({rows}) \
-          insert into definition_active (name, version, activated_ms) select name, version, now_ms from r where true \
-          on conflict (name) do update set previous = case when definition_active.version = excluded.version \
-          then definition_active.previous else definition_active.version end, version = excluded.version, \
-          activated_ms = excluded.activated_ms",
-};
-
-/// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&ALL, &ACTIVE, &INSERT, &ACTIVATE];
+/// Between two looks for what callers name and nobody here knows: as anybody may name anything.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Every definition of a store, in memory.
 pub struct Definitions {
     store: Arc<dyn Store>,
     known: RwLock<Known>,
+    /// When what nobody knew was last looked for.
+    looked: tokio::sync::Mutex<Option<Instant>>,
     reach: Option<Reach>,
 }
 
@@ -65,15 +42,17 @@ impl Reach {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Known {
     definitions: FxHashMap<(Arc<str>, u32), Arc<Definition>>,
     active: FxHashMap<Arc<str>, Active>,
+    /// How often `active` was replaced or changed: what was read before the last time is older than it.
+    changes: u64,
     /// Hashes of stored versions that this program cannot read.
     unreadable: FxHashMap<(Arc<str>, u32), Arc<str>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Active {
     version: u32,
     previous: Option<u32>,
@@ -146,7 +125,7 @@ impl Definitions {
     /// The same, with a bus that reaches participants of other teams; without one, a definition that needs such a
     /// participant is refused.
     pub async fn reaching(store: Arc<dyn Store>, reach: Option<Reach>) -> Result<Arc<Self>, DefinitionsError> {
-        let definitions = Self { store, known: RwLock::default(), reach };
+        let definitions = Self { store, known: RwLock::default(), looked: tokio::sync::Mutex::default(), reach };
         definitions.refresh().await?;
         Ok(Arc::new(definitions))
     }
@@ -183,61 +162,88 @@ impl Definitions {
 
     /// Reads what other processes have loaded and activated meanwhile.
     pub async fn refresh(&self) -> Result<(), StoreError> {
+        self.learn().await?;
+        self.catch_up().await
+    }
+
+    /// Reads the versions that this process does not know.
+    async fn learn(&self) -> Result<(), StoreError> {
         let rows = self.store.read(&ALL, Rows::one([0i64.into()])).await?;
-        let mut known = self.read(Known::clone);
-        for Stored { name, version, sha256, source, active } in
-            rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?
-        {
-            if let Some(active) = active {
-                known.active.insert(Arc::clone(&name), active);
-            }
-            let key = (name, version);
+        for Stored { name, version, sha256, source } in rows.iter().map(stored).collect::<Result<Vec<_>, _>>()? {
             // A version never changes.
-            if known.definitions.contains_key(&key) || known.unreadable.contains_key(&key) {
+            if self.knows(&name, version) {
                 continue;
             }
-            let hash = Arc::clone(&sha256);
+            let (key, hash) = ((name, version), Arc::clone(&sha256));
             let compiled = tokio::task::spawn_blocking(move || reload(&source, &hash)).await;
             match compiled.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(definition) => drop(known.definitions.insert(key, Arc::new(definition))),
+                Ok(definition) => self.write(|known| drop(known.definitions.insert(key, Arc::new(definition)))),
                 Err(reason) => {
                     let (name, version) = &key;
                     tracing::error!(definition = %name, version, %reason, "E3003: a stored definition cannot be read");
-                    known.unreadable.insert(key, sha256);
+                    self.write(|known| drop(known.unreadable.insert(key, sha256)));
                 }
             }
         }
-        self.write(|current| {
-            // What this process has loaded since the rows were read stays.
-            for (key, definition) in std::mem::take(&mut current.definitions) {
-                known.definitions.entry(key).or_insert(definition);
-            }
-            for (name, active) in std::mem::take(&mut current.active) {
-                known.active.entry(name).or_insert(active);
-            }
-            *current = known;
-        });
         Ok(())
     }
 
     /// Makes sure that these versions are known, if the store has them: another process may have loaded one a moment ago.
+    /// For versions that a saga or a start names, because somebody has read them from the store.
     pub async fn ensure(&self, mut wanted: impl Iterator<Item = (&str, u32)> + Send) -> Result<(), StoreError> {
-        let missing = self.read(|known| {
-            wanted.any(|(name, version)| {
-                let key = (Arc::from(name), version);
-                !known.definitions.contains_key(&key) && !known.unreadable.contains_key(&key)
-            })
-        });
-        if missing { self.refresh().await } else { Ok(()) }
+        let missing = wanted.any(|(name, version)| !self.knows(name, version));
+        if missing { self.learn().await } else { Ok(()) }
     }
 
-    /// Makes sure that the versions are known which are active now; false when they were.
-    pub async fn catch_up(&self) -> Result<bool, StoreError> {
-        let rows = self.store.read(&ACTIVE, Rows::one([0i64.into()])).await?;
-        let known = self.read(|known| known.active.clone());
-        let is_known = |row: &Row| Some(i64::from(known.get(row.first()?.text()?)?.version) == row.get(1)?.int()?);
-        let missing = !rows.iter().all(|row| is_known(row).unwrap_or(false));
-        if missing { self.refresh().await.map(|()| true) } else { Ok(false) }
+    /// The version that a saga has; none when this program cannot read it.
+    pub async fn of_saga(&self, name: &str, version: u32) -> Result<Option<Arc<Definition>>, StoreError> {
+        self.ensure(std::iter::once((name, version))).await?;
+        Ok(self.get(name, version))
+    }
+
+    /// The version that a start wants, or the active one, for whoever may name anything: what nobody here knows is looked
+    /// for in the store, but not more often than every two seconds.
+    pub async fn wanted(&self, name: &str, version: Option<u32>) -> Result<Option<Arc<Definition>>, StoreError> {
+        let known = || version.map_or_else(|| self.active(name), |version| self.get(name, version));
+        if let Some(known) = known() {
+            return Ok(Some(known));
+        }
+        // Whoever comes while somebody looks waits for what that finds.
+        let mut looked = self.looked.lock().await;
+        if known().is_none() && looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.catch_up().await?;
+            *looked = Some(Instant::now());
+        }
+        Ok(known())
+    }
+
+    /// Makes sure that the versions are known which are active now.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        loop {
+            let changes = self.read(|known| known.changes);
+            let rows = self.store.read(&ACTIVE, Rows::one([0i64.into()])).await?;
+            let active: FxHashMap<_, _> = rows.iter().map(activated).collect::<Result<_, _>>()?;
+            if !active.iter().all(|(name, active)| self.knows(name, active.version)) {
+                self.learn().await?;
+            }
+            let is_newest = self.write(|known| {
+                let is_newest = known.changes == changes;
+                if is_newest {
+                    known.active = active;
+                    known.changes += 1;
+                }
+                is_newest
+            });
+            if is_newest {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a version was read, also one that cannot be.
+    fn knows(&self, name: &str, version: u32) -> bool {
+        let key = (Arc::from(name), version);
+        self.read(|known| known.definitions.contains_key(&key) || known.unreadable.contains_key(&key))
     }
 
     fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {
@@ -260,13 +266,23 @@ impl Definitions {
         self.read(|known| known.definitions.get(&(Arc::from(name), version)).cloned())
     }
 
+    /// Whether the store has a version that this program could not read when it met it; a newer one can.
+    #[must_use]
+    pub fn is_unreadable(&self, name: &str, version: u32) -> bool {
+        self.read(|known| known.unreadable.contains_key(&(Arc::from(name), version)))
+    }
+
     /// The version that starts use.
     #[must_use]
     pub fn active(&self, name: &str) -> Option<Arc<Definition>> {
-        self.read(|known| {
-            let version = known.active.get(name)?.version;
-            known.definitions.get(&(Arc::from(name), version)).cloned()
-        })
+        let version = self.active_version(name)?;
+        self.get(name, version)
+    }
+
+    /// The same, though this program may not be able to read it.
+    #[must_use]
+    pub fn active_version(&self, name: &str) -> Option<u32> {
+        self.read(|known| known.active.get(name).map(|active| active.version))
     }
 
     /// All definitions, by name and version.
@@ -310,36 +326,58 @@ impl Definitions {
         let row =
             [name.as_str().into(), i64::from(version).into(), definition.sha256().into(), text.into(), now_ms.into()];
         let mut writes = vec![Write::exact(&INSERT, Rows::one(row))];
-        let first = self.read(|known| !known.active.contains_key(name.as_str()));
+        let first = !self.is_active(&name);
         if first {
-            writes.push(activation(&name, version, now_ms));
+            writes.push(Write::any(&ACTIVATE_FIRST, Rows::one(activation(&name, version, now_ms))));
         }
         if let Err(error) = self.store.commit(Commit { writes, ..Commit::default() }).await {
             // Another process may have been faster.
-            self.refresh().await?;
+            self.learn().await?;
             return match self.get(&name, version) {
                 Some(known) if known.sha256() == definition.sha256() => Ok(known),
                 Some(_) => Err(DefinitionsError::Changed { name, version }),
                 None => Err(error.into()),
             };
         }
-        self.write(|known| {
-            let name: Arc<str> = name.into();
-            if first {
-                known.active.insert(Arc::clone(&name), Active { version, previous: None });
-            }
-            known.definitions.insert((name, version), Arc::clone(&definition));
-        });
+        self.write(|known| drop(known.definitions.insert((name.into(), version), Arc::clone(&definition))));
+        if first {
+            // Or somebody else's is the first.
+            self.catch_up().await?;
+        }
         Ok(definition)
     }
 
     /// Makes starts use a version.
     pub async fn activate(&self, name: &str, version: u32, now_ms: i64) -> Result<(), DefinitionsError> {
-        if self.get(name, version).is_none() {
+        self.catch_up().await?;
+        if self.of_saga(name, version).await?.is_none() {
             return Err(DefinitionsError::Unknown { name: name.to_owned(), version });
         }
-        let writes = vec![activation(name, version, now_ms)];
+        let writes = vec![Write::exact(&ACTIVATE, Rows::one(activation(name, version, now_ms)))];
         self.store.commit(Commit { writes, ..Commit::default() }).await?;
+        self.switched(name, version);
+        Ok(())
+    }
+
+    /// Makes starts use the version before; returns it. Of two processes that do so at the same moment one fails.
+    pub async fn roll_back(&self, name: &str, now_ms: i64) -> Result<u32, DefinitionsError> {
+        self.catch_up().await?;
+        let active = self.read(|known| known.active.get(name).copied());
+        let none = || DefinitionsError::NoPrevious(name.to_owned());
+        let Active { version, previous } = active.ok_or_else(none)?;
+        let previous = previous.ok_or_else(none)?;
+        if self.of_saga(name, previous).await?.is_none() {
+            return Err(DefinitionsError::Unknown { name: name.to_owned(), version: previous });
+        }
+        let row = [name.into(), i64::from(version).into(), i64::from(previous).into(), now_ms.into()];
+        let writes = vec![Write::exact(&ROLL_BACK, Rows::one(row))];
+        self.store.commit(Commit { writes, ..Commit::default() }).await?;
+        self.switched(name, previous);
+        Ok(previous)
+    }
+
+    /// This process has made starts use a version.
+    fn switched(&self, name: &str, version: u32) {
         self.write(|known| {
             let before = known.active.get(name).copied();
             let previous = match before {
@@ -348,47 +386,9 @@ impl Definitions {
                 None => None,
             };
             known.active.insert(name.into(), Active { version, previous });
+            known.changes += 1;
         });
-        Ok(())
     }
-
-    /// Makes starts use the version before; returns it.
-    pub async fn roll_back(&self, name: &str, now_ms: i64) -> Result<u32, DefinitionsError> {
-        let previous = self.read(|known| known.active.get(name).and_then(|active| active.previous));
-        let previous = previous.ok_or_else(|| DefinitionsError::NoPrevious(name.to_owned()))?;
-        self.activate(name, previous, now_ms).await?;
-        Ok(previous)
-    }
-}
-
-fn activation(name: &str, version: u32, now_ms: i64) -> Write {
-    Write::exact(&ACTIVATE, Rows::one([name.into(), i64::from(version).into(), now_ms.into()]))
-}
-
-/// A row of the store.
-struct Stored {
-    name: Arc<str>,
-    version: u32,
-    sha256: Arc<str>,
-    source: Arc<str>,
-    active: Option<Active>,
-}
-
-fn stored(row: &Row) -> Result<Stored, StoreError> {
-    let [Value::Text(name), Value::Int(version), Value::Text(sha256), Value::Text(source), active, previous] =
-        row.as_slice()
-    else {
-        let reason = "a row has another shape".to_owned();
-        return Err(StoreError::Failed { statement: ALL.name.to_owned(), reason });
-    };
-    let number = |value: &Value| value.int().and_then(|n| u32::try_from(n).ok());
-    Ok(Stored {
-        name: Arc::from(&**name),
-        version: u32::try_from(*version).unwrap_or_default(),
-        sha256: Arc::from(&**sha256),
-        source: Arc::clone(source),
-        active: number(active).map(|version| Active { version, previous: number(previous) }),
-    })
 }
 
 fn reload(source: &str, sha256: &str) -> Result<Definition, String> {
@@ -399,73 +399,4 @@ fn reload(source: &str, sha256: &str) -> Result<Definition, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use endstate_outbox::SqliteStore;
-    use endstate_saga::definition::shipped;
-
-    fn bench() -> Source {
-        shipped().into_iter().find(|source| source.file.contains("bench_saga")).unwrap()
-    }
-
-    /// Stores a text as an older program would have, without looking at it.
-    async fn store_text(store: &SqliteStore, source: &Source, version: i64, sha256: &str) {
-        let text = serde_json::to_string(source).unwrap();
-        let row = ["bench_saga".into(), version.into(), sha256.into(), text.into(), 0.into()];
-        let writes = vec![Write::exact(&INSERT, Rows::one(row)), activation("bench_saga", 1, 0)];
-        store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn rules_made_stricter_later_stop_no_stored_definition() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path()).await.unwrap();
-        let sha256 = Definition::load(&bench()).unwrap().sha256().to_owned();
-        // To its author, samples that cannot be read are a fault; to its sagas they are nothing.
-        let mut careless = bench();
-        careless.samples = [("ok.json".to_owned(), "{".to_owned())].into();
-        assert!(Definition::load(&careless).is_err());
-        store_text(&store, &careless, 1, &sha256).await;
-        let definitions = Definitions::open(store).await.unwrap();
-        assert_eq!(definitions.active("bench_saga").unwrap().sha256(), sha256);
-    }
-
-    #[tokio::test]
-    async fn a_stored_definition_that_cannot_be_read_stops_nobody_and_can_come_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path()).await.unwrap();
-        let sha256 = Definition::load(&bench()).unwrap().sha256().to_owned();
-        let damaged = Source { text: "saga: [".to_owned(), ..bench() };
-        store_text(&store, &damaged, 1, &sha256).await;
-        let definitions = Definitions::open(store).await.unwrap();
-        assert!(definitions.active("bench_saga").is_none() && definitions.list().is_empty());
-        let other = Source { text: format!("{}\n# more", bench().text), ..bench() };
-        let changed = definitions.load(&other, 0).await;
-        assert!(matches!(changed, Err(DefinitionsError::Changed { .. })), "its version is taken");
-        definitions.load(&bench(), 0).await.unwrap();
-        assert!(definitions.active("bench_saga").is_some());
-    }
-
-    #[test]
-    fn compiling_does_not_block_the_threads_that_serve_calls() {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
-        runtime.block_on(async {
-            let folder = tempfile::tempdir().unwrap();
-            let definitions = Definitions::open(SqliteStore::open(folder.path()).await.unwrap()).await.unwrap();
-            // The only thread for what blocks is taken, so whoever compiles on it has to wait.
-            let (release, held) = std::sync::mpsc::channel::<()>();
-            let holding = tokio::task::spawn_blocking(move || held.recv());
-            let faulty = Source { text: "saga: x".to_owned(), ..bench() };
-            let mut loading = std::pin::pin!(definitions.load(&faulty, 0));
-            tokio::select! {
-                biased;
-                _ = &mut loading => panic!("it was compiled on a thread that serves calls"),
-                () = std::future::ready(()) => {}
-            }
-            release.send(()).unwrap();
-            assert!(matches!(loading.await, Err(DefinitionsError::Faulty(_))));
-            holding.await.unwrap().unwrap();
-        });
-    }
-}
+mod tests;

@@ -7,26 +7,32 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use endstate_events::{Envelope, Json, Message, Topic};
 use endstate_http::{Code, Problem, Timestamp};
 use endstate_outbox::{Kind, Rows, Statement, Store, StoreError, Value};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 static LOAD: Statement = Statement {
     name: "feed.read_events",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Int],
-    // The row that holds `from_offset` may begin before it. Last column: what is kept begins there. Where the store is the
-    // bus, a topic's offsets have no gaps; otherwise a shard's messages of all topics are numbered together, and the end of
+    // The row that holds `from_offset` may begin before it. Last columns: what is kept begins there; from where it was read,
+    // and the era. A place of the era before begins no later than this one did; of one before that nobody knows where it
+    // lies. Where the store is the bus, a topic's offsets have no gaps; otherwise a shard's messages of all topics are numbered together, and the end of
     // all that it has sent is the last row: a reader moves there, and misses nothing when others' messages are dropped.
     sql: "with r(topic, partition, from_offset, page) as ({rows}) \
-          {select o.first_offset, o.messages, o.body, o.first_offset \
+          {select o.first_offset, o.messages, o.body, o.first_offset, r.from_offset, 0 \
           from r cross join outbox o where o.topic = r.topic and o.partition = r.partition \
           and o.first_offset >= coalesce((select max(b.first_offset) from outbox b where b.topic = r.topic \
           and b.partition = r.partition and b.first_offset <= r.from_offset), 0) order by o.first_offset|\
           select f.seq, f.messages, f.body, coalesce((select min(b.seq) from outbox b where b.side = 'orchestrator' \
-          and b.shard = r.partition), f.next_seq) from r cross join lateral (\
+          and b.shard = r.partition), f.next_seq), g.place, g.era from r cross join lateral (\
+          select s.epoch >> 32 as era, s.next_outbox_seq, case (s.epoch >> 32) - (r.from_offset >> 40) \
+          when 0 then r.from_offset & 1099511627775 \
+          when 1 then least(r.from_offset & 1099511627775, s.era_outbox_seq) else 0 end as place \
+          from shard s where s.side = 'orchestrator' and s.shard = r.partition) g cross join lateral (\
           select o.seq, o.messages, o.body, o.seq as next_seq from outbox o where o.side = 'orchestrator' \
           and o.shard = r.partition and o.seq >= coalesce((select max(b.seq) from outbox b where b.side = 'orchestrator' \
-          and b.shard = r.partition and b.seq <= r.from_offset), 0) and o.topic = r.topic \
-          and o.seq + o.messages > r.from_offset union all \
-          select s.next_outbox_seq, 0, '[]', s.next_outbox_seq from shard s where s.side = 'orchestrator' \
-          and s.shard = r.partition) f order by f.seq} limit (select page from r)",
+          and b.shard = r.partition and b.seq <= g.place), 0) and o.topic = r.topic \
+          and o.seq + o.messages > g.place union all \
+          select g.next_outbox_seq, 0, '[]', g.next_outbox_seq) f order by f.seq} limit (select page from r)",
 };
 
 /// Rows of the outbox per partition and look.
@@ -37,27 +43,40 @@ static OLDEST: Statement = Statement {
     columns: &[Kind::Text, Kind::Int],
     sql: "with r(topic, partition) as ({rows}) select coalesce({(select min(o.first_offset) from outbox o \
           where o.topic = r.topic and o.partition = r.partition), (select e.next_offset from outbox_end e \
-          where e.topic = r.topic and e.partition = r.partition)|(select min(o.seq) from outbox o \
-          where o.side = 'orchestrator' and o.shard = r.partition), (select s.next_outbox_seq from shard s \
-          where s.side = 'orchestrator' and s.shard = r.partition)}, 0) from r order by r.partition",
+          where e.topic = r.topic and e.partition = r.partition)|(select coalesce((select min(o.seq) from outbox o \
+          where o.side = 'orchestrator' and o.shard = r.partition), s.next_outbox_seq) + (s.epoch >> 32 << 40) \
+          from shard s where s.side = 'orchestrator' and s.shard = r.partition)}, 0) from r order by r.partition",
+};
+
+/// Behind the newest of every partition given: with more than that, nobody has anything to read there.
+static ENDS: Statement = Statement {
+    name: "feed.ends",
+    columns: &[Kind::Text, Kind::Int],
+    sql: "with r(topic, partition) as ({rows}) select coalesce({(select o.first_offset + o.messages from outbox o \
+          where o.topic = r.topic and o.partition = r.partition order by o.first_offset desc limit 1), \
+          (select e.next_offset from outbox_end e where e.topic = r.topic and e.partition = r.partition)|\
+          (select s.next_outbox_seq + (s.epoch >> 32 << 40) from shard s where s.side = 'orchestrator' \
+          and s.shard = r.partition)}, 0) from r order by r.partition",
 };
 
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&LOAD, &OLDEST];
+pub(crate) static STATEMENTS: &[&Statement] = &[&LOAD, &OLDEST, &ENDS];
 
-/// The next offset in every partition of the topic of domain events.
+/// Between two looks for followers, of a whole process: adds half of it to what one waits, on the average.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Bits of a place that say where it is in its partition; those above say in which era it was read. A standby that is promoted
+/// gives numbers again, and begins an era (Z14, ADR 0024).
+const ERA_FROM: u32 = 40;
+
+/// The next place in every partition of the topic of domain events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position(Vec<i64>);
 
 impl Position {
     /// Before the oldest change that is kept.
     pub async fn oldest(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut rows = Rows::new();
-        for partition in 0..i64::from(store.partitions()) {
-            rows.push([Topic::Events.label().into(), partition.into()]);
-        }
-        let found = store.read(&OLDEST, rows).await?;
-        Ok(Self(found.iter().filter_map(|row| row.first().and_then(Value::int)).collect()))
+        Ok(Self(of_partitions(store, &OLDEST).await?))
     }
 
     /// The opaque text a reader keeps.
@@ -74,10 +93,24 @@ impl Position {
         if fits { Ok(Self(offsets)) } else { Err(Problem::new(Code::InvalidCursor, "`after` is not a `next` of ours")) }
     }
 
-    /// The partition that is read first. It moves on with every change read, so that none is always the last.
-    fn first(&self) -> usize {
-        usize::try_from(self.0.iter().fold(0, |sum: i64, offset| sum.wrapping_add(*offset))).unwrap_or(0)
+    /// The partitions that go on behind it, in the order in which they are read. Which is the first moves on with every
+    /// change read, so that none is always the last.
+    fn behind(&self, ends: &[i64]) -> Vec<usize> {
+        let first = usize::try_from(self.0.iter().fold(0, |sum: i64, offset| sum.wrapping_add(*offset))).unwrap_or(0);
+        let partitions = self.0.len();
+        let turns = (0..partitions).map(|turn| (first % partitions + turn) % partitions);
+        turns.filter(|partition| ends.get(*partition).is_some_and(|end| *end > self.0[*partition])).collect()
     }
+}
+
+/// One number of every partition.
+async fn of_partitions(store: &dyn Store, statement: &'static Statement) -> Result<Vec<i64>, StoreError> {
+    let mut rows = Rows::new();
+    for partition in 0..i64::from(store.partitions()) {
+        rows.push([Topic::Events.label().into(), partition.into()]);
+    }
+    let found = store.read(statement, rows).await?;
+    Ok(found.iter().filter_map(|row| row.first().and_then(Value::int)).collect())
 }
 
 /// Why there is no page.
@@ -98,26 +131,90 @@ pub enum FeedError {
     Store(#[from] StoreError),
 }
 
+/// Those who follow the changes from one process. One statement looks where all partitions end, for all of them, however
+/// many they are: they must not use up the sessions that shards read with.
+pub struct Followers {
+    store: Arc<dyn Store>,
+    seen: tokio::sync::Mutex<Seen>,
+}
+
+/// Where the partitions ended, and when that was looked up.
+struct Seen {
+    ends: Arc<[i64]>,
+    at: Option<Instant>,
+}
+
+impl Followers {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, seen: tokio::sync::Mutex::new(Seen { ends: Arc::new([]), at: None }) }
+    }
+
+    /// What [`read`] gives, as soon as there is something, or `until` has come, or `stop` says so.
+    pub async fn follow(
+        &self,
+        position: &Position,
+        limit: usize,
+        until: Instant,
+        stop: impl Fn() -> bool,
+    ) -> Result<(Vec<Change>, Position), FeedError> {
+        let (mut changes, mut next) = read(&*self.store, position, limit).await?;
+        while changes.is_empty() && !stop() && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+            let ends = self.ends().await?;
+            (changes, next) = read_to(&*self.store, &next, limit, &ends).await?;
+        }
+        Ok((changes, next))
+    }
+
+    /// Where the partitions ended a moment ago.
+    async fn ends(&self) -> Result<Arc<[i64]>, StoreError> {
+        let mut seen = self.seen.lock().await;
+        if seen.at.is_none_or(|at| at.elapsed() >= LOOK) {
+            let at = Instant::now();
+            *seen = Seen { ends: of_partitions(&*self.store, &ENDS).await?.into(), at: Some(at) };
+        }
+        Ok(Arc::clone(&seen.ends))
+    }
+}
+
+impl std::fmt::Debug for Followers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Followers").finish_non_exhaustive()
+    }
+}
+
 /// At most `limit` changes from `position` on, and the position behind them. Partitions share the limit, so that a busy
 /// one does not keep a reader from the others.
 pub async fn read(store: &dyn Store, position: &Position, limit: usize) -> Result<(Vec<Change>, Position), FeedError> {
+    let ends = of_partitions(store, &ENDS).await?;
+    read_to(store, position, limit, &ends).await
+}
+
+/// The same, of partitions that end beyond the position; one that ends at it costs nothing.
+async fn read_to(
+    store: &dyn Store,
+    position: &Position,
+    limit: usize,
+    ends: &[i64],
+) -> Result<(Vec<Change>, Position), FeedError> {
     let (mut changes, mut next) = (Vec::new(), position.clone());
-    let partitions = next.0.len();
-    let turns = (0..partitions).map(|turn| ((position.first() + turn) % partitions, partitions - turn));
+    let partitions = position.behind(ends);
     let mut busy = Vec::new();
-    for (partition, left) in turns {
-        let share = (limit - changes.len()).div_ceil(left);
+    for (turn, partition) in partitions.iter().copied().enumerate() {
+        let share = (limit - changes.len()).div_ceil(partitions.len() - turn);
         let found = share_of(store, partition, next.0[partition], share).await?;
         if found.changes.len() == share {
             busy.push(partition);
         }
-        next.0[partition] = found.next;
+        next.0[partition] = found.place();
         changes.extend(found.changes);
     }
     // What the others did not need.
     for partition in busy {
         let found = share_of(store, partition, next.0[partition], limit - changes.len()).await?;
-        next.0[partition] = found.next;
+        next.0[partition] = found.place();
         changes.extend(found.changes);
     }
     Ok((changes, next))
@@ -126,19 +223,32 @@ pub async fn read(store: &dyn Store, position: &Position, limit: usize) -> Resul
 /// What one partition gives to a page.
 struct Share {
     changes: Vec<Change>,
+    /// Where it goes on, within an era.
     next: i64,
+    era: i64,
+}
+
+impl Share {
+    fn place(&self) -> i64 {
+        (self.era << ERA_FROM) + self.next
+    }
 }
 
 async fn share_of(store: &dyn Store, partition: usize, from: i64, most: usize) -> Result<Share, FeedError> {
-    let mut share = Share { changes: Vec::new(), next: from };
+    let (era, next) = (from >> ERA_FROM, from & ((1 << ERA_FROM) - 1));
+    let mut share = Share { changes: Vec::new(), next, era };
     if most == 0 {
         return Ok(share);
     }
     let row = [Topic::Events.label().into(), (partition as i64).into(), from.into(), PAGE.into()];
-    for row in store.read(&LOAD, Rows::one(row)).await? {
-        let [Value::Int(first), Value::Int(messages), Value::Text(body), Value::Int(kept)] = row.as_slice() else {
+    for (at, row) in store.read(&LOAD, Rows::one(row)).await?.iter().enumerate() {
+        let [Value::Int(first), Value::Int(messages), Value::Text(body), Value::Int(kept), from, era] = row.as_slice()
+        else {
             continue;
         };
+        if at == 0 {
+            (share.next, share.era) = (from.int().unwrap_or(next), era.int().unwrap_or(share.era));
+        }
         if *kept > share.next {
             return Err(FeedError::Gone { partition, wanted: share.next, oldest: *kept });
         }
@@ -188,102 +298,4 @@ fn change(envelope: Envelope) -> Option<Change> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use endstate_events::{DomainEvent, Lane, SCHEMA_VERSION, SagaId, Slot};
-    use endstate_outbox::{Bus as _, Outgoing, SqliteStore};
-    use std::sync::Arc;
-
-    #[test]
-    fn a_place_of_another_store_is_refused() {
-        let position = Position(vec![3, 0, 7, 1]);
-        assert_eq!(Position::decode(&position.encode(), 4).unwrap(), position);
-        for (text, partitions) in
-            [(position.encode(), 8), (String::new(), 4), ("x'; --".into(), 4), (Position(vec![-1; 4]).encode(), 4)]
-        {
-            assert_eq!(Position::decode(&text, partitions).unwrap_err().code, Code::InvalidCursor);
-        }
-    }
-
-    fn event(partition: u16, n: u64) -> Outgoing {
-        let saga = SagaId::mint(1_700_000_000_000, Slot::of("s"), n);
-        let event = DomainEvent {
-            saga,
-            definition: "d".into(),
-            number: format!("{partition}-{n}"),
-            version: 1,
-            status: "created".into(),
-            before: String::new(),
-            outcome: None,
-            reason: None,
-        };
-        let (message, key) = (Message::Domain(event), saga.to_string());
-        let envelope =
-            Envelope { id: format!("{n}"), schema: SCHEMA_VERSION, time_ms: 0, key, lane: Lane::Live, message };
-        Outgoing { topic: Topic::Events, partition, envelope: envelope.into() }
-    }
-
-    /// A store with `count` changes in each of `partitions`, several to a row.
-    async fn filled(folder: &std::path::Path, partitions: &[u16], count: u64) -> Arc<SqliteStore> {
-        let store = SqliteStore::open(folder).await.unwrap();
-        for partition in partitions {
-            for row in (0..count).collect::<Vec<_>>().chunks(5) {
-                store.bus().produce(row.iter().map(|n| event(*partition, *n)).collect()).await.unwrap();
-            }
-        }
-        store
-    }
-
-    #[tokio::test]
-    async fn a_busy_partition_does_not_keep_a_reader_from_the_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = filled(folder.path(), &[0, 2, 3], 40).await;
-        for limit in [1, 2, 3, 7, 50] {
-            let mut position = Position::oldest(&*store).await.unwrap();
-            let mut seen = Vec::new();
-            loop {
-                let (changes, next) = read(&*store, &position, limit).await.unwrap();
-                assert!(changes.len() <= limit);
-                if changes.is_empty() {
-                    break;
-                }
-                seen.extend(changes.into_iter().map(|change| change.number));
-                position = next;
-                if seen.len() >= 12 && seen.len() < 12 + limit {
-                    for partition in ["0-", "2-", "3-"] {
-                        assert!(seen.iter().any(|number| number.starts_with(partition)), "{limit}: {seen:?}");
-                    }
-                }
-            }
-            for partition in [0, 2, 3] {
-                let prefix = format!("{partition}-");
-                let of: Vec<_> = seen.iter().filter(|number| number.starts_with(&prefix)).collect();
-                let all: Vec<_> = (0..40).map(|n| format!("{prefix}{n}")).collect();
-                assert_eq!(of, all.iter().collect::<Vec<_>>(), "limit {limit}: each once, in order");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_reader_who_was_too_slow_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = filled(folder.path(), &[1], 20).await;
-        let begin = Position::oldest(&*store).await.unwrap();
-        let (_, slow) = read(&*store, &begin, 4).await.unwrap();
-        let (_, quick) = read(&*store, &begin, 12).await.unwrap();
-        assert_eq!(store.bus().purge(8).await.unwrap(), 2, "rows 0-4 and 5-9");
-        let gone = read(&*store, &slow, 10).await.unwrap_err();
-        assert!(matches!(gone, FeedError::Gone { partition: 1, wanted: 4, oldest: 10 }), "{gone}");
-        assert_eq!(read(&*store, &quick, 10).await.unwrap().0.len(), 8);
-        let oldest = Position::oldest(&*store).await.unwrap();
-        assert_eq!(read(&*store, &oldest, 20).await.unwrap().0.len(), 10, "without a place: what is kept");
-    }
-
-    #[test]
-    fn an_unreadable_change_costs_only_itself() {
-        let good = serde_json::to_string(&*event(0, 1).envelope).unwrap();
-        let read = envelopes(&format!("[{good},{{\"schema\":99}},{good}]"), 3);
-        assert_eq!(read.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
-        assert_eq!(envelopes("no JSON", 2).len(), 2, "its offsets are passed all the same");
-    }
-}
+mod tests;

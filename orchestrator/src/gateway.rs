@@ -1,17 +1,19 @@
 //! The one way in: whoever wants something of a saga queues an input here. Nothing in this file writes saga state.
 
+mod look;
+
 use crate::definitions::Definitions;
-use crate::persist::{self, Stored};
+use crate::feed::Followers;
+use crate::persist::Stored;
 use crate::waiters::{Answer, Claim, Notice, Waiters, Waiting, Wanted};
 use endstate_events::{
     Envelope, Input, InputBody, Json, Lane, Link, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
 };
 use endstate_outbox::{Bus, BusError, Clock, Outgoing, Store, StoreError};
-use endstate_saga::control::{Outcome, Phase};
+use endstate_saga::control::Outcome;
+use endstate_saga::decide::check_start;
 use endstate_saga::definition::{Definition, Identity, Misfit, OrderReference, body_hash};
-use endstate_saga::event::Event;
 use endstate_saga::plan::EvalError;
-use endstate_saga::saga::Saga;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,7 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     definitions: Arc<Definitions>,
     waiters: Arc<Waiters>,
+    followers: Arc<Followers>,
     decision: Duration,
     /// The shards that this process decides for; none: all.
     owned: Option<watch::Receiver<BTreeSet<u16>>>,
@@ -40,8 +43,8 @@ pub struct Gateway {
 /// Beside the input, what a start may carry.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
-    /// Kind of traffic.
-    pub lane: Lane,
+    /// Kind of traffic; none: that of the order it belongs to, and live without one.
+    pub lane: Option<Lane>,
     /// The caller's own idempotency key; must equal the number.
     pub idempotency_key: Option<String>,
     /// How long to wait for the end.
@@ -78,7 +81,7 @@ pub enum GatewayError {
         /// Each fault and where it is.
         misfits: Vec<Misfit>,
     },
-    /// The definition's number, key or owner cannot be computed from the input.
+    /// The definition's number, key, owner or values cannot be computed from the input.
     #[error(transparent)]
     Evaluation(#[from] EvalError),
     /// The idempotency key is not the number.
@@ -115,6 +118,16 @@ pub enum GatewayError {
         /// How it must have ended.
         outcome: Outcome,
     },
+    /// The order that a linked definition refers to is traffic of another kind.
+    #[error("`{definition}` number `{number}` is in lane {}: what belongs to it runs there, too", .lane.label())]
+    OtherLane {
+        /// The order's definition.
+        definition: String,
+        /// Its number.
+        number: String,
+        /// Its lane.
+        lane: Lane,
+    },
     /// Not acknowledged.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -127,6 +140,7 @@ pub enum GatewayError {
 struct Order {
     saga: SagaId,
     key: String,
+    lane: Lane,
     snapshot: Json,
 }
 
@@ -140,7 +154,8 @@ impl Gateway {
         definitions: Arc<Definitions>,
         waiters: Arc<Waiters>,
     ) -> Self {
-        Self { store, bus, clock, definitions, waiters, decision: DECISION, owned: None }
+        let followers = Arc::new(Followers::new(store.clone()));
+        Self { store, bus, clock, definitions, waiters, followers, decision: DECISION, owned: None }
     }
 
     /// Waits that long for a shard's decision, instead of five seconds.
@@ -165,6 +180,11 @@ impl Gateway {
     /// Who waits.
     pub(crate) fn waiters(&self) -> &Waiters {
         &self.waiters
+    }
+
+    /// Who follows changes.
+    pub(crate) fn followers(&self) -> &Followers {
+        &self.followers
     }
 
     /// The store, for read models.
@@ -193,15 +213,9 @@ impl Gateway {
 
     /// Queues a start, durably, and waits for its shard's decision (and longer, if asked to).
     pub async fn start(&self, definition: &str, input: Json, options: StartOptions) -> Result<Started, GatewayError> {
-        let known = || match options.version {
-            Some(version) => self.definitions.get(definition, version),
-            None => self.definitions.active(definition),
-        };
-        if known().is_none() && self.owned.is_some() {
-            self.definitions.refresh().await?;
-        }
-        let definition = known().ok_or_else(|| GatewayError::UnknownDefinition(definition.to_owned()))?;
-        let start = self.compose(&definition, input).await?;
+        let wanted = self.definitions.wanted(definition, options.version).await?;
+        let definition = wanted.ok_or_else(|| GatewayError::UnknownDefinition(definition.to_owned()))?;
+        let (start, lane) = self.compose(&definition, input, options.lane).await?;
         let (number, key) = (start.number.clone(), start.key.clone());
         if let Some(key) = options.idempotency_key.filter(|key| *key != number) {
             return Err(GatewayError::KeyIsNotNumber { key, number });
@@ -212,7 +226,7 @@ impl Gateway {
         let mut waiting = self.waiters.sagas.wait(saga);
         let _starting = self.waiters.starts.begin(saga, wanted);
         let body = InputBody::Start(Box::new(start));
-        self.queue(Topic::Start, saga, number.clone(), key, options.lane, body).await?;
+        self.queue(Topic::Start, saga, number.clone(), key, lane, body).await?;
         let decision = if self.is_spilling(Topic::Start, saga) { SPILLED } else { self.decision };
         tokio::time::timeout(decision, waiting.until(|notice| notice.claim.is_some())).await.ok();
         if let Some(patience) = options.wait {
@@ -230,30 +244,45 @@ impl Gateway {
         }
     }
 
-    /// The start that an input means, if it fits.
-    pub(crate) async fn compose(&self, definition: &Definition, input: Json) -> Result<Start, GatewayError> {
+    /// The start that an input means, if it fits, and its lane: one that belongs to an order runs in that order's, so that
+    /// a refund of a test order moves no live stock.
+    pub(crate) async fn compose(
+        &self,
+        definition: &Definition,
+        input: Json,
+        lane: Option<Lane>,
+    ) -> Result<(Start, Lane), GatewayError> {
         let misfits = definition.misfits(&input);
         if !misfits.is_empty() {
             return Err(GatewayError::Invalid { definition: definition.name().to_string(), misfits });
         }
         let order = match definition.order_reference(&input)? {
-            Some(reference) => Some(self.order(&reference).await?),
+            Some(reference) => Some(self.order(&reference, lane).await?),
             None => None,
         };
         let snapshot = order.as_ref().map_or(&Json::Null, |order| &order.snapshot);
         let Identity { number, key, owner } = definition.identify(&input, snapshot)?;
         let key = key.or_else(|| order.as_ref().map(|order| order.key.clone())).unwrap_or_else(|| number.clone());
+        let lane = order.as_ref().map(|order| order.lane).or(lane).unwrap_or_default();
         let link = order.map(|order| Link { order: order.saga, snapshot: order.snapshot, caller: None });
-        let (body_hash, version) = (body_hash(&input, &key), definition.version());
-        let definition = definition.name().to_string();
-        Ok(Start { definition, version, number, key, owner, input, body_hash, link })
+        let (body_hash, version) = (body_hash(&input, &key, lane), definition.version());
+        let name = definition.name().to_string();
+        let start = Start { definition: name, version, number, key, owner, input, body_hash, link };
+        // Its shard computes them once more: what is decided depends on the record alone.
+        let now_ms = self.clock.now_ms();
+        check_start(definition, SagaId::mint(now_ms, Slot::of(&start.key), 0), &start, now_ms)?;
+        Ok((start, lane))
     }
 
-    async fn order(&self, reference: &OrderReference) -> Result<Order, GatewayError> {
+    async fn order(&self, reference: &OrderReference, lane: Option<Lane>) -> Result<Order, GatewayError> {
         let OrderReference { definition, number, outcome } = reference;
         let unknown = || GatewayError::UnknownOrder { definition: definition.to_string(), number: number.clone() };
         let saga = self.find(definition, number).await?.ok_or_else(unknown)?;
         let Stored { saga, .. } = self.get(saga).await?.ok_or_else(unknown)?;
+        if lane.is_some_and(|lane| lane != saga.lane) {
+            let (definition, number, lane) = (definition.to_string(), number.clone(), saga.lane);
+            return Err(GatewayError::OtherLane { definition, number, lane });
+        }
         // What has ended never changes, so this holds whenever the start is decided.
         if let Some(outcome) = outcome.filter(|outcome| saga.control.outcome() != Some(*outcome)) {
             return Err(GatewayError::OrderUnfit {
@@ -262,8 +291,9 @@ impl Gateway {
                 outcome,
             });
         }
-        let known = self.definitions.get(&saga.definition, saga.definition_version).ok_or_else(unknown)?;
-        Ok(Order { saga: saga.id, key: saga.key.to_string(), snapshot: saga.snapshot(known.plan()) })
+        let known = self.definitions.of_saga(&saga.definition, saga.definition_version).await?.ok_or_else(unknown)?;
+        let snapshot = saga.snapshot(known.plan());
+        Ok(Order { saga: saga.id, key: saga.key.to_string(), lane: saga.lane, snapshot })
     }
 
     /// Queues an input and waits for what its saga says to it, at most as long as is asked for, else as long as a decision
@@ -334,50 +364,5 @@ impl Gateway {
         let time_ms = self.clock.now_ms();
         let envelope = Arc::new(Envelope { id, schema: SCHEMA_VERSION, time_ms, key, lane, message });
         Outgoing { topic, partition: saga.slot().partition(self.store.partitions()), envelope }
-    }
-
-    /// The saga that a number names.
-    pub async fn find(&self, definition: &str, number: &str) -> Result<Option<SagaId>, StoreError> {
-        let claims = persist::load_numbers(&*self.store, &[(definition, number)]).await?;
-        Ok(claims.first().map(|(_, claimed)| claimed.saga))
-    }
-
-    /// A saga's committed row.
-    pub async fn get(&self, saga: SagaId) -> Result<Option<Stored>, StoreError> {
-        Ok(persist::load_sagas(&*self.store, &[saga]).await?.pop())
-    }
-
-    /// A saga's events in order: version before, time, events.
-    pub async fn timeline(&self, saga: SagaId) -> Result<Vec<(u64, i64, Vec<Event>)>, StoreError> {
-        persist::load_timeline(&*self.store, saga).await
-    }
-
-    /// Waits until nothing more happens without somebody outside, at most `patience`; returns the latest news.
-    pub async fn news(&self, saga: SagaId, patience: Option<Duration>) -> Result<Notice, StoreError> {
-        let mut waiting = self.waiters.sagas.wait(saga);
-        let stored = self.get(saga).await?;
-        let known = stored.as_ref().map_or_else(Notice::default, |stored| self.notice(&stored.saga));
-        let Some(patience) = patience.filter(|_| !known.is_settled()) else { return Ok(known) };
-        match tokio::time::timeout(patience, waiting.until(Notice::is_settled)).await {
-            Ok(notice) => Ok(notice),
-            Err(_) => Ok(self.get(saga).await?.map_or(known, |stored| self.notice(&stored.saga))),
-        }
-    }
-
-    /// The phase of a saga, as its definition tells it.
-    #[must_use]
-    pub fn phase(&self, saga: &Saga) -> Option<Phase> {
-        let definition = self.definitions.get(&saga.definition, saga.definition_version)?;
-        Some(saga.control.phase(definition.plan()))
-    }
-
-    /// The news that a saga's row holds.
-    pub(crate) fn notice(&self, saga: &Saga) -> Notice {
-        Notice {
-            claim: None,
-            phase: self.phase(saga),
-            status: Some(Arc::clone(&saga.status)),
-            outcome: saga.control.outcome(),
-        }
     }
 }

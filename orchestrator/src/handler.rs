@@ -3,7 +3,7 @@
 use crate::consume::{self, Cache};
 use crate::decide::{Changed, PUT_OFF_MS, Working, saga_of};
 use crate::definitions::Definitions;
-use crate::persist::{self, Stored};
+use crate::persist::{self, Claimed, Stored};
 use crate::silence::{Hearing, Silence};
 use crate::tally::Tally;
 use crate::waiters::{Claim, Waiters};
@@ -11,6 +11,7 @@ use endstate_events::{Input, InputBody, Message, SagaId, Topic};
 use endstate_outbox::fused::{Message as Heard, Rounds, hop};
 use endstate_outbox::metric::{Gauge, Metric};
 use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Poisoned, Store, StoreError};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// Sagas whose timers one batch fires at most, so that 100,000 at once stay bounded.
@@ -38,12 +39,16 @@ pub struct SagaHandler {
     /// When to look for due sagas: never later than the earliest stored `due`.
     look_ms: Option<i64>,
     changed: Vec<Changed>,
+    /// Who holds the numbers of that batch's starts.
+    claims: FxHashMap<(String, String), Claimed>,
     look_after_ms: Option<i64>,
     silence: Silence,
     /// What the batch that is being committed heard of silent participants.
     hearing: Hearing,
     /// Time of that batch.
     decided_ms: i64,
+    /// Timers due by then could fire in it.
+    until_ms: i64,
     tally: Tally,
     motion: Option<Gauge>,
     snapshot_after_ms: Option<i64>,
@@ -67,10 +72,12 @@ impl SagaHandler {
             cache: Cache::default(),
             look_ms: None,
             changed: Vec::new(),
+            claims: FxHashMap::default(),
             look_after_ms: None,
             silence: Silence::default(),
             hearing: Hearing::default(),
             decided_ms: 0,
+            until_ms: i64::MIN,
             tally: Tally::default(),
             motion: None,
             snapshot_after_ms: None,
@@ -98,17 +105,17 @@ impl SagaHandler {
 
     /// The due sagas to look at in this batch, and when to look next.
     async fn due(&self, batch: &Batch) -> Result<(Vec<SagaId>, Option<i64>), StoreError> {
-        if !batch.timers || self.look_ms.is_none_or(|look| look > batch.now_ms) {
+        let Some(until) = batch.timers_ms.filter(|until| self.look_ms.is_some_and(|look| look <= *until)) else {
             return Ok((Vec::new(), self.look_ms));
-        }
+        };
         let shard = batch.assignment.shard.index;
         let page = persist::load_due(&*self.store, shard, TIMERS + 1).await?;
         let next = match page.get(TIMERS) {
             // More is due than fits: look again at once.
-            Some((_, due)) => Some((*due).max(batch.now_ms)),
-            None => page.iter().map(|(_, due)| *due).find(|due| *due > batch.now_ms),
+            Some((_, due)) if *due <= until => Some(until),
+            Some(_) | None => page.iter().map(|(_, due)| *due).find(|due| *due > until),
         };
-        let due = page.into_iter().take(TIMERS).filter(|(_, due)| *due <= batch.now_ms).map(|(id, _)| id);
+        let due = page.into_iter().take(TIMERS).filter(|(_, due)| *due <= until).map(|(id, _)| id);
         let due: Vec<_> = due.collect();
         // Some may stand still, and are put off.
         let again_ms = (!due.is_empty()).then_some(batch.now_ms + PUT_OFF_MS);
@@ -144,12 +151,13 @@ impl Rounds for SagaHandler {
 
     async fn open(&mut self, batch: &Batch) -> Result<Open, DecideError> {
         let (due, look_ms) = self.due(batch).await?;
-        let hearing = self.silence.hearing(if batch.timers { TIMERS } else { 0 });
+        let hearing = self.silence.hearing(if batch.timers_ms.is_some() { TIMERS } else { 0 });
         let woken = self.silence.woken(&hearing).cloned().collect();
         let working = Working::new(self.definitions.clone(), batch, self.store.partitions(), hearing)
             .snapshots_after(self.snapshot_after_ms);
         let (poisoned, again, alone) = (batch.poisoned.clone(), batch.attempt > 0, batch.messages.len() <= 1);
         self.decided_ms = batch.now_ms;
+        self.until_ms = batch.timers_ms.unwrap_or(i64::MIN);
         Ok(Open { working, due, woken, poisoned, look_ms, again, alone })
     }
 
@@ -192,7 +200,7 @@ impl Rounds for SagaHandler {
         for id in due.drain(..) {
             if working.is_full() {
                 // They are still due.
-                *look_ms = Some(self.decided_ms);
+                *look_ms = Some(self.until_ms);
                 break;
             }
             working.due(id);
@@ -210,7 +218,8 @@ impl Rounds for SagaHandler {
     }
 
     fn close(&mut self, open: Open) -> Result<Outcome, DecideError> {
-        let Open { working, look_ms, .. } = open;
+        let Open { mut working, look_ms, .. } = open;
+        self.claims = working.claims();
         let (outcome, changed, hearing) = working.finish()?;
         self.hearing = hearing;
         let earliest = changed.iter().filter_map(|changed| changed.due_ms).min();
@@ -240,6 +249,7 @@ impl Handler for SagaHandler {
     async fn assigned(&mut self, assignment: &Assignment) -> Result<(), StoreError> {
         self.cache.clear();
         self.changed.clear();
+        self.claims.clear();
         self.silence.clear();
         let shard = assignment.shard.index;
         self.in_motion = persist::count_in_motion(&*self.store, shard).await?;
@@ -258,6 +268,7 @@ impl Handler for SagaHandler {
         self.silence.commit(std::mem::take(&mut self.hearing));
         // Those that were woken are looked at as soon as no input waits.
         self.look_ms = if self.silence.has_woken() { Some(self.decided_ms) } else { self.look_after_ms };
+        self.cache.claim(std::mem::take(&mut self.claims));
         for changed in std::mem::take(&mut self.changed) {
             self.in_motion = self.in_motion.saturating_add_signed(changed.motion);
             self.tally.take(&changed, self.decided_ms);
@@ -283,6 +294,7 @@ impl Handler for SagaHandler {
 
     fn rolled_back(&mut self) {
         self.changed.clear();
+        self.claims.clear();
         self.hearing = Hearing::default();
     }
 

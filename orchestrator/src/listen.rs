@@ -195,10 +195,8 @@ impl Listener {
             // Another process may have loaded a moment ago what has a use for it. Once is enough for all: they were taken
             // before.
             if matches!(&heard, Ok(inputs) if inputs.is_empty()) && !std::mem::replace(caught_up, true) {
-                let definitions = self.gateway.definitions();
-                if definitions.catch_up().await.map_err(|error| error.to_string())? {
-                    heard = self.heard(record).await;
-                }
+                self.gateway.definitions().catch_up().await.map_err(|error| error.to_string())?;
+                heard = self.heard(record).await;
             }
             let outcome = match heard {
                 Ok(inputs) if inputs.is_empty() => "ignored",

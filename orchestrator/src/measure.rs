@@ -54,7 +54,8 @@ static DONE: Statement = Statement {
     name: "measure.jobs_done",
     columns: &[Kind::Text],
     sql: "with r(job) as ({rows}) select r.job, (select j.ended_ms from job_run j where j.job = r.job \
-          and j.outcome = 'done' and j.dry_run = 0 order by j.started_ms desc limit 1) from r",
+          and j.outcome = 'done' and j.dry_run = 0 order by j.started_ms desc limit 1), \
+          (select min(j.started_ms) from job_run j where j.job = r.job and j.dry_run = 0) from r",
 };
 
 /// All of them, see [`endstate_outbox::statement`].
@@ -66,6 +67,7 @@ pub struct Measure {
     clock: Arc<dyn Clock>,
     jobs: Arc<Jobs>,
     every: Duration,
+    began_ms: i64,
     /// Definitions and phases that were told of: one without sagas is told of as zero.
     told: BTreeSet<(String, String)>,
 }
@@ -74,7 +76,8 @@ impl Measure {
     /// Looks every so often, seldom enough that the store hardly notices.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, jobs: Arc<Jobs>, every: Duration) -> Self {
-        Self { store, clock, jobs, every, told: BTreeSet::new() }
+        let began_ms = clock.now_ms();
+        Self { store, clock, jobs, every, began_ms, told: BTreeSet::new() }
     }
 
     /// Looks until it is dropped. While the store fails, the last numbers stay, and the counter of looks says so.
@@ -154,9 +157,10 @@ impl Measure {
             return Ok(());
         }
         for row in self.store.read(&DONE, names).await? {
-            // One that never ran to its end has no age: its runs are counted.
-            if let (Some(job), Some(done)) = (row[0].text(), row[1].int()) {
-                Metric::JobSinceDone.set(age(now_ms, Some(done)), &[job]);
+            // One that has never done its work would be missed by nobody, had it no age.
+            let since_ms = row[1].int().or(row[2].int()).unwrap_or(self.began_ms);
+            if let Some(job) = row[0].text() {
+                Metric::JobSinceDone.set(age(now_ms, Some(since_ms)), &[job]);
             }
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! Orphans: inputs whose saga nobody knows. They may be money (a callback for an archived order), so they are kept, tried
-//! again, and told of; nothing is dropped.
+//! again, and told of; nothing is dropped. And starts of a version that the shard's owner cannot read: in an upgrade, a newer
+//! program can.
 
+use crate::consume::start_of;
 use crate::gateway::Gateway;
 use crate::job::{Job, Report};
 use async_trait::async_trait;
-use endstate_events::{Envelope, SagaId, Topic};
+use endstate_events::{Envelope, SagaId, Start, Topic};
 use endstate_outbox::{Alert, Commit, Kind, Outgoing, Row, Rows, Statement, StoreError, Write, alert};
 use serde_json::json;
 use std::sync::Arc;
@@ -45,6 +47,19 @@ struct Orphan {
     has_saga: bool,
 }
 
+impl Orphan {
+    /// The start that it is, if it is one.
+    fn start(&self) -> Option<&Start> {
+        start_of(self.envelope.message.as_input()?)
+    }
+
+    /// Where it is sent: what sagas start is not held back among new starts.
+    fn topic(&self) -> Topic {
+        let is_new = self.start().is_some_and(|start| start.link.as_ref().is_none_or(|link| link.caller.is_none()));
+        if is_new { Topic::Start } else { Topic::Progress }
+    }
+}
+
 impl Orphans {
     /// A job over the gateway's store.
     #[must_use]
@@ -56,7 +71,12 @@ impl Orphans {
 impl Orphan {
     fn alert(&self, now_ms: i64) -> Alert {
         let Envelope { id, time_ms, .. } = &*self.envelope;
-        let text = format!("input {id} waits for a saga that nobody knows");
+        let text = match self.start() {
+            Some(Start { definition, version, .. }) => {
+                format!("start {id} waits for a program that can read version {version} of {definition}")
+            }
+            None => format!("input {id} waits for a saga that nobody knows"),
+        };
         Alert::new("orphan", &[&self.saga, id, time_ms], text, now_ms).of(self.saga, "".into(), "".into())
     }
 }
@@ -75,13 +95,22 @@ impl Job for Orphans {
         let store = self.gateway.store();
         let mut report = Report::default();
         let (mut found, mut tried, mut messages, mut alerts) = (Rows::new(), Rows::new(), Vec::new(), Vec::new());
-        for orphan in store.read(&WAITING, Rows::one([PAGE.into()])).await?.iter().filter_map(orphan) {
+        let rows = store.read(&WAITING, Rows::one([PAGE.into()])).await?;
+        let orphans: Vec<Orphan> = rows.iter().filter_map(orphan).collect();
+        let definitions = self.gateway.definitions();
+        let versions =
+            orphans.iter().filter_map(|orphan| orphan.start().map(|start| (&*start.definition, start.version)));
+        definitions.ensure(versions).await?;
+        for orphan in orphans {
+            let can_start =
+                orphan.start().is_some_and(|start| definitions.get(&start.definition, start.version).is_some());
+            let goes = orphan.has_saga || can_start;
             report.found += 1;
-            report.details.push(json!({ "orphan": orphan.envelope.id, "saga": orphan.saga, "sent": orphan.has_saga }));
-            if orphan.has_saga {
-                let partition = orphan.saga.slot().partition(store.partitions());
+            report.details.push(json!({ "orphan": orphan.envelope.id, "saga": orphan.saga, "sent": goes }));
+            if goes {
+                let (topic, partition) = (orphan.topic(), orphan.saga.slot().partition(store.partitions()));
                 found.push([orphan.id.into()]);
-                messages.push(Outgoing { topic: Topic::Progress, partition, envelope: orphan.envelope });
+                messages.push(Outgoing { topic, partition, envelope: orphan.envelope });
             } else {
                 tried.push([orphan.id.into(), now_ms.into()]);
                 if orphan.tries == 0 {

@@ -3,7 +3,7 @@
 
 use crate::gateway::Gateway;
 use crate::persist;
-use crate::waiters::{Claim, Wanted};
+use crate::waiters::{Claim, Notice, Wanted};
 use endstate_events::SagaId;
 use endstate_outbox::StoreError;
 use std::time::Duration;
@@ -48,15 +48,10 @@ impl Others {
     pub async fn look(&self, sagas: &[SagaId]) -> Result<(), StoreError> {
         let (waiters, store) = (self.gateway.waiters(), &**self.gateway.store());
         let mut missing = sagas.to_vec();
-        for (id, stored) in persist::load_each(store, sagas).await? {
+        for (id, settled) in persist::look(store, sagas).await? {
             missing.retain(|saga| *saga != id);
-            // A row that cannot be read is news to nobody.
-            let Ok(stored) = stored else { continue };
-            let news = self.gateway.notice(&stored.saga);
-            waiters.sagas.notify(&id, |notice| {
-                let claim = notice.claim.or(Some(Claim::First));
-                *notice = crate::waiters::Notice { claim, ..news };
-            });
+            let news = settled.map_or_else(Notice::default, |saga| self.gateway.notice(&saga));
+            waiters.sagas.notify(&id, |notice| *notice = Notice { claim: notice.claim.or(Some(Claim::First)), ..news });
         }
         self.look_for_claims(&missing).await
     }

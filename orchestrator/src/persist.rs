@@ -13,6 +13,15 @@ static LOAD_SAGAS: Statement = Statement {
     sql: "with r(id) as ({rows}) select s.id, s.state, s.due from saga s join r on s.id = r.id",
 };
 
+/// The same for those who wait: of a saga that goes on by itself nobody needs the state. The phases are those of
+/// [`Notice::is_settled`](crate::waiters::Notice::is_settled).
+static LOOK: Statement = Statement {
+    name: "saga.look",
+    columns: &[Kind::Id],
+    sql: "with r(id) as ({rows}) select s.id, case when s.phase in ('waiting', 'parked', 'ended') then s.state end, s.due \
+          from saga s join r on s.id = r.id",
+};
+
 static LOAD_NUMBERS: Statement = Statement {
     name: "saga_number.load",
     columns: &[Kind::Text, Kind::Text],
@@ -107,6 +116,7 @@ static TIMELINE: Statement = Statement {
 /// All of them, see [`endstate_outbox::statement`].
 pub(crate) static STATEMENTS: &[&Statement] = &[
     &LOAD_SAGAS,
+    &LOOK,
     &LOAD_NUMBERS,
     &DUE,
     &IN_MOTION,
@@ -167,6 +177,17 @@ fn stored(row: &[Value]) -> Result<(SagaId, Result<Stored, StoreError>), StoreEr
     };
     let saga = serde_json::from_str(state).map_err(|error| unreadable(&LOAD_SAGAS, error));
     Ok((SagaId(*id), saga.map(|saga| Stored { saga, due_ms: due.int(), bytes: state.len() })))
+}
+
+/// The sagas that exist among `ids`, each with what it came to when it is settled; none also when its row cannot be read.
+pub async fn look(store: &dyn Store, ids: &[SagaId]) -> Result<Vec<(SagaId, Option<Saga>)>, StoreError> {
+    let mut rows = Rows::new();
+    ids.iter().for_each(|id| rows.push([id.0.into()]));
+    let looked = |row: &Row| match row.as_slice() {
+        [Value::Id(id), Value::Null, _] => Ok((SagaId(*id), None)),
+        row => stored(row).map(|(id, stored)| (id, stored.ok().map(|stored| stored.saga))),
+    };
+    store.read(&LOOK, rows).await?.iter().map(looked).collect()
 }
 
 /// Finds earlier claims of (definition, number).

@@ -110,7 +110,15 @@ impl Drop for Starting {
 /// Those who wait for news under a key.
 #[derive(Debug)]
 pub struct Board<K, N> {
-    waiting: Mutex<FxHashMap<K, watch::Sender<N>>>,
+    waiting: Mutex<FxHashMap<K, Entry<N>>>,
+}
+
+/// What is told under a key, and to how many. They are counted here, under the lock: of two who leave at the same moment
+/// each would still see the other's receiver.
+#[derive(Debug)]
+struct Entry<N> {
+    sender: watch::Sender<N>,
+    waiting: usize,
 }
 
 impl<K, N> Default for Board<K, N> {
@@ -124,14 +132,16 @@ impl<K: Hash + Eq + Clone, N: Default + Clone> Board<K, N> {
     #[must_use]
     pub fn wait(self: &Arc<Self>, key: K) -> Waiting<K, N> {
         let mut waiting = self.lock();
-        let sender = waiting.entry(key.clone()).or_insert_with(|| watch::Sender::new(N::default()));
-        Waiting { board: Arc::clone(self), key, news: sender.subscribe() }
+        let entry = waiting.entry(key.clone());
+        let entry = entry.or_insert_with(|| Entry { sender: watch::Sender::new(N::default()), waiting: 0 });
+        entry.waiting += 1;
+        Waiting { board: Arc::clone(self), key, news: entry.sender.subscribe() }
     }
 
     /// Tells those who wait; costs a look-up when nobody does.
     pub fn notify(&self, key: &K, tell: impl FnOnce(&mut N)) {
-        if let Some(sender) = self.lock().get(key) {
-            sender.send_modify(tell);
+        if let Some(entry) = self.lock().get(key) {
+            entry.sender.send_modify(tell);
         }
     }
 
@@ -141,7 +151,7 @@ impl<K: Hash + Eq + Clone, N: Default + Clone> Board<K, N> {
         self.lock().keys().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<K, watch::Sender<N>>> {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<K, Entry<N>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -175,7 +185,9 @@ impl<K: Hash + Eq + Clone, N: Default + Clone> Waiting<K, N> {
 impl<K: Hash + Eq + Clone, N: Default + Clone> Drop for Waiting<K, N> {
     fn drop(&mut self) {
         let mut waiting = self.board.lock();
-        if waiting.get(&self.key).is_some_and(|sender| sender.receiver_count() <= 1) {
+        let Some(entry) = waiting.get_mut(&self.key) else { return };
+        entry.waiting -= 1;
+        if entry.waiting == 0 {
             waiting.remove(&self.key);
         }
     }
@@ -195,5 +207,17 @@ mod tests {
         assert!(waiting.until(Notice::is_settled).await.is_settled());
         drop(waiting);
         assert!(waiters.sagas.lock().is_empty(), "nothing is kept for sagas that nobody waits for");
+    }
+
+    #[test]
+    fn two_who_leave_at_the_same_moment_leave_nothing_behind() {
+        let board = Arc::new(Board::<u32, Answer>::default());
+        let (one, other) = (board.wait(1), board.wait(1));
+        // Whoever leaves lets go of the lock first and of the receiver then: in between, the other one still sees it.
+        let not_gone_yet = one.news.clone();
+        drop(one);
+        drop(other);
+        assert!(board.lock().is_empty(), "{} entries stay for nobody", board.lock().len());
+        drop(not_gone_yet);
     }
 }

@@ -9,13 +9,15 @@ use crate::handler::HandOver;
 use async_trait::async_trait;
 use endstate_events::{Command, CommandKind, Envelope, Lane, Message, Reply, SCHEMA_VERSION, Topic, Verdict};
 use endstate_outbox::{Bus, Clock, Metric, Outgoing};
+use futures_util::FutureExt as _;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Pause before an answer that the bus did not take is sent again.
@@ -67,7 +69,8 @@ struct Task {
     resumed: bool,
 }
 
-struct Finished {
+/// A call that runs.
+struct Begun {
     participant: String,
     id: Arc<str>,
 }
@@ -107,42 +110,44 @@ impl Caller {
     /// Calls until it is stopped. Calls cut off here are resumed by the next owner of their shard.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut work = Work { limits: self.limits, ..Work::default() };
-        let mut running: JoinSet<Finished> = JoinSet::new();
+        let mut running: JoinSet<()> = JoinSet::new();
+        // By task, and not as what it returns: one that panics returns nothing, and frees its place all the same.
+        let mut begun: FxHashMap<Id, Begun> = FxHashMap::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(request) = self.requests.recv() => work.add(request),
-                Some(done) = running.join_next() => {
-                    if let Ok(done) = done {
-                        work.done(&done.participant, &done.id);
+                Some(ended) = running.join_next_with_id() => {
+                    let task = ended.map_or_else(|error| error.id(), |(task, ())| task);
+                    if let Some(Begun { participant, id }) = begun.remove(&task) {
+                        work.done(&participant, &id);
                     }
                 }
             }
             while let Some(task) = work.next() {
-                running.spawn(self.perform(task));
+                let call = Begun { participant: task.call.command.participant.clone(), id: task.call.id.clone() };
+                begun.insert(running.spawn(self.perform(task)).id(), call);
             }
         }
     }
 
-    fn perform(&self, task: Task) -> impl Future<Output = Finished> + Send + use<> {
-        let outside = self.directory.find(&task.call.command);
-        let (bus, clock) = (Arc::clone(&self.bus), Arc::clone(&self.clock));
+    fn perform(&self, task: Task) -> impl Future<Output = ()> + Send + use<> {
+        let (directory, bus, clock) = (Arc::clone(&self.directory), Arc::clone(&self.bus), Arc::clone(&self.clock));
         async move {
             let Task { call, shard, resumed } = task;
             let began = Instant::now();
-            let verdict = match outside {
-                Some(outside) => call_outside(&*outside, &call, resumed).await,
-                None => Verdict::Unknown {
-                    reason: format!("E5011: participant {} is not in the catalogue", call.command.participant),
-                },
-            };
+            let calling = AssertUnwindSafe(call_outside(&*directory, &call, resumed)).catch_unwind();
+            // Whatever it did before it panicked: the saga asks, or calls again.
+            let verdict = calling.await.unwrap_or_else(|_| {
+                tracing::error!(call = %call.id, participant = %call.command.participant, "a call panicked");
+                Verdict::unknown("the call panicked")
+            });
             Metric::CallDuration.time(began.elapsed(), &[&call.command.participant, verdict.label()]);
             let answer = answer(&call, shard, verdict, clock.now_ms());
             while let Err(error) = bus.produce(vec![answer.clone()]).await {
                 tracing::warn!(call = %call.id, %error, "the answer of an outside party is not queued yet");
                 tokio::time::sleep(SEND_AGAIN).await;
             }
-            Finished { participant: call.command.participant.clone(), id: call.id }
         }
     }
 }
@@ -193,7 +198,10 @@ impl Queue {
     }
 }
 
-async fn call_outside(outside: &dyn Outside, call: &Call, resumed: bool) -> Verdict {
+async fn call_outside(directory: &dyn Directory, call: &Call, resumed: bool) -> Verdict {
+    let Some(outside) = directory.find(&call.command) else {
+        return Verdict::unknown(format!("E5011: participant {} is not in the catalogue", call.command.participant));
+    };
     let (command, lane) = (&*call.command, call.lane);
     match command.kind {
         CommandKind::Ask => outside.ask(command, lane).await,

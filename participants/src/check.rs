@@ -12,12 +12,12 @@ use std::sync::Arc;
 /// Below this many releases a share says nothing.
 const FEW: i64 = 10;
 
-/// Where the self-check of one shard stands; forgotten with the assignment.
+/// Where the self-check of one shard stands, in its owner's memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SelfCheck {
     next_ms: i64,
-    /// Open holds when the round began.
-    open: i64,
+    /// Holds asked about in this round.
+    asked: i64,
     /// Given back in this round.
     released: i64,
     halted: bool,
@@ -35,8 +35,13 @@ impl SelfCheck {
         !self.halted && now_ms >= self.next_ms
     }
 
-    pub(crate) fn start_round(&mut self, open: i64, next_ms: i64) {
-        *self = Self { next_ms, open, released: 0, halted: self.halted };
+    pub(crate) fn start_round(&mut self, asked: usize, next_ms: i64) {
+        *self = Self { next_ms, asked: asked as i64, released: 0, halted: self.halted };
+    }
+
+    /// A new assignment: rounds begin anew, but a halt is a person's to end, by a restart.
+    pub(crate) fn assigned(&mut self) {
+        *self = Self { halted: self.halted, ..Self::default() };
     }
 
     /// Acts on a saga's answer about a hold; tells people when it halts.
@@ -50,14 +55,16 @@ impl SelfCheck {
         if answer.keep || self.halted {
             return None;
         }
-        let most = (self.open * i64::from(settings.release_share_percent) / 100).max(FEW);
+        // Of what was asked, not of all that is held: a page of wrong answers is a small share of many holds.
+        let most = (self.asked * i64::from(settings.release_share_percent) / 100).max(FEW);
         if self.released >= most {
             self.halted = true;
             let Assignment { shard, epoch, .. } = assignment;
             let text = format!(
-                "E5005: the self-check of holds in shard {shard} has halted: it gave back {} of {} and would give back \
-                 more than its share; check that sagas and participants belong to the same environment, then restart",
-                self.released, self.open
+                "E5005: the self-check of holds in shard {shard} has halted: it gave back {} of the {} it asked about, and would \
+                 give back more than its share; check that sagas and participants belong to the same environment, then \
+                 restart",
+                self.released, self.asked
             );
             return Some(Alert::new("self_check", &[shard, epoch], text, now_ms));
         }

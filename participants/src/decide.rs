@@ -97,7 +97,7 @@ fn settle(desk: &mut Desk, job: &Job<'_>, made: Result<Made, Denial>) -> Option<
             effect.code = Some(code.into());
             effect.data = detail.into();
         }
-        Err(Denial::Unknown(reason)) => return Some(Verdict::Unknown { reason }),
+        Err(Denial::Unknown(reason)) => return Some(Verdict::unknown(reason)),
     }
     let verdict = effect.verdict();
     if effect.state == EffectState::Calling {

@@ -153,7 +153,7 @@ impl Effect {
             EffectState::Refused | EffectState::ReleasedBefore => {
                 Some(Verdict::Refused { code: code(), detail: detail() })
             }
-            EffectState::Unknown => Some(Verdict::Unknown { reason: "the outside party did not answer".to_owned() }),
+            EffectState::Unknown => Some(Verdict::unknown("the outside party did not answer")),
             EffectState::Calling => None,
         }
     }
@@ -172,7 +172,7 @@ impl Effect {
             | EffectState::Done
             | EffectState::Released
             | EffectState::Calling
-            | EffectState::Unknown => Verdict::Unknown { reason: format!("{CONFLICT}: {said}") },
+            | EffectState::Unknown => Verdict::unknown(format!("{CONFLICT}: {said}")),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The participants' side of a shard: bring what a batch touches, decide its commands in order, write each table once.
 
+use crate::aside;
 use crate::check::SelfCheck;
 use crate::decide::{self, Answered};
 use crate::desk::{Call, Desk, Job, Operation};
@@ -14,7 +15,8 @@ use endstate_events::{
 };
 use endstate_outbox::fused::{Message as Heard, Rounds, hop};
 use endstate_outbox::{
-    Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Row, Rows, Statement, Store, StoreError, alert,
+    Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Poisoned, Row, Rows, Statement, Store, StoreError,
+    alert,
 };
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -32,7 +34,7 @@ pub struct Settings {
     pub hold_limit_ms: i64,
     /// Pause between two self-checks.
     pub check_every_ms: i64,
-    /// Share of a shard's open holds that the self-check may give back per round before it halts, in per cent.
+    /// Share of the holds asked about in a round that the self-check may give back before it halts, in per cent.
     pub release_share_percent: u8,
 }
 
@@ -174,18 +176,18 @@ impl Participants {
 
     /// Asks the sagas of old holds (H3), when it is time.
     async fn check_holds(&self, open: &mut Open, out: &mut Vec<Outgoing>) -> Result<(), StoreError> {
-        let Open { check, now_ms, timers, .. } = open;
+        let Open { check, now_ms, timers_ms, .. } = open;
         let now_ms = *now_ms;
-        if !*timers || !check.is_due(now_ms) {
+        if !timers_ms.is_some_and(|until| check.is_due(until)) {
             return Ok(());
         }
         let before_ms = now_ms - self.settings.hold_limit_ms;
         let rows = Rows::one([i64::from(self.shard).into(), before_ms.into(), SelfCheck::PAGE.into()]);
         let rows = self.store.read(&storage::READ_OLD_HOLDS, rows).await?;
         let old = decode_all(&storage::READ_OLD_HOLDS, &rows, storage::old_hold)?;
-        check.start_round(old.first().map_or(0, |(_, _, open)| *open), now_ms + self.settings.check_every_ms);
+        check.start_round(old.len(), now_ms + self.settings.check_every_ms);
         let mut asked = Vec::with_capacity(old.len());
-        for (id, lane, _) in old {
+        for (id, lane) in old {
             let Ok(effect_id) = id.parse::<EffectId>() else { continue };
             asked.push(id);
             out.push(inquiry(effect_id, lane, self.shard, self.partitions, now_ms));
@@ -204,7 +206,9 @@ pub struct Open {
     outcome: Outcome,
     assignment: Assignment,
     pub(crate) now_ms: i64,
-    timers: bool,
+    timers_ms: Option<i64>,
+    /// Records that were put aside.
+    poisoned: Vec<Poisoned>,
     /// Whether new effects are decided without a look, see [`crate::reads`].
     pub(crate) trusting: bool,
     /// Transfers that were decided on without a look.
@@ -231,9 +235,10 @@ impl Rounds for Participants {
     async fn open(&mut self, batch: &Batch) -> Result<Open, DecideError> {
         let desk = Desk { shard: self.shard, ..Desk::default() };
         let (check, outcome) = (self.check.clone(), Outcome::default());
-        let Batch { assignment, now_ms, timers, attempt, .. } = *batch;
+        let Batch { assignment, now_ms, timers_ms, attempt, .. } = *batch;
         let (trusting, trusted, repeats) = (attempt == 0 && !self.cautious, Vec::new(), false);
-        Ok(Open { desk, check, outcome, assignment, now_ms, timers, trusting, trusted, repeats })
+        let poisoned = batch.poisoned.clone();
+        Ok(Open { desk, check, outcome, assignment, now_ms, timers_ms, poisoned, trusting, trusted, repeats })
     }
 
     async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
@@ -242,8 +247,9 @@ impl Rounds for Participants {
         for (topic, envelope) in messages {
             let Open { desk, check, outcome, assignment, .. } = open;
             match &envelope.message {
-                Message::Command(_) if envelope.time_ms < now_ms - self.settings.retention_ms => {
+                Message::Command(command) if envelope.time_ms < now_ms - self.settings.retention_ms => {
                     let reason = "E5003: older than anything that is remembered, so nobody can say what became of it";
+                    out.extend(aside::notice(command, envelope.lane, reason, now_ms));
                     outcome.dead_letters.push((*topic, Arc::clone(envelope), reason.to_owned()));
                 }
                 Message::Command(command) => self.command(open, command, envelope.lane, &mut out)?,
@@ -266,7 +272,8 @@ impl Rounds for Participants {
     }
 
     async fn timers(&mut self, open: &mut Open) -> Result<Vec<Outgoing>, DecideError> {
-        let mut out = Vec::new();
+        let now_ms = open.now_ms;
+        let mut out: Vec<_> = open.poisoned.drain(..).filter_map(|record| aside::poisoned(&record, now_ms)).collect();
         self.check_holds(open, &mut out).await?;
         self.offer(open.now_ms).await?;
         Ok(out)
@@ -299,7 +306,7 @@ impl Handler for Participants {
         self.shard = assignment.shard.index;
         *self.known = Known::default();
         self.cautious = false;
-        self.check = SelfCheck::default();
+        self.check.assigned();
         self.decided = None;
         self.offers = Offers::of_all();
         self.offer(0).await

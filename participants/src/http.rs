@@ -204,7 +204,7 @@ pub async fn operate(
         let (LineError::Unknown { line, .. } | LineError::Missing { line, .. }) = error;
         Problem::field(Code::InvalidFields, format!("/lines/{}", line - 1), error.to_string())
     };
-    let lane = headers::lane(&headers)?;
+    let lane = headers::lane(&headers)?.unwrap_or_default();
     let messages = operation::messages(&operation, &lines, lane, api.store.partitions(), api.clock.now_ms());
     let messages = messages.map_err(wrong)?;
     check_repeat(&*api.store, &operation, &lines).await?;

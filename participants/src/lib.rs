@@ -37,6 +37,7 @@ pub mod handler;
 pub mod reads;
 mod known;
 mod load;
+mod aside;
 mod check;
 pub mod holding;
 mod offers;

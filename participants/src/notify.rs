@@ -124,7 +124,7 @@ impl Channel for FileChannel {
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match file.write_all(&line) {
             Ok(()) => Verdict::Done { data: json!({ "channel": FILE }) },
-            Err(error) => Verdict::Unknown { reason: error.to_string() },
+            Err(error) => Verdict::unknown(error.to_string()),
         }
     }
 }
@@ -183,7 +183,7 @@ async fn post(client: &Client, url: &str, notice: &Notice, body: &Json) -> Verdi
         Ok(response) if response.status() == reqwest::StatusCode::CONFLICT => {
             rejected(format!("the channel answered {}", response.status()))
         }
-        Ok(response) => Verdict::Unknown { reason: format!("the channel answered {}", response.status()) },
-        Err(error) => Verdict::Unknown { reason: outgoing::reason(error) },
+        Ok(response) => Verdict::unknown(format!("the channel answered {}", response.status())),
+        Err(error) => Verdict::unknown(outgoing::reason(error)),
     }
 }

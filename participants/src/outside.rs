@@ -108,7 +108,7 @@ impl Outside for HttpParticipant {
 /// A participant that does not know the path of an action has not vouched for anything.
 fn settled(verdict: Verdict) -> Verdict {
     match verdict {
-        Verdict::NeverSeen => Verdict::Unknown { reason: "404: the participant has no such action".to_owned() },
+        Verdict::NeverSeen => Verdict::unknown("404: the participant has no such action"),
         settled @ (Verdict::Done { .. } | Verdict::Refused { .. } | Verdict::Unknown { .. }) => settled,
     }
 }
@@ -120,7 +120,7 @@ async fn answer(request: RequestBuilder, effect: &EffectId, lane: Lane) -> Verdi
     }
     match request.send().await {
         Ok(response) => verdict(response).await,
-        Err(error) => Verdict::Unknown { reason: outgoing::reason(error) },
+        Err(error) => Verdict::unknown(outgoing::reason(error)),
     }
 }
 
@@ -129,7 +129,7 @@ pub(crate) async fn verdict(response: Response) -> Verdict {
     let status = response.status();
     let body = match body(response).await {
         Ok(body) => body,
-        Err(reason) => return Verdict::Unknown { reason: format!("{status}: {reason}") },
+        Err(reason) => return Verdict::unknown(format!("{status}: {reason}")),
     };
     match (status, body.get("code").and_then(Json::as_str)) {
         (status, _) if status.is_success() => Verdict::Done { data: body },
@@ -138,7 +138,7 @@ pub(crate) async fn verdict(response: Response) -> Verdict {
             Verdict::Refused { code: code.to_owned(), detail }
         }
         (StatusCode::NOT_FOUND, _) => Verdict::NeverSeen,
-        (status, _) => Verdict::Unknown { reason: format!("answered {status}") },
+        (status, _) => Verdict::unknown(format!("answered {status}")),
     }
 }
 

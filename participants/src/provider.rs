@@ -206,6 +206,6 @@ fn verdict(result: Result<Json, ProviderError>) -> Verdict {
     match result {
         Ok(data) => Verdict::Done { data },
         Err(ProviderError::Refused { code, detail }) => Verdict::Refused { code, detail },
-        Err(ProviderError::Unknown(reason)) => Verdict::Unknown { reason },
+        Err(ProviderError::Unknown(reason)) => Verdict::unknown(reason),
     }
 }

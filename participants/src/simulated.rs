@@ -33,6 +33,8 @@ pub const MOST_DELIVERIES: u8 = 8;
 pub struct Config {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where buyers reach it, for pay links; where it listens, when there is none.
+    pub public_url: Option<String>,
     /// Its name; part of every payment's identity.
     pub name: String,
     /// What both sides sign with.
@@ -59,6 +61,7 @@ impl Config {
     pub fn local(callback_url: &str, secret: &[u8], file: &Path) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            public_url: None,
             name: "simpay".to_owned(),
             secret: secret.to_vec(),
             callback_url: callback_url.to_owned(),
@@ -106,7 +109,7 @@ pub struct Simulated {
 /// What all its calls share.
 struct Desk {
     config: Config,
-    /// `http://ADDRESS`, for pay links.
+    /// What pay links begin with.
     url: String,
     book: Mutex<Book>,
     chance: Mutex<StdRng>,
@@ -125,7 +128,7 @@ impl Simulated {
         let listener = endstate_http::listen(config.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let desk = Desk {
-            url: format!("http://{address}"),
+            url: config.public_url.as_deref().map_or_else(|| format!("http://{address}"), bare),
             book: Mutex::new(book),
             chance: Mutex::new(StdRng::seed_from_u64(config.seed)),
             delivery: Delivery::new(&config, Arc::clone(&clock))?,
@@ -160,6 +163,11 @@ impl Simulated {
         desk.tasks.wait().await;
         result
     }
+}
+
+/// A URL to which a path is added.
+fn bare(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
 }
 
 impl Desk {

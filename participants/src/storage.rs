@@ -68,8 +68,7 @@ pub(crate) static READ_OLD_HOLDS: Statement = Statement {
     name: "participants.read_old_holds",
     columns: &[Kind::Int, Kind::Int, Kind::Int],
     sql: "with r(shard, before_ms, page) as ({rows}) \
-          select e.id, e.lane, (select count(*) from effect h, r where h.shard = r.shard and h.state = 'held') \
-          from effect e, r where e.shard = r.shard and e.state = 'held' and e.asked_ms < r.before_ms \
+          select e.id, e.lane from effect e, r where e.shard = r.shard and e.state = 'held' and e.asked_ms < r.before_ms \
           order by e.asked_ms limit (select page from r)",
 };
 
@@ -434,10 +433,10 @@ pub(crate) fn call(row: &Row) -> Option<Call> {
     Some(Call { id: shared(id)?, lane: lane_of(lane)?, command, time_ms: time_ms.int()? })
 }
 
-/// Reads a row of [`READ_OLD_HOLDS`]: the hold, its lane, and how many open holds there are.
-pub(crate) fn old_hold(row: &Row) -> Option<(Arc<str>, Lane, i64)> {
-    let [id, lane, open] = row.as_slice() else { return None };
-    Some((shared(id)?, lane_of(lane)?, open.int()?))
+/// Reads a row of [`READ_OLD_HOLDS`]: the hold and its lane.
+pub(crate) fn old_hold(row: &Row) -> Option<(Arc<str>, Lane)> {
+    let [id, lane] = row.as_slice() else { return None };
+    Some((shared(id)?, lane_of(lane)?))
 }
 
 fn shared(value: &Value) -> Option<Arc<str>> {

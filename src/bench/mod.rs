@@ -67,7 +67,7 @@ pub(crate) struct Options {
     /// Folder for the stores; a temporary one when absent.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// One transaction takes a saga through all its steps, instead of one per hop. Only embedded.
+    /// One transaction takes a saga through all its steps, instead of one per hop.
     #[arg(long)]
     fused: bool,
     /// Partitions of the store; 4 when absent, 16 on kafka,postgres.

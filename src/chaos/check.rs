@@ -1,12 +1,15 @@
 //! What must be true when a case is over: three books agree, every saga is final, and the tables say the same in every way
 //! in which they can be asked.
 
+use super::case::Case;
 use super::load::{Journal, Load};
 use super::town::{PARTITIONS, Town};
+use super::twice;
 use anyhow::Context as _;
 use endstate_events::Environment;
 use endstate_outbox::postgres::Settings;
 use endstate_outbox::{Kind, PostgresStore, Row, Rows, Statement, Store as _};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long the last linked sagas, views and marks may take after the last buyer's end.
@@ -111,8 +114,13 @@ static DEAD_LETTERS: Statement = Statement {
           from dead_letter d where d.replayed_ms is null order by d.id",
 };
 
-/// What is wrong after a case; empty when nothing is.
-pub(crate) async fn after(town: &Town, load: &Load, journal: &Journal) -> anyhow::Result<Vec<String>> {
+/// What is wrong after a case, and what was to be expected of it; both empty when nothing is.
+pub(crate) async fn after(
+    case: Case,
+    town: &Town,
+    load: &Load,
+    journal: &Journal,
+) -> anyhow::Result<(Vec<String>, Option<String>)> {
     std::fs::write(town.folder().join("journal.json"), serde_json::to_string_pretty(journal)?)?;
     let mut wrong = Vec::new();
     for told in &journal.orders {
@@ -123,9 +131,16 @@ pub(crate) async fn after(town: &Town, load: &Load, journal: &Journal) -> anyhow
     }
     let (open, books) = load.settle(journal, &town.provider_file, SETTLE).await?;
     wrong.extend(open.iter().map(|(stage, count)| format!("{count} sagas are still open: {stage}")));
-    wrong.extend(books.differences());
+    let twice = match case {
+        Case::Standby => twice::given_twice(&load.run.sale, &journal.orders, &town.provider_file)?,
+        _ => BTreeMap::new(),
+    };
+    let expected = twice::expected(&load.run.sale, &books, &twice);
+    if expected.is_none() {
+        wrong.extend(books.differences());
+    }
     wrong.extend(tables(town).await?);
-    Ok(wrong)
+    Ok((wrong, expected))
 }
 
 /// Asks the tables until they are in order, or long enough.

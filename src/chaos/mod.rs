@@ -6,7 +6,7 @@
 //! - [`operator`]: a person who looks at what is parked
 //! - [`load`]: buyers and small sagas, driven over HTTP until each has its end
 //! - [`case`]: what goes wrong; [`cases`] does it
-//! - [`check`]: what must be true afterwards
+//! - [`check`]: what must be true afterwards; [`twice`]: what money may do when a standby is promoted
 //! - [`report`]: a line per case
 
 mod case;
@@ -18,6 +18,7 @@ mod operator;
 mod proxy;
 mod report;
 mod town;
+mod twice;
 
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -193,11 +194,12 @@ async fn act(case: Case, ground: &Ground, plan: &Plan, folder: &Path, ended: &mu
     town.heal().await?;
     ended.count(&told);
     ended.wrong.append(&mut town.ended);
-    let wrong = tokio::select! {
-        wrong = check::after(&town, &load, &told) => wrong?,
+    let (wrong, expected) = tokio::select! {
+        found = check::after(case, &town, &load, &told) => found?,
         error = operator::work(&load), if case.needs_operator() => return Err(error),
     };
     ended.wrong.extend(wrong);
+    ended.faults.extend(expected);
     ended.wrong.extend(town.stop().await);
     if ended.wrong.is_empty() {
         // A broker that is killed in a later case would have all of them to recover.

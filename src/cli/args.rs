@@ -127,13 +127,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Say whether PostgreSQL and Kafka are fit to be trusted: settings, migrations, clocks, copies; changes nothing
+    /// Say whether PostgreSQL, Kafka and a configured Redis are fit to be trusted: settings, migrations, clocks, copies; changes nothing
     #[command(after_help = super::store::DOCTOR)]
     Doctor {
         /// Configuration file.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// The brokers that the store goes with
+    #[command(subcommand)]
+    Broker(super::broker::BrokerCommand),
     /// One word for a monitor: what is parked, stuck, late, put aside or different, against bounds
     #[command(after_help = super::check::HELP)]
     Check(Box<super::check::CheckArgs>),
@@ -235,6 +238,9 @@ pub(crate) struct ProviderArgs {
     /// Where it listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDRESS")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Where buyers reach it, if not where it listens: what its pay links begin with.
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
     /// Where its callbacks go.
     #[arg(long, default_value = "http://127.0.0.1:7600/v1/callbacks/simpay", value_name = "URL")]
     pub(crate) callback_url: String,

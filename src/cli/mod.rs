@@ -5,7 +5,7 @@
 //! - [`saga`]: single sagas and orders on a server
 //! - [`bulk`]: stock, points and coupons from a file
 //! - [`admin`]: dead letters, discrepancies, jobs, tokens, books
-//! - [`store`]: the database of a system of many processes; [`check`]: one word for a monitor
+//! - [`store`]: the database of a system of many processes; [`broker`]: the brokers it goes with; [`check`]: one word for a monitor
 //! - [`client`], [`output`], [`failure`]: calls, printing, exit codes
 
 pub(crate) mod args;
@@ -13,6 +13,7 @@ pub(crate) mod client;
 pub(crate) mod failure;
 pub(crate) mod output;
 mod admin;
+mod broker;
 mod bulk;
 pub(crate) mod check;
 mod definition;
@@ -71,6 +72,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Migrate { config } => store::migrate(config.as_deref(), output).await,
         Command::Doctor { config } => store::doctor(config.as_deref(), output).await,
+        Command::Broker(command) => broker::run(command, output).await,
         Command::Check(args) => check::run(&args, output, client).await,
         Command::Config(command) => config(command, output),
         Command::Completions { shell } => {

@@ -3,9 +3,9 @@
 use super::failure::{Exit, Failure};
 use super::output::{Output, table};
 use crate::config::Config;
-use endstate_outbox::PostgresStore;
 use endstate_outbox::postgres::Settings;
 use endstate_outbox::postgres::examine::{Finding, Grade, examine};
+use endstate_outbox::{KafkaBus, KafkaSettings, PostgresStore};
 use serde_json::json;
 use std::path::Path;
 
@@ -21,11 +21,13 @@ something before it is bad is left out.
 
 Exit codes: 0 all is good, 1 something to mind, 2 something bad, a service that does not answer, or a wrong setting.";
 
-/// Applies what is missing.
+/// Applies what is missing; waits for a database that is coming up, as a server does.
 pub(crate) async fn migrate(config: Option<&Path>, output: Output) -> Result<(), Failure> {
     let config = Config::load(config, std::env::vars())?;
     let settings = settings(&config)?;
-    let applied = PostgresStore::migrate(&settings.url).await.map_err(|error| Failure::no(error.to_string()))?;
+    // It says what it waits for.
+    crate::dev::start_logging(&config)?;
+    let applied = crate::ground::migrated(&settings).await.map_err(|error| Failure::no(error.to_string()))?;
     output.print(&json!({ "applied": applied }), |_| match applied.as_slice() {
         [] => "nothing to do: every migration was applied before\n".to_owned(),
         names => names.iter().map(|name| format!("{name} applied\n")).collect(),
@@ -51,6 +53,7 @@ pub(crate) async fn doctor(config: Option<&Path>, output: Output) -> Result<(), 
         findings.push(Finding { check, grade, text, advice });
     } else {
         findings.extend(endstate_outbox::kafka::examine::examine(&kafka).await);
+        findings.extend(belongs(&settings, &kafka).await);
     }
     if !config.redis.url.reveal().is_empty() {
         findings.extend(endstate_outbox::redis_examine::examine(config.redis.url.reveal()).await);
@@ -75,7 +78,32 @@ pub(crate) async fn doctor(config: Option<&Path>, output: Output) -> Result<(), 
     })
 }
 
-fn settings(config: &Config) -> Result<Settings, Failure> {
+/// Whether store and brokers go with each other, and nobody else has the environment there. Nothing is said where one of them
+/// cannot be asked: what they lack is said already.
+async fn belongs(settings: &Settings, kafka: &KafkaSettings) -> Option<Finding> {
+    let store = PostgresStore::watch(settings).await.ok()?;
+    let (id, kept) = (store.id().await.ok()?, store.cluster().await.ok()?);
+    let (found, claimed) = (KafkaBus::cluster(kafka).await.ok()?, KafkaBus::claimed(kafka).await.ok()?);
+    let environment = &kafka.environment;
+    let (grade, text, advice) = match (kept, claimed) {
+        (Some(kept), _) if kept != found => {
+            let text = format!("the store goes with cluster {kept}, and these brokers are {found}");
+            (Grade::Bad, text, format!("correct kafka.brokers, or: endstate broker adopt {found}"))
+        }
+        (_, Some(theirs)) if theirs != id => {
+            let text = format!("environment `{environment}` there belongs to store {theirs}, and this one is {id}");
+            (Grade::Bad, text, "choose another environment; see E4068".to_owned())
+        }
+        (Some(_), Some(_)) => (Grade::Good, format!("store {id} has environment `{environment}` there"), String::new()),
+        (None, _) | (_, None) => {
+            (Grade::Good, format!("store {id} is not known there yet, nor any other"), String::new())
+        }
+    };
+    Some(Finding { check: "kafka.belongs", grade, text, advice })
+}
+
+/// The database that is configured.
+pub(super) fn settings(config: &Config) -> Result<Settings, Failure> {
     let url = config.store.url.reveal();
     if url.is_empty() {
         let hint = "set ENDSTATE_STORE_URL, or store.url in the file of --config; the embedded store needs neither";

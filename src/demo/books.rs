@@ -175,6 +175,21 @@ impl Books {
         self.differences.is_empty()
     }
 
+    /// Whether all that differs is this much money, which went back without the buyers having been told: ledger and provider
+    /// agree on it.
+    pub(crate) fn differ_only_by_money_given_back(&self, asset: &str, minor: i64) -> bool {
+        let mut told = self.journal.clone();
+        told.entry(asset.to_owned()).or_default().add(&Amounts {
+            returned: Some(minor),
+            left: Some(-minor),
+            ..Amounts::default()
+        });
+        // Two lines: what was returned, and what is left.
+        self.differences.len() == 2
+            && differences("journal", &self.journal, &self.ledger) == self.differences
+            && differences("journal", &told, &self.ledger).is_empty()
+    }
+
     pub(crate) fn differences(&self) -> impl Iterator<Item = String> {
         const SHOWN: usize = 10;
         let more = self.differences.len().saturating_sub(SHOWN);
@@ -223,6 +238,27 @@ mod tests {
         let found = differences("journal", &record("stock:A", 2, 7), &ledger);
         assert_eq!(found[0], "stock:A: used is 3 in the ledger and 2 in the journal");
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn money_that_went_back_untold_explains_its_own_amount_and_nothing_else() {
+        let money = |returned, left| {
+            let amounts =
+                Amounts { opened: Some(9_000), returned: Some(returned), left: Some(left), ..Amounts::default() };
+            Record::from([("money:CNY".to_owned(), amounts)])
+        };
+        let books = |ledger: Record| {
+            let journal = money(1_000, 8_000);
+            let differences = differences("journal", &journal, &ledger);
+            Books { ledger, journal, provider: Record::new(), differences }
+        };
+        let twice = books(money(1_500, 7_500));
+        assert!(twice.differ_only_by_money_given_back("money:CNY", 500));
+        assert!(!twice.differ_only_by_money_given_back("money:CNY", 400));
+        assert!(!books(money(1_000, 8_000)).differ_only_by_money_given_back("money:CNY", 500), "nothing differs");
+        let mut more = books(money(1_500, 7_500));
+        more.differences.push("stock:A: used is 3 in the ledger and 2 in the journal".to_owned());
+        assert!(!more.differ_only_by_money_given_back("money:CNY", 500), "stock differs, too");
     }
 
     #[test]

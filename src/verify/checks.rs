@@ -332,7 +332,7 @@ fn show(verdict: &Verdict) -> String {
         Verdict::Done { data } => format!("done {data}"),
         Verdict::Refused { code, detail } if detail.is_empty() => format!("refused {code}"),
         Verdict::Refused { code, detail } => format!("refused {code} ({detail})"),
-        Verdict::Unknown { reason } => format!("unknown ({reason})"),
+        Verdict::Unknown { reason, .. } => format!("unknown ({reason})"),
         Verdict::NeverSeen => "never_seen".to_owned(),
     }
 }

@@ -125,7 +125,7 @@ impl Subject for Kafka {
         self.lock().waiting.entry(id.clone()).or_default().push_back(waiting);
         let outgoing = Outgoing { topic: Topic::Foreign(self.topic), partition: 0, envelope: envelope.into() };
         if let Err(error) = self.bus.produce(vec![outgoing]).await {
-            return Verdict::Unknown { reason: error.to_string() };
+            return Verdict::unknown(error.to_string());
         }
         match tokio::time::timeout(self.patience, answered).await {
             Ok(Ok(verdict)) => verdict,
@@ -135,7 +135,7 @@ impl Subject for Kafka {
                 let odd =
                     replies.unreadable.take().map(|odd| format!("; what came instead: {odd}")).unwrap_or_default();
                 let patience = self.patience.as_secs();
-                Verdict::Unknown { reason: format!("no reply in `progress` within {patience} s{odd}") }
+                Verdict::unknown(format!("no reply in `progress` within {patience} s{odd}"))
             }
         }
     }

@@ -51,7 +51,7 @@ impl Builtin {
         let action = self.catalogue.action(&command.participant, &command.action);
         let data = action.map_or(Json::Null, |action| action.example.clone());
         let answered = decide::answered(desk, &id, Verdict::Done { data });
-        let unanswered = || Verdict::Unknown { reason: "the call outside was not booked".to_owned() };
+        let unanswered = || Verdict::unknown("the call outside was not booked");
         answered.map_or_else(unanswered, |answered| answered.verdict)
     }
 

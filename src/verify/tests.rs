@@ -109,7 +109,7 @@ impl Subject for Party {
         let moody = self.broken == Broken::RefusesByMood && command.with["paper"] == "none";
         if let Some(known) = known.filter(|_| !undo_again && !forgets && !moody) {
             let same = known.body.is_none_or(|before| before == body) || self.broken == Broken::TakesAnyBody;
-            return if same { known.verdict } else { Verdict::Unknown { reason: "conflict".to_owned() } };
+            return if same { known.verdict } else { Verdict::unknown("conflict") };
         }
         let verdict = match command.kind {
             CommandKind::Undo => self.undo(command, &mut self.known.lock().unwrap()),

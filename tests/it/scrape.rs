@@ -70,10 +70,15 @@ async fn every_metric_of_the_table_is_scraped() {
         assert!(text.lines().any(|line| line == kind), "{kind}");
     }
     assert!(!text.contains("quantile="), "a summary cannot be added up over processes");
+    // The archive has not run, and is missed all the same.
+    assert!(text.contains("endstate_job_since_done_seconds{task=\"archive\"}"), "{text}");
     let ended = "endstate_sagas_ended_total{definition=\"flash_sale_order\",outcome=\"completed\"} 1";
     assert!(text.contains(ended), "{text}");
     let open = "endstate_sagas_open{definition=\"flash_sale_order\",phase=\"waiting\"} 1";
     assert!(text.contains(open), "{text}");
+    let step = "definition=\"flash_sale_order\",step=\"open_payment\"";
+    assert!(text.contains(&format!("endstate_step_outcomes_total{{{step},outcome=\"done\"}} 2")), "{text}");
+    assert!(text.contains(&format!("endstate_step_duration_seconds_count{{{step}}} 2")), "{text}");
     let answered = "endstate_commands_answered_total{participant=\"stock\",action=\"hold\",verdict=\"done\"} 2";
     assert!(text.contains(answered), "{text}");
 }

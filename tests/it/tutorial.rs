@@ -125,7 +125,8 @@ impl Reader {
         self.staying.insert(terminal, child);
         let begun = Instant::now();
         self.printed.clear();
-        while self.printed.lines().count() == 0 && begun.elapsed() < PATIENCE {
+        // Half a line may be there already.
+        while !self.printed.ends_with('\n') && begun.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(20));
             self.printed = fs::read_to_string(self.path("terminal.log")).unwrap();
         }

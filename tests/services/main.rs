@@ -1,11 +1,14 @@
 //! What needs real services: `scripts/services run -- cargo test --test services` brings them along.
 
 mod anew;
+mod belonging;
 mod bench;
 mod outage;
 mod redis;
+mod promoted;
 mod roles;
 mod commands;
+mod debezium;
 mod frozen;
 mod listening;
 mod midnight;

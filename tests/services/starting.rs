@@ -3,6 +3,22 @@
 use crate::roles::ALL;
 use crate::town::{PATIENCE, Town};
 use std::net::TcpListener;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+/// From now on a server answers on this port, too.
+async fn forward(port: u16, server: (String, u16)) {
+    let there = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = there.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+                tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+            });
+        }
+    });
+}
 
 #[tokio::test]
 async fn a_process_that_starts_before_its_database_is_alive_and_gets_ready_once_it_answers() {
@@ -25,20 +41,32 @@ async fn a_process_that_starts_before_its_database_is_alive_and_gets_ready_once_
         for path in ["/readyz", "/startupz", "/v1/sagas"] {
             assert_eq!(town.http.get(format!("{address}{path}")).send().await.unwrap().status(), 503, "{path}");
         }
-        let there = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = there.accept().await {
-                let server = server.clone();
-                tokio::spawn(async move {
-                    let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
-                    tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
-                });
-            }
-        });
+        forward(port, server).await;
     };
     let started = async { tokio::join!(town.serve("a", ALL, true), waiting).0 };
     let process = tokio::time::timeout(PATIENCE, started).await.expect("it is ready");
     assert!(process.terminate(), "it ends well\n{}", town.logs());
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_a_database_that_is_coming_up() {
+    let town = Town::new();
+    let mut url = reqwest::Url::parse(town.variable("ENDSTATE_STORE_URL")).unwrap();
+    let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    url.set_port(Some(port)).unwrap();
+    let mut migration = tokio::process::Command::new(env!("CARGO_BIN_EXE_endstate"));
+    migration.arg("migrate").env("ENDSTATE_STORE_URL", url.as_str());
+    let mut migration = migration.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let mut said = BufReader::new(migration.stderr.take().unwrap()).lines();
+    let done = async {
+        // The database answers only after it was asked for the first time.
+        while !said.next_line().await.unwrap().expect("it goes on").contains("trying again") {}
+        forward(port, server).await;
+        migration.wait().await.unwrap().success()
+    };
+    assert!(tokio::time::timeout(PATIENCE, done).await.expect("it ends"));
+    assert_eq!(town.sql("select count(*) > 10 from pg_tables where schemaname = 'public'"), "t");
 }
 
 #[tokio::test]

@@ -263,6 +263,11 @@ impl Town {
         tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("never said: {words}\n{}", self.logs()));
     }
 
+    /// What one process said.
+    pub(crate) fn logs_of(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap()
+    }
+
     /// What the processes said, for a test that failed.
     pub(crate) fn logs(&self) -> String {
         let read = |name: &str| {

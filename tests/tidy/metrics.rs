@@ -123,7 +123,7 @@ fn every_alert_has_its_runbook_and_its_test() {
     let alerts: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     let mut findings = Vec::new();
     for alert in &alerts {
-        if !rules.contains(&format!("/docs/runbook/{alert}.md\"")) {
+        if !rules.contains(&format!("\"{{{{ $externalLabels.engine_url }}}}/runbook/{alert}\"\n")) {
             findings.push(format!("{RULES}: {alert} does not link its runbook"));
         }
         if !tests.contains(&format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}}")) {
@@ -146,5 +146,19 @@ fn every_alert_has_its_runbook_and_its_test() {
             findings.push(format!("docs/runbook/{page}.md is of no alert"));
         }
     }
+    if read("docs/runbook/README.md").contains("{{") {
+        findings.push("docs/runbook/README.md shows a template, not what it means".to_owned());
+    }
+    none(findings);
+}
+
+/// What Prometheus adds to every series must be there, or a rule over a label of that name is shown to work and does not.
+#[test]
+fn series_in_the_tests_of_rules_have_what_scraping_adds() {
+    let text = read(RULE_TESTS);
+    let series = text.lines().filter_map(|line| line.trim().strip_prefix("- series: '"));
+    let bare = |series: &&str| !series.contains("job=\"endstate\"") || !series.contains("instance=\"");
+    let findings: Vec<String> =
+        series.filter(bare).map(|series| format!("{RULE_TESTS}: not scraped: {series}")).collect();
     none(findings);
 }

@@ -142,7 +142,13 @@ impl World {
         });
         let random = self.random.next();
         let message = self.system.start("refund_order", &input, Some(link), random);
-        self.note(|| format!("{}: refund {input}", order.journey));
+        // As the gateway does: what makes no saga is not queued.
+        let refused = self.system.refuses(&message);
+        assert_eq!(refused, lines[0]["line_no"] == "nine", "only the line that no order has: {input}");
+        self.note(|| format!("{}: refund {input}{}", order.journey, if refused { ", refused" } else { "" }));
+        if refused {
+            return true;
+        }
         self.system.produce(vec![message]).await;
         true
     }

@@ -53,7 +53,7 @@ impl World {
             Plays::Refuses => Verdict::Refused { code: "case.no".to_owned(), detail: String::new() },
             Plays::Forgets => {
                 provider::call(&self.provider, &open.call, open.resumed).await;
-                Verdict::Unknown { reason: "it was done, and nobody knows".to_owned() }
+                Verdict::unknown("it was done, and nobody knows")
             }
         };
         let envelope = Envelope {

@@ -214,7 +214,7 @@ fn notify(provider: &Provider, command: &Command, _lane: Lane) -> Verdict {
         return Verdict::Refused { code: "notify.rejected".to_owned(), detail: "drawn".to_owned() };
     }
     if provider.draws(10, "notify_unknown") {
-        return Verdict::Unknown { reason: "drawn".to_owned() };
+        return Verdict::unknown("drawn");
     }
     Verdict::Done { data: json!({}) }
 }
@@ -224,7 +224,7 @@ fn laboratory(command: &Command) -> Verdict {
     let undo = command.kind == CommandKind::Undo || command.effect_id.direction == endstate_events::Direction::Undo;
     let says = if undo { &command.with["undo"] } else { &command.with["do"] };
     match (says.as_str().unwrap_or("done"), command.effect_id.round) {
-        ("silent", _) => Verdict::Unknown { reason: "the laboratory is silent".to_owned() },
+        ("silent", _) => Verdict::unknown("the laboratory is silent"),
         ("refuse", _) | ("refuse_once", 0) => Verdict::Refused { code: "lab.no".to_owned(), detail: String::new() },
         _ => Verdict::Done { data: json!({}) },
     }

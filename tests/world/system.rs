@@ -14,6 +14,7 @@ use endstate_outbox::{
     Bus, Clock, Fused, Handler, Kind, ManualClock, Outgoing, Rows, Shard, ShardId, Statement, Store, Turn, Value,
 };
 use endstate_participants::handler::{HandOver, Participants, Settings};
+use endstate_saga::decide::check_start;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -310,6 +311,15 @@ impl System {
         Outgoing { topic, partition: saga.slot().partition(self.partitions()), envelope }
     }
 
+    /// Whether the gateway would refuse a start, for what its input says.
+    pub(crate) fn refuses(&self, message: &Outgoing) -> bool {
+        let Message::Input(Input { saga, body: InputBody::Start(start) }) = &message.envelope.message else {
+            return false;
+        };
+        let definition = self.definitions.get(&start.definition, start.version).expect("the definition is loaded");
+        check_start(&*definition, *saga, start, message.envelope.time_ms).is_err()
+    }
+
     /// A start as the gateway makes it; `random` stands for its random bits. `order` is the saga it belongs to.
     pub(crate) fn start(
         &self,
@@ -325,7 +335,7 @@ impl System {
         let key = identity.key.or_else(|| order.as_ref().map(|(_, key, _)| key.clone()));
         let key = key.unwrap_or_else(|| identity.number.clone());
         let saga = SagaId::mint(self.now_ms(), Slot::of(&key), random);
-        let body_hash = endstate_saga::definition::body_hash(input, &key);
+        let body_hash = endstate_saga::definition::body_hash(input, &key, Lane::Live);
         let start = Start {
             definition: name.to_owned(),
             version: definition.version(),

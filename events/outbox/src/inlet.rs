@@ -2,6 +2,7 @@
 //!
 //! A timer fires only when all but new starts was read to the end that it had when the timer was due (Z7). Who hears of
 //! that end only now and then is asked ([`Consumer::look`]), beside the work and not in front of it; and so is the clock.
+//! An answer tells of the moment in which it was asked for: what is due later waits for the next one.
 
 use crate::bus::{Bus, Consumer, Delivered, Undecodable};
 use crate::clock::Clock;
@@ -151,6 +152,11 @@ impl Inlets {
             None => self.look = Some((as_of, look)),
         }
         self.looked_ms.is_some_and(|looked| looked >= due_ms)
+    }
+
+    /// As of when the ends, and the time, were known last: what was queued later may not have been read.
+    pub(crate) fn looked_ms(&self) -> Option<i64> {
+        self.looked_ms
     }
 
     fn ask(&mut self) -> BoxFuture<'static, bool> {

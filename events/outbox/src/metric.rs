@@ -121,6 +121,8 @@ macro_rules! table {
 
 table! {
     // Keeping up.
+    /// Partitions of the system; each side has one shard of each.
+    Partitions = gauge "endstate_partitions" [];
     /// Age of the oldest record that a shard has read and not committed; 0 when it has nothing to do.
     ShardBehind = gauge "endstate_shard_behind_seconds" [side, shard];
     /// Shards of this process that are assigned.
@@ -155,6 +157,11 @@ table! {
     SagasEnded = counter "endstate_sagas_ended_total" [definition, outcome];
     /// Time from a saga's start to its end.
     SagaDuration = histogram of LONG "endstate_saga_duration_seconds" [definition, outcome];
+    /// What became of a step's commands: `done`, `refused`; `asked` about or `sent_again` without an answer in time; `exhausted`
+    /// or `abandoned` without one; `contradicted` by a later one; of its undo, `undone`, `undo_refused`, `undo_abandoned`.
+    StepOutcomes = counter "endstate_step_outcomes_total" [definition, step, outcome];
+    /// Time from a step's command, or its undo's, to the answer, of those that were neither asked about nor sent again.
+    StepDuration = histogram of SHORT "endstate_step_duration_seconds" [definition, step];
     /// Sagas that parked: nobody tries any more, a person must look.
     SagasParked = counter "endstate_sagas_parked_total" [definition];
     /// Sagas that have not ended, as lists show them.
@@ -267,11 +274,11 @@ table! {
 
     // Jobs.
     /// Runs of scheduled jobs.
-    JobRuns = counter "endstate_job_runs_total" [job, outcome];
+    JobRuns = counter "endstate_job_runs_total" [task, outcome];
     /// Time of a run.
-    JobDuration = histogram of LONG "endstate_job_duration_seconds" [job];
-    /// Time since a job last did its work.
-    JobSinceDone = gauge "endstate_job_since_done_seconds" [job];
+    JobDuration = histogram of LONG "endstate_job_duration_seconds" [task];
+    /// Time since a job last did its work; of one that never has, since its first run began or somebody first looked.
+    JobSinceDone = gauge "endstate_job_since_done_seconds" [task];
 
     // The API.
     /// Calls.
@@ -397,6 +404,8 @@ mod tests {
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
             assert!(help.trim().ends_with('.') && !help.contains('\n'), "{name}: {help}");
             assert!(labels.iter().all(|label| !label.ends_with("id")), "{name}: no ids as labels");
+            let scraping = labels.iter().find(|label| ["job", "instance"].contains(label));
+            assert_eq!(scraping, None, "{name}: Prometheus adds labels of that name, and renames ours");
             if let Kind::Histogram(buckets) = kind {
                 assert!(buckets.is_sorted() && buckets.len() > 8, "{name}");
             }

@@ -14,8 +14,9 @@ pub(crate) struct Part {
     /// Set when the part is one record that cannot be handled.
     pub(crate) poison: Option<String>,
     pub(crate) attempt: u32,
-    pub(crate) timers: bool,
-    /// When its batch was taken: no timer that is due only later fires in it.
+    /// As [`Batch::timers_ms`].
+    pub(crate) timers_ms: Option<i64>,
+    /// When its batch was taken.
     pub(crate) now_ms: i64,
 }
 
@@ -26,7 +27,7 @@ pub(crate) fn sort(part: &Part, assignment: Assignment) -> (Batch, Vec<DeadLette
         messages: Vec::with_capacity(part.records.len()),
         poisoned: Vec::new(),
         now_ms,
-        timers: part.timers,
+        timers_ms: part.timers_ms,
         assignment,
         attempt: part.attempt,
     };
@@ -52,19 +53,19 @@ pub(crate) fn sort(part: &Part, assignment: Assignment) -> (Batch, Vec<DeadLette
 
 /// Halves a part whose data is refused; a single record becomes poison.
 pub(crate) fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(), String> {
-    let (timers, now_ms) = (part.timers, part.now_ms);
+    let (timers_ms, now_ms) = (part.timers_ms, part.now_ms);
     let half = part.records.len() / 2;
     if half > 0 {
         let rest = part.records.split_off(half);
-        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers, now_ms });
-        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers: false, now_ms });
-    } else if part.timers && !part.records.is_empty() {
+        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers_ms, now_ms });
+        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers_ms: None, now_ms });
+    } else if part.timers_ms.is_some() && !part.records.is_empty() {
         // A timer may be at fault: the record must not go for it.
-        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers: true, now_ms });
-        parts.push_front(Part { timers: false, ..part });
+        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers_ms, now_ms });
+        parts.push_front(Part { timers_ms: None, ..part });
     } else if part.poison.is_none() && !part.records.is_empty() {
         tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
-        parts.push_front(Part { poison: Some(reason), timers: false, attempt: 0, ..part });
+        parts.push_front(Part { poison: Some(reason), timers_ms: None, attempt: 0, ..part });
     } else {
         return Err(format!("the store refuses what no record explains: {reason}"));
     }

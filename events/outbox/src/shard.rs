@@ -58,8 +58,8 @@ pub struct Batch {
     pub poisoned: Vec<Poisoned>,
     /// The shard's clock, milliseconds since 1970.
     pub now_ms: i64,
-    /// True when everything that was queued has been read, so that timers may fire.
-    pub timers: bool,
+    /// Timers that are due by then may fire: all that was queued by then has been read. None: no timer may.
+    pub timers_ms: Option<i64>,
     /// The owner's assignment on the side of its first topic; `next_seq` is the first sequence number of this batch.
     pub assignment: Assignment,
     /// 0 at first; higher when the same batch met a conflict and is decided again.
@@ -120,6 +120,18 @@ pub trait Handler: Send + 'static {
     fn due_ms(&self) -> Option<i64>;
 }
 
+/// Publishes what can be published now; who is told to end waits for no broker.
+async fn unless<T, E: ToString>(
+    stop: &CancellationToken,
+    published: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    tokio::select! {
+        biased;
+        published = published => published.map_err(|error| error.to_string()),
+        () = stop.cancelled() => Err("it is handed over before all of it was published".to_owned()),
+    }
+}
+
 /// What a turn did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -143,6 +155,9 @@ pub struct Shard<H> {
     seat: Seat,
     standing: Standing,
     pulse: Pulse,
+    /// Set by [`run`](Self::run). A partition that takes nothing does not keep the shard from being handed over: what is
+    /// committed its next owner publishes.
+    stop: CancellationToken,
 }
 
 struct Owned {
@@ -163,8 +178,9 @@ enum Failure {
 impl<H: Handler> Shard<H> {
     /// A shard that owns nothing yet; the first turn assigns it.
     pub fn new(id: ShardId, store: Arc<dyn Store>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, handler: H) -> Self {
-        let (seat, standing, pulse) = (Seat::default(), Standing::of(id), Pulse::of(id));
-        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat, standing, pulse }
+        let (seat, standing, pulse, stop) =
+            (Seat::default(), Standing::of(id), Pulse::of(id), CancellationToken::new());
+        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat, standing, pulse, stop }
     }
 
     /// Lets a census know whether the shard is assigned.
@@ -180,6 +196,7 @@ impl<H: Handler> Shard<H> {
 
     /// Works until cancelled; a batch that has begun is finished.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.stop = stop.clone();
         while !stop.is_cancelled() {
             match self.turn().await {
                 Turn::Worked => {}
@@ -279,8 +296,11 @@ impl<H: Handler> Shard<H> {
         for place in &halted {
             self.standing.tell_newer(&*self.store, *place, now_ms).await;
         }
-        let (timers, due) = (drained && ends_known, due_ms.is_some());
-        if records.is_empty() && !(due && timers) {
+        let due = due_ms.is_some();
+        // Behind the last look something may be queued that a later timer must not overtake.
+        let known_ms = if due { owned.inlets.looked_ms().map(|looked| looked.min(now_ms)) } else { Some(now_ms) };
+        let timers_ms = known_ms.filter(|_| drained && ends_known);
+        if records.is_empty() && !(due && timers_ms.is_some()) {
             for (way, assignment) in owned.ways.iter_mut().zip(&mut owned.assignments) {
                 way.save_when_idle(&*self.store, assignment, now_ms).await?;
             }
@@ -290,7 +310,7 @@ impl<H: Handler> Shard<H> {
                 (false, false) => Turn::Idle,
             });
         }
-        let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers, now_ms }]);
+        let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers_ms, now_ms }]);
         while let Some(part) = parts.pop_front() {
             match self.commit(&part).await {
                 Ok(()) => {}
@@ -325,7 +345,8 @@ impl<H: Handler> Shard<H> {
             self.standing.at(assignments.first().unwrap_or(&assignment));
             self.handler.assigned(&assignment).await.map_err(|error| error.to_string())?;
             // What a predecessor has not published goes out first.
-            ways.push(Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms()).await?);
+            let opening = Way::open(&*self.bus, &*self.store, &assignment, self.clock.now_ms());
+            ways.push(unless(&self.stop, opening).await?);
             tracing::debug!(%shard, epoch = assignment.epoch, "assigned");
             assignments.push(assignment);
         }
@@ -402,7 +423,8 @@ impl<H: Handler> Shard<H> {
                 self.standing.at(&owned.assignments[0]);
                 owned.ways.iter_mut().for_each(|way| way.saved(now_ms));
                 self.handler.committed();
-                owned.ways[0].publish(before.next_outbox_seq, carried).await.map_err(doubt)
+                let publishing = owned.ways[0].publish(before.next_outbox_seq, carried);
+                unless(&self.stop, publishing).await.map_err(Failure::Doubt)
             }
             Err(error) => {
                 self.failed(&error);

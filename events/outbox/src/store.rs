@@ -232,6 +232,17 @@ pub enum StoreError {
         /// What does not fit, and what to do.
         reason: String,
     },
+    /// The brokers are others than those that the store was used with.
+    #[error(
+        "E4067: this store goes with the brokers of cluster `{kept}`, and these are of cluster `{found}`; correct \
+         kafka.brokers, or say that they take the place of the others: endstate broker adopt {found}"
+    )]
+    OtherBrokers {
+        /// Their cluster's id.
+        kept: String,
+        /// The id of the cluster that answers.
+        found: String,
+    },
     /// The records that a shard would read next are not there, or others are in their place.
     #[error("E4060: {topic}/{partition} cannot be read on at {offset}: {reason}")]
     Lost {

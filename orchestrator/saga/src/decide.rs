@@ -3,11 +3,14 @@
 //! Each input becomes one [`ControlInput`]; control reacts, the facts are recorded with their data, and the saga goes on
 //! by itself until it must wait.
 
+mod aside;
 mod ending;
 mod stage;
 mod timer;
 mod turn;
 mod wait;
+#[cfg(test)]
+mod laid;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
@@ -26,14 +29,14 @@ mod tests;
 pub use timer::{asks_of, decide_due};
 
 use crate::control::{Answer, ControlInput, Ignored, Reaction, Rejection};
-use crate::effect::{ASK_PREFIX, AlertKind, DiscrepancyKind, Effect};
+use crate::effect::{ASK_PREFIX, Effect};
 use crate::event::{Event, Fact, Started};
 use crate::fold;
 use crate::plan::{DEADLINE_ROLE, EvalError, Program};
 use crate::saga::{Belongs, Request, Saga};
 use endstate_events::{
     Actor, Direction, EffectId, ForcedEnd, Input, InputBody, InquiryAnswer, Json, Lane, Operation, Reply, ReplyTo,
-    Start, Verdict,
+    SagaId, Start, Verdict,
 };
 use std::sync::Arc;
 use turn::{Carried, Turn};
@@ -192,36 +195,61 @@ pub fn decide<P: Program + ?Sized>(
 }
 
 fn begin<P: Program + ?Sized>(program: &P, start: &Start, arrival: Arrival<'_>, setting: Setting) -> Decision {
+    let mut started = unvalued(program, start, arrival.input.saga, (arrival.time_ms, arrival.lane));
+    match values(program, &started) {
+        Some(Ok(values)) => started.values = Arc::new(values),
+        Some(Err(error)) => return Decision { denied: Some(Denied::BadInput(error)), ..Decision::default() },
+        None => return Decision::default(),
+    }
+    let first = Event { at_ms: setting.now_ms, fact: Fact::Started(Box::new(started)) };
+    let Some(saga) = fold::begin(&first) else { return Decision::default() };
+    let mut turn = Turn::new(program, saga, setting);
+    turn.events.push(first);
+    turn.follow();
+    turn.finish()
+}
+
+/// Whether a start makes a saga: its values can be computed. For who queues it, so that its caller hears of what else
+/// nobody would.
+///
+/// # Errors
+/// The first value that cannot be computed.
+pub fn check_start<P: Program + ?Sized>(
+    program: &P,
+    saga: SagaId,
+    start: &Start,
+    time_ms: i64,
+) -> Result<(), EvalError> {
+    if !program.has_values() {
+        return Ok(());
+    }
+    values(program, &unvalued(program, start, saga, (time_ms, Lane::Live))).map_or(Ok(()), |values| values.map(drop))
+}
+
+/// How a saga starts, but for its values.
+fn unvalued<P: Program + ?Sized>(program: &P, start: &Start, id: SagaId, (started_ms, lane): (i64, Lane)) -> Started {
     let order = start.link.as_ref().map(|link| link.snapshot.clone()).unwrap_or_default();
-    let mut started = Started {
-        id: arrival.input.saga,
+    Started {
+        id,
         definition: start.definition.as_str().into(),
         definition_version: start.version,
         stages: program.plan().stages.len() as u8,
         number: start.number.as_str().into(),
         key: start.key.as_str().into(),
         owner: start.owner.as_deref().map(Arc::from),
-        lane: arrival.lane,
-        started_ms: arrival.time_ms,
+        lane,
+        started_ms,
         input: Arc::new(start.input.clone()),
         values: Arc::new(Json::Null),
         order: Arc::new(order),
         link: start.link.as_ref().map(|link| Box::new(Belongs { order: link.order, caller: link.caller.clone() })),
-    };
-    let event = |started| Event { at_ms: setting.now_ms, fact: Fact::Started(Box::new(started)) };
-    let unvalued = event(started.clone());
-    let values = fold::begin(&unvalued).map(|saga| program.values(&saga));
-    match values {
-        Some(Ok(values)) => started.values = Arc::new(values),
-        Some(Err(error)) => return Decision { denied: Some(Denied::BadInput(error)), ..Decision::default() },
-        None => return Decision::default(),
     }
-    let first = event(started);
-    let Some(saga) = fold::begin(&first) else { return Decision::default() };
-    let mut turn = Turn::new(program, saga, setting);
-    turn.events.push(first);
-    turn.follow();
-    turn.finish()
+}
+
+/// The values of a saga that starts so.
+fn values<P: Program + ?Sized>(program: &P, started: &Started) -> Option<Result<Json, EvalError>> {
+    let event = Event { at_ms: started.started_ms, fact: Fact::Started(Box::new(started.clone())) };
+    fold::begin(&event).map(|saga| program.values(&saga))
 }
 
 fn replied<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reply: &Reply) {
@@ -231,6 +259,9 @@ fn replied<P: Program + ?Sized>(turn: &mut Turn<'_, P>, reply: &Reply) {
         return turn.ask_answered(stage, reply);
     }
     let Some(run) = turn.saga.run(plan, &reply.effect_id) else { return };
+    if let Verdict::Unknown { reason, put_aside: true } = &reply.verdict {
+        return turn.put_aside(run, &reply.effect_id, reason);
+    }
     let EffectId { direction, round, .. } = reply.effect_id;
     let answer = match &reply.verdict {
         Verdict::Done { .. } => Answer::Done,
@@ -272,9 +303,13 @@ fn is_repeat<P: Program + ?Sized>(turn: &mut Turn<'_, P>, request: &Fact) -> boo
 }
 
 fn operated<P: Program + ?Sized>(turn: &mut Turn<'_, P>, request: Fact) {
-    let Fact::Operated { operation, .. } = &request else { return };
+    let Fact::Operated { operation, actor, .. } = &request else { return };
     if is_repeat(turn, &request) {
         return;
+    }
+    // What parked after the sweep had seen its row waits for a person: a push says nothing about why.
+    if actor.is_system() && turn.was_parked {
+        return turn.deny(Denied::NotParked);
     }
     let operation = operation.clone();
     let input = match &operation {
@@ -309,15 +344,7 @@ pub fn decide_dead_letter<P: Program + ?Sized>(
     setting: Setting,
 ) -> Decision {
     let mut turn = Turn::new(program, saga, setting);
-    let text = ending::dead_letter_text(input, reason);
-    match turn.react(ControlInput::DeadLetter, Carried::DeadLetter { input, reason }) {
-        Reaction::Discrepant => turn.discrepancy(DiscrepancyKind::DeadLetter, None, text),
-        Reaction::Events(_) if turn.was_parked => {
-            turn.effects.push(Effect::Alert { kind: AlertKind::DeadLetter, step: None, text });
-        }
-        // The alert of being parked says it.
-        Reaction::Events(_) | Reaction::Ignored(_) | Reaction::Rejected(_) => {}
-    }
+    turn.dead_lettered(input, reason, None);
     turn.finish()
 }
 

@@ -169,14 +169,15 @@ pub fn sending(
     })))
 }
 
-/// Asking or undoing a called saga is starting it again: the same number answers with the first one's outcome.
+/// Asking or undoing a called saga is starting it again: the same effect gives the same saga, which answers with its outcome.
+/// Its number names the caller whole: definitions number apart, and may call the same saga.
 fn called(plan: &Plan, saga: &Saga, call: &Call, effect_id: EffectId, reply_to: ReplyTo, with: &Json) -> Effect {
     let text = effect_id.to_string();
     let number = text.split_once(':').map_or(text.as_str(), |(_, rest)| rest);
     Effect::Start(Box::new(LinkedStart {
         id: linked_id(saga, saga.started_ms, &text),
         definition: call.action.clone(),
-        number: format!("{}:{number}", saga.number),
+        number: format!("{}/{}:{number}", saga.definition, saga.number),
         key: saga.key.clone(),
         input: with.clone(),
         link: Link { order: saga.id, snapshot: saga.snapshot(plan), caller: Some((effect_id, reply_to)) },

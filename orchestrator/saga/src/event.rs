@@ -216,12 +216,16 @@ pub enum Fact {
         /// What went wrong.
         reason: Arc<str>,
     },
-    /// An input of the saga went to the dead letters: it parks, as whatever that input said is missing.
+    /// An input of the saga went to the dead letters: it parks, as whatever that input said is missing. Or one of its commands
+    /// did: nobody will answer it.
     DeadLettered {
-        /// The input's identity: the envelope's id.
+        /// The input's identity: the envelope's id; a command's is its effect.
         input: Arc<str>,
         /// Why nobody could handle it.
         reason: Arc<str>,
+        /// The run whose command it was; it is not sent again until a person has looked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<u8>,
     },
     /// An operator has looked at what failed: expressions are tried again, and the saga goes on.
     FaultCleared,

@@ -128,8 +128,11 @@ fn record(saga: &mut Saga, at_ms: i64, fact: &Fact) {
             }
         }
         Fact::DeadlinePassed { .. } | Fact::DeadlineParked { .. } | Fact::WaitReset { .. } => data.deadline_ms = None,
+        Fact::DeadLettered { run: Some(run), .. } => data.runs[usize::from(*run)].put_aside = true,
+        Fact::FaultCleared | Fact::ForceBegan => take_up(data),
         Fact::TurnedBack { reason, .. } => {
             data.deadline_ms = None;
+            take_up(data);
             saga.reason = Some(reason.clone());
         }
         Fact::Ended { .. } => data.deadline_ms = None,
@@ -145,10 +148,8 @@ fn record(saga: &mut Saga, at_ms: i64, fact: &Fact) {
         | Fact::ContradictionAccepted { .. }
         | Fact::ReversalBegan { .. }
         | Fact::ReturnBegan
-        | Fact::ForceBegan
         | Fact::Faulted { .. }
-        | Fact::DeadLettered { .. }
-        | Fact::FaultCleared
+        | Fact::DeadLettered { run: None, .. }
         | Fact::Snapshot(_) => {}
         Fact::CancelRequested { .. } | Fact::Operated { .. } => {
             data.requests.extend(Request::of(fact));
@@ -166,7 +167,13 @@ fn later(at_ms: i64, in_ms: u64) -> i64 {
 fn rearm(run: &mut RunData, at_ms: i64, in_ms: u64) {
     run.attempt = 0;
     run.asked = false;
+    run.put_aside = false;
     run.due_ms = later(at_ms, in_ms);
+}
+
+/// A person has looked: what was put aside may be sent again.
+fn take_up(data: &mut Data) {
+    data.runs.iter_mut().for_each(|run| run.put_aside = false);
 }
 
 fn take(data: &mut Data, stage: u8, id: &Arc<str>, event: &Arc<Json>) {

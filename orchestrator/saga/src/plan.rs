@@ -300,6 +300,11 @@ pub trait Program {
     /// The definition's `values`, once, at the start; `saga.data.values` is still null.
     fn values(&self, saga: &Saga) -> Result<Json, EvalError>;
 
+    /// Whether there is anything in them that could fail.
+    fn has_values(&self) -> bool {
+        true
+    }
+
     /// The `when` of a stage; asked only if the stage is conditional.
     fn stage_applies(&self, stage: usize, saga: &Saga) -> Result<bool, EvalError>;
 

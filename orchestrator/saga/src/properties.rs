@@ -31,7 +31,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         8 => Just(Verdict::Done { data: json!({ "ok": true }) }),
         2 => Just(Verdict::Refused { code: "toys.no".into(), detail: String::new() }),
-        1 => Just(Verdict::Unknown { reason: String::new() }),
+        1 => Just(Verdict::unknown("")),
         1 => Just(Verdict::NeverSeen),
     ]
 }

@@ -148,6 +148,9 @@ pub struct RunData {
     /// True when the silent participant was asked about the awaited command.
     #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
     pub asked: bool,
+    /// True when the awaited command lies in the dead letters: nobody asks or sends again until a person has looked.
+    #[serde(rename = "p", default, skip_serializing_if = "std::ops::Not::not")]
+    pub put_aside: bool,
     /// When the awaited command's next timer fires; meaningless while none is awaited.
     #[serde(rename = "d", default)]
     pub due_ms: i64,
@@ -248,7 +251,8 @@ impl Saga {
         if self.control.is_ended() {
             return None;
         }
-        let awaited = |(index, run): (usize, &RunData)| self.control.awaits(index).map(|_| run.due_ms);
+        let awaited =
+            |(index, run): (usize, &RunData)| self.control.awaits(index).filter(|_| !run.put_aside).map(|_| run.due_ms);
         let runs = self.data.runs.iter().enumerate().filter_map(awaited).min();
         let wait = self.control.open_wait().filter(|_| !self.control.is_parked(plan)).and_then(|stage| {
             match self.control.wait(stage) {

@@ -312,7 +312,7 @@ impl Run {
         let Some(due_ms) = self.saga.due_ms(&self.toy.plan) else { return false };
         self.now_ms = self.now_ms.max(due_ms);
         let setting = Setting { now_ms: self.now_ms, partitions: PARTITIONS };
-        let decision = decide_due(&self.toy, self.saga.clone(), setting);
+        let decision = decide_due(&self.toy, self.saga.clone(), setting.now_ms, setting);
         self.settle(decision);
         true
     }

@@ -99,12 +99,19 @@ fn weighed(promised: impl Fn(&Json) -> Option<Misfit>, reply: &ForeignReply, ask
         // Only who was asked can say that there was nothing to be seen; to a command it is no answer.
         Verdict::NeverSeen if !asked => Some("it answers a command with `never_seen`".to_owned()),
         Verdict::Refused { code, detail } if has_nul(code) || has_nul(detail) => Some("it holds \\u0000".to_owned()),
-        Verdict::Unknown { reason } if has_nul(reason) => Some("it holds \\u0000".to_owned()),
+        Verdict::Unknown { reason, .. } if has_nul(reason) => Some("it holds \\u0000".to_owned()),
         Verdict::Refused { .. } | Verdict::Unknown { .. } | Verdict::NeverSeen => None,
     };
-    let Some(broken) = broken else { return (reply.verdict.clone(), None) };
+    let Some(broken) = broken else {
+        // What lies in our dead letters, only we know.
+        let said = match &reply.verdict {
+            Verdict::Unknown { reason, .. } => Verdict::unknown(reason),
+            other @ (Verdict::Done { .. } | Verdict::Refused { .. } | Verdict::NeverSeen) => other.clone(),
+        };
+        return (said, None);
+    };
     let reason = format!("E5016: the reply to {} breaks its schema: {broken}", reply.effect_id.step);
-    (Verdict::Unknown { reason: reason.clone() }, Some(reason))
+    (Verdict::unknown(reason.clone()), Some(reason))
 }
 
 fn said(misfit: Misfit) -> String {

@@ -1,8 +1,8 @@
 //! Messages that nobody can handle. What goes to the dead letters is missing somewhere: the saga that it was for parks
 //! until a person has looked, has perhaps sent the letter again, and lets it go on.
 
-use super::Working;
-use endstate_events::{Envelope, SagaId, Topic};
+use super::{Working, outgoing};
+use endstate_events::{EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SagaId, Topic, Verdict};
 use endstate_outbox::{Alert, Poisoned};
 use endstate_saga::decide::decide_dead_letter;
 use serde::Deserialize;
@@ -51,7 +51,9 @@ impl Working {
     /// Puts a message aside for good.
     pub fn bury(&mut self, topic: Topic, envelope: &Arc<Envelope>, reason: String) {
         tracing::error!(id = %envelope.id, %reason, "E4032: a message goes to the dead letters");
-        if let Some(input) = envelope.message.as_input() {
+        if let Some(input) = envelope.message.as_input()
+            && !self.tell_caller(envelope, &reason)
+        {
             self.tell(input.saga, &envelope.id, Some(envelope), &reason);
         }
         self.outcome.dead_letters.push((topic, Arc::clone(envelope), reason));
@@ -63,13 +65,35 @@ impl Working {
         let (input, reason) = (harmless(&input), harmless(&poisoned.reason));
         let ours = saga.slot().partition(self.partitions) == self.assignment.shard.index;
         if !ours || !self.open(saga) {
-            return self.tell(saga, &input, poisoned.record.as_ref().ok(), &reason);
+            let envelope = poisoned.record.as_ref().ok();
+            if !envelope.is_some_and(|envelope| self.tell_caller(envelope, &reason)) {
+                self.tell(saga, &input, envelope, &reason);
+            }
+            return;
         }
         let setting = self.setting();
         let Some(copy) = self.copies.get_mut(&saga) else { return };
         let Some(before) = copy.saga.take() else { return };
         let decision = decide_dead_letter(&*copy.definition, before, &input, &reason, setting);
         self.take(saga, self.now_ms, decision);
+    }
+
+    /// The start of a called saga is put aside: the saga whose step waits for it is told, parks, and tells people. False when
+    /// nobody waits.
+    fn tell_caller(&mut self, envelope: &Envelope, reason: &str) -> bool {
+        let start = envelope.message.as_input().and_then(crate::consume::start_of);
+        let Some((effect_id, to)) = start.and_then(|start| start.link.as_ref()?.caller.clone()) else { return false };
+        let verdict = Verdict::put_aside(harmless(&format!("put aside: {reason}")));
+        self.reply_to_caller(envelope.lane, effect_id, to, verdict);
+        true
+    }
+
+    /// Answers the step that called a saga which is none.
+    pub(super) fn reply_to_caller(&mut self, lane: Lane, effect_id: EffectId, to: ReplyTo, verdict: Verdict) {
+        let saga = effect_id.saga;
+        let (id, key) = (format!("{effect_id}:no_saga"), saga.to_string());
+        let message = Message::Input(Input { saga, body: InputBody::Reply(Reply { effect_id, verdict }) });
+        self.outcome.messages.push(outgoing(to.topic, to.partition, self.now_ms, lane, id, key, message));
     }
 
     fn tell(&mut self, saga: SagaId, input: &str, envelope: Option<&Arc<Envelope>>, reason: &str) {

@@ -2,7 +2,9 @@
 
 use super::Working;
 use crate::consume::Loaded;
+use crate::persist::Claimed;
 use endstate_outbox::Outgoing;
+use rustc_hash::FxHashMap;
 
 impl Working {
     /// Takes over what was read for its next messages.
@@ -12,6 +14,11 @@ impl Working {
         for (number, claimed) in loaded.claims {
             self.claims.entry(number).or_insert(claimed);
         }
+    }
+
+    /// Who holds the numbers of the batch's starts, once it is committed.
+    pub fn claims(&mut self) -> FxHashMap<(String, String), Claimed> {
+        std::mem::take(&mut self.claims)
     }
 
     /// What the inputs since the last call have to send.

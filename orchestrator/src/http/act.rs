@@ -308,7 +308,7 @@ pub async fn wake(
 ) -> Result<(StatusCode, Body<Woken>), Problem> {
     let reason = only_reason(body)?;
     let wait = headers::wait(&headers)?;
-    let loaded = api.gateway.definitions().active(&definition);
+    let loaded = api.gateway.definitions().wanted(&definition, None).await.map_err(refuse::store)?;
     let loaded = loaded.ok_or_else(|| Problem::new(Code::UnknownDefinition, "it has no active version"))?;
     if loaded.plan().step(&step).is_none() {
         let steps: Vec<_> = loaded.plan().steps.iter().map(|step| &*step.name).collect();

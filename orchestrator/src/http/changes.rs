@@ -2,7 +2,7 @@
 
 use super::model::{Change, Page, Received, StartedBody};
 use super::{Api, act, read, refuse};
-use crate::feed::{self, FeedError, Position};
+use crate::feed::{FeedError, Position};
 use crate::gateway::StartOptions;
 use axum::Json as Body;
 use axum::extract::State;
@@ -12,10 +12,7 @@ use endstate_events::{InputBody, Json};
 use endstate_http::guard::Raw;
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Caller, Code, Fields, Params, Problem, headers, scope, strict_json};
-use std::time::Duration;
-
-/// Pause between looks while a caller waits for changes.
-const LOOK: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 /// Status changes, in order per saga.
 ///
@@ -48,14 +45,9 @@ pub async fn changes(
     let limit = params.integer("limit", 1..=1_000)?.unwrap_or(200) as usize;
     params.finish()?;
     let wait = headers::wait(&headers)?;
-    let until = tokio::time::Instant::now() + wait.unwrap_or_default();
-    let (items, next) = loop {
-        let (items, next) = feed::read(&**store, &position, limit).await.map_err(refused)?;
-        if !items.is_empty() || api.drain.started() || tokio::time::Instant::now() >= until {
-            break (items, next);
-        }
-        tokio::time::sleep(LOOK).await;
-    };
+    let until = Instant::now() + wait.unwrap_or_default();
+    let found = api.gateway.followers().follow(&position, limit, until, || api.drain.started()).await;
+    let (items, next) = found.map_err(refused)?;
     let page = Body(Page { items, next: Some(next.encode()), lag_ms: None });
     Ok(match wait {
         Some(wait) => ([(headers::PREFERENCE_APPLIED, headers::wait_applied(wait))], page).into_response(),
@@ -104,8 +96,15 @@ pub async fn receive(
     Raw(bytes): Raw,
 ) -> Result<(StatusCode, Body<Received>), Problem> {
     let event = cloud_event(&headers, &bytes)?;
-    let started = match event.subject.as_deref().and_then(|subject| subject.split_once('/')) {
-        Some((definition, number)) if api.gateway.definitions().active(definition).is_some() => {
+    let named = match event.subject.as_deref().and_then(|subject| subject.split_once('/')) {
+        Some((definition, number)) => {
+            let known = api.gateway.definitions().wanted(definition, None).await.map_err(refuse::store)?;
+            known.map(|_| (definition, number))
+        }
+        None => None,
+    };
+    let started = match named {
+        Some((definition, number)) => {
             let (stored, loaded) = read::find(&api.gateway, &act::system(), definition, number).await?;
             act::known_event(&loaded, &event.kind)?;
             act::check_event(&caller, &loaded, &event.kind, &event.data, "/data")?;
@@ -115,7 +114,7 @@ pub async fn receive(
             sent.map_err(|error| refuse::gateway(definition, error))?;
             Vec::new()
         }
-        _ => start_all(&api, &caller, &event).await?,
+        None => start_all(&api, &caller, &event).await?,
     };
     Ok((StatusCode::ACCEPTED, Body(Received { started })))
 }

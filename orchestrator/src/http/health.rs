@@ -1,4 +1,4 @@
-//! For machines that watch: alive, ready, started, metrics; and the pages of error codes.
+//! For machines that watch: alive, ready, started, metrics; and the pages of error codes and alerts.
 
 use super::Api;
 use axum::extract::{Path, State};
@@ -91,6 +91,23 @@ pub async fn error_page(Path(code): Path<String>) -> Result<Response, Problem> {
     responses((status = 200, description = "Markdown", body = String)))]
 pub async fn error_index() -> Response {
     ([(header::CONTENT_TYPE, MARKDOWN)], pages::index()).into_response()
+}
+
+/// The page of an alert: meaning, impact, diagnosis, mitigation. Prometheus' rules link it.
+#[utoipa::path(get, path = "/runbook/{alert}", operation_id = "getRunbookPage", tag = "system",
+    params(("alert" = String, Path, example = "SagasParked")),
+    responses((status = 200, description = "Markdown", body = String)))]
+pub async fn runbook_page(Path(alert): Path<String>) -> Result<Response, Problem> {
+    let page = pages::find_alert(&alert);
+    let page = page.ok_or_else(|| Problem::new(Code::UnknownRoute, "there is no page of this alert here"))?;
+    Ok(([(header::CONTENT_TYPE, MARKDOWN)], page).into_response())
+}
+
+/// The index of all alerts.
+#[utoipa::path(get, path = "/runbook", operation_id = "listRunbookPages", tag = "system",
+    responses((status = 200, description = "Markdown", body = String)))]
+pub async fn runbook_index() -> Response {
+    ([(header::CONTENT_TYPE, MARKDOWN)], pages::runbook()).into_response()
 }
 
 /// The API's description.

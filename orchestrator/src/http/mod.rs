@@ -150,6 +150,8 @@ pub fn routes(parts: Parts) -> OpenApiRouter {
         .routes(routes!(health::metrics))
         .routes(routes!(health::error_page))
         .routes(routes!(health::error_index))
+        .routes(routes!(health::runbook_page))
+        .routes(routes!(health::runbook_index))
         .with_state(Api(Arc::new(parts)))
 }
 

@@ -32,9 +32,14 @@ pub(super) async fn find(
     if !sees_others(caller) && stored.saga.owner.as_deref() != Some(&*caller.subject) {
         return Err(unknown());
     }
-    let definition = gateway.definitions().get(&stored.saga.definition, stored.saga.definition_version);
-    let definition = definition.ok_or_else(|| Problem::internal(&"a saga's definition is missing"))?;
-    Ok((stored, definition))
+    let (name, version) = (&stored.saga.definition, stored.saga.definition_version);
+    let known = gateway.definitions().of_saga(name, version).await.map_err(refuse::store)?;
+    let unread = || {
+        let detail = format!("E3003: this process cannot read version {version} of `{name}`, which `{number}` has");
+        Problem::new(Code::VersionUnread, detail)
+    };
+    let known = known.ok_or_else(unread)?;
+    Ok((stored, known))
 }
 
 fn sees_others(caller: &Caller) -> bool {

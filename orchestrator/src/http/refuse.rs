@@ -50,6 +50,10 @@ pub(super) fn gateway(definition: &str, error: GatewayError) -> Problem {
             let location = super::show::location(order, number);
             Problem::new(Code::OrderUnfit, error.to_string()).at(location)
         }
+        GatewayError::OtherLane { definition: ref order, ref number, .. } => {
+            let location = super::show::location(order, number);
+            Problem::new(Code::InvalidHeader, format!("Endstate-Lane: {error}")).at(location)
+        }
         GatewayError::Bus(BusError::Refused(reason)) => Problem::new(Code::InvalidFields, reason),
         GatewayError::Bus(error @ BusError::Unacknowledged(_)) => {
             tracing::error!(%error, "an input was not acknowledged");

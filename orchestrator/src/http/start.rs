@@ -2,7 +2,7 @@
 
 use super::model::StartedBody;
 use super::{Api, refuse, show};
-use crate::gateway::{StartOptions, Started};
+use crate::gateway::{GatewayError, StartOptions, Started};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -27,7 +27,8 @@ pub struct StartHeaders {
     /// If given, it must equal the number
     #[param(rename = "Idempotency-Key", required = false)]
     idempotency_key: Option<String>,
-    /// `live` (default), `test` or `load`; others than `live` need more than `orders:own`
+    /// `live`, `test` or `load`; others than `live` need more than `orders:own`. Without it, the lane of the order that the
+    /// start belongs to, else `live`
     #[param(rename = "Endstate-Lane", required = false)]
     lane: Option<String>,
 }
@@ -116,7 +117,7 @@ async fn begin(
         lane: lane(caller, headers)?,
         idempotency_key: headers::idempotency_key(headers)?,
         wait,
-        version: check_starter(api, caller, definition, &input)?,
+        version: Some(check_starter(api, caller, definition, &input).await?),
     };
     let started = api.gateway.start(definition, input, options).await;
     let started = started.map_err(|error| refuse::gateway(definition, error))?;
@@ -127,16 +128,17 @@ async fn begin(
     Ok(response)
 }
 
-/// Whether the definition lets this caller start it; the version that says so. Without an active one the start itself
-/// will be refused.
-fn check_starter(api: &Api, caller: &Caller, definition: &str, input: &Json) -> Result<Option<u32>, Problem> {
-    let Some(loaded) = api.gateway.definitions().active(definition) else { return Ok(None) };
+/// Whether the definition lets this caller start it; the version that says so, which is the one to start.
+async fn check_starter(api: &Api, caller: &Caller, definition: &str, input: &Json) -> Result<u32, Problem> {
+    let active = api.gateway.definitions().wanted(definition, None).await.map_err(refuse::store)?;
+    let unknown = || refuse::gateway(definition, GatewayError::UnknownDefinition(definition.to_owned()));
+    let loaded = active.ok_or_else(unknown)?;
     match loaded.started_by() {
         Starter::Link => caller.need_any(&[Scope::SagasOperate])?,
         Starter::Owner if !caller.may(Scope::OrdersWrite) => check_owner(caller, &loaded, input)?,
         Starter::Owner | Starter::Service => caller.need_any(&[Scope::OrdersWrite])?,
     }
-    Ok(Some(loaded.version()))
+    Ok(loaded.version())
 }
 
 /// A customer starts only what they will own.
@@ -150,10 +152,10 @@ fn check_owner(caller: &Caller, definition: &Definition, input: &Json) -> Result
     Err(Problem::new(Code::ScopeMissing, "with orders:own, the owner must be the token's subject"))
 }
 
-/// The kind of traffic. A customer's is live: test orders are no way to goods without money.
-fn lane(caller: &Caller, headers: &HeaderMap) -> Result<Lane, Problem> {
+/// The kind of traffic that is asked for. A customer's is live: test orders are no way to goods without money.
+fn lane(caller: &Caller, headers: &HeaderMap) -> Result<Option<Lane>, Problem> {
     let lane = headers::lane(headers)?;
-    if lane != Lane::Live {
+    if lane.is_some_and(|lane| lane != Lane::Live) {
         caller.need_any(&[Scope::OrdersWrite, Scope::SagasOperate])?;
     }
     Ok(lane)

@@ -4,7 +4,8 @@
 use crate::gateway::{Gateway, GatewayError};
 use crate::persist::{self, Stored};
 use endstate_events::{
-    Envelope, ForeignEvent, Input, InputBody, Json, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic, Transport,
+    Envelope, ForeignEvent, Input, InputBody, Json, Lane, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
+    Transport,
 };
 use endstate_http::strict_json;
 use endstate_outbox::{BusError, Outgoing, StoreError};
@@ -98,8 +99,7 @@ async fn to_saga(
     let (_, stored) = persist::load_each(&**gateway.store(), &[saga]).await?.pop().ok_or_else(none)?;
     let Stored { saga, .. } = stored.map_err(unread)?;
     let version = saga.definition_version;
-    gateway.definitions().ensure(std::iter::once((&*saga.definition, version))).await?;
-    let loaded = gateway.definitions().get(&saga.definition, version);
+    let loaded = gateway.definitions().of_saga(&saga.definition, version).await?;
     let unread =
         || format!("E3003: this program cannot read version {version} of `{definition}`, which `{number}` has");
     let loaded = loaded.ok_or_else(|| Fault::Refused(unread()))?;
@@ -132,13 +132,16 @@ async fn starts(
         let input = definition.start_input(&event.kind, &data).map_err(failed)?;
         wanted.extend(input.map(|input| (definition, input)));
     }
+    // Live is also what says nothing.
+    let lane = Some(envelope.lane).filter(|lane| *lane != Lane::Live);
     let mut messages = Vec::with_capacity(wanted.len());
     for (definition, input) in wanted {
-        let start = gateway.compose(&definition, input).await.map_err(refused)?;
-        let saga = derived(envelope, &id, &start);
+        let (start, lane) = gateway.compose(&definition, input, lane).await.map_err(refused)?;
+        let envelope = Envelope { lane, ..envelope.clone() };
+        let saga = derived(&envelope, &id, &start);
         let key = start.key.clone();
         let body = InputBody::Start(Box::new(start));
-        messages.push(message(gateway, envelope, Topic::Start, (saga, id.clone(), key), body));
+        messages.push(message(gateway, &envelope, Topic::Start, (saga, id.clone(), key), body));
     }
     Ok(messages)
 }
@@ -153,13 +156,14 @@ fn refused(error: GatewayError) -> Fault {
             let first = misfits.first().map(|misfit| format!("{}: {}", misfit.pointer, misfit.reason));
             Fault::Refused(format!("E2302: the input of `{definition}` at {}", first.unwrap_or_default()))
         }
+        GatewayError::Evaluation(error) => Fault::Refused(format!("E2302: {error}")),
         error => Fault::Refused(error.to_string()),
     }
 }
 
 /// The same event gives the same saga.
 fn derived(envelope: &Envelope, id: &str, start: &Start) -> SagaId {
-    let hash = body_hash(&Json::from(id), &start.definition);
+    let hash = body_hash(&Json::from(id), &start.definition, envelope.lane);
     let random = u64::from_str_radix(&hash[..16], 16).unwrap_or_default();
     SagaId::mint(envelope.time_ms, Slot::of(&start.key), random)
 }

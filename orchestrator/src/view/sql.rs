@@ -14,8 +14,11 @@ macro_rules! columns {
 pub(super) static CHANGED: Statement = Statement {
     name: "view.read_changed",
     columns: &[Kind::Int, Kind::Int, Kind::Int],
-    sql: "with r(shard, seq, page) as ({rows}) select e.shard, e.seq, e.saga, e.time_ms from r cross join event e \
-          where e.shard = r.shard and e.seq > r.seq and e.seq <= r.seq + r.page order by e.shard, e.seq",
+    // A promoted standby may lack what was followed, and give the numbers again: what the store knows to be followed counts.
+    sql: "with r(shard, seq, page) as ({rows}) select e.shard, e.seq, e.saga, e.time_ms from (select r.shard, r.page, \
+          {min|least}(r.seq, coalesce(p.seq, r.seq)) as seq from r left join projection p on p.shard = r.shard) f \
+          cross join event e where e.shard = f.shard and e.seq > f.seq and e.seq <= f.seq + f.page \
+          order by e.shard, e.seq",
 };
 
 /// Sagas as they are now, and what the view has of them.

@@ -266,6 +266,34 @@ impl Store for Meanwhile {
 }
 
 /// A shard moves: its new owner's projector has followed the saga further when the old one's commits what it read before.
+/// A promoted standby may lack what was followed, and give its numbers to others.
+#[tokio::test]
+async fn z14_a_view_follows_again_what_the_store_does_not_know_to_be_followed() {
+    static BACK: Statement = Statement {
+        name: "test.back",
+        columns: &[Kind::Int],
+        sql: "with r(seq) as ({rows}) update projection set seq = r.seq from r where projection.seq > r.seq",
+    };
+    static LOSE: Statement = Statement {
+        name: "test.lose",
+        columns: &[Kind::Int],
+        sql: "with r(seq) as ({rows}) delete from event where seq > (select r.seq from r)",
+    };
+    let mut world = World::new().await;
+    for n in 0..6 {
+        world.put(n, 1, "ann", "created", "tea").await;
+    }
+    let mut projector = world.projector().await;
+    projector.look().await.unwrap();
+    let writes = [&BACK, &LOSE].map(|statement| Write::any(statement, Rows::one([3.into()])));
+    world.store.commit(Commit { writes: writes.into(), ..Commit::default() }).await.unwrap();
+    world.seq = 3;
+    world.put(0, 2, "ann", "closed", "tea").await;
+    while projector.look().await.unwrap() {}
+    let closed = Filter { status: Some("closed".into()), ..Filter::default() };
+    assert_eq!(world.numbers(&closed).await, ["N-0000"], "though its number was followed before");
+}
+
 #[tokio::test]
 async fn a_projector_that_was_overtaken_writes_nothing_old() {
     let mut world = World::new().await;

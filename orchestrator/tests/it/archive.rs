@@ -7,10 +7,13 @@ use endstate_events::{InputBody, SagaId, Topic};
 use endstate_orchestrator::archive::{Archive, Holders};
 use endstate_orchestrator::job::{Job as _, Report};
 use endstate_orchestrator::persist;
-use endstate_orchestrator::view::{Filter, Projector, list};
+use endstate_orchestrator::view::{Filter, Projector, list, rebuild};
 use endstate_orchestrator::waiters::Claim;
-use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, StoreError, Write};
+use endstate_outbox::{
+    Assignment, Clock as _, Commit, CommitError, Kind, Row, Rows, ShardId, Statement, Store, StoreError, Write,
+};
 use serde_json::json;
+use std::pin::Pin;
 use std::sync::Arc;
 
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -145,4 +148,62 @@ async fn what_somebody_still_needs_is_not_archived() {
     while projector.look().await.unwrap() {}
     assert_eq!(system.archive(&[held], false).await.changed, 1, "the view has caught up");
     assert_eq!(system.archive(&[], false).await.changed, 1, "nobody holds anything any more");
+}
+
+/// A store on which something happens before the next commit.
+struct Meanwhile {
+    inner: Arc<dyn Store>,
+    happens: tokio::sync::Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+}
+
+#[async_trait]
+impl Store for Meanwhile {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        self.inner.read(statement, rows).await
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        self.inner.assign(shard).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        if let Some(happens) = self.happens.lock().await.take() {
+            happens.await;
+        }
+        self.inner.commit(commit).await
+    }
+
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+}
+
+#[tokio::test]
+async fn what_a_stopped_rebuild_has_left_behind_is_archived_like_everything_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 100).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    system.ended("old").await;
+    let mut projector = system.projector().await;
+    while projector.look().await.unwrap() {}
+    system.clock.advance(31 * DAY_MS);
+    // The archive takes the saga between the reading and the writing of a rebuild's page, which is its last.
+    let (store, now_ms) = (system.store.clone(), system.clock.now_ms());
+    let happens = Box::pin(async move {
+        let archive = Archive::new(store, Arc::new(Held(Vec::new())), 30 * DAY_MS, 1_000);
+        assert_eq!(archive.run(now_ms, false).await.unwrap().changed, 1);
+    });
+    let slow = Meanwhile { inner: system.store.clone(), happens: tokio::sync::Mutex::new(Some(happens)) };
+    let page = rebuild::page(&slow, &*system.definitions, &rebuild::Mark::beginning(), now_ms).await.unwrap();
+    assert_eq!(page.drawn, 1);
+    let listed = async |system: &System| list(&*system.store, &Filter::default(), None, 10).await.unwrap().0.len();
+    assert_eq!(listed(&system).await, 1, "the row of a saga that is gone");
+
+    let other = system.ended("other").await;
+    while projector.look().await.unwrap() {}
+    system.clock.advance(31 * DAY_MS);
+    let run = system.archive(&[], false).await;
+    assert_eq!((run.found, run.changed), (2, 2));
+    assert!(system.saga(other).await.is_none());
+    assert_eq!(listed(&system).await, 0);
 }

@@ -184,6 +184,41 @@ async fn z07_a_silent_participant_gets_one_ask_and_its_answer_wakes_all() {
     assert_eq!(commands(&system).await, (SAGAS + 1, SAGAS));
 }
 
+/// More timers than a page holds, and a deadline before the last of the page: it is not passed over.
+#[tokio::test]
+async fn z07_a_deadline_is_met_beside_more_timers_than_a_page_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 1_000).await;
+    for source in [source("bench_saga"), odd_job()] {
+        system.definitions.load(&source, 0).await.unwrap();
+    }
+    let mut numbers = 0..;
+    let mut listening = async |system: &mut System, count: usize| {
+        let starts = numbers.by_ref().map(|n| system.start("odd_job", job(&format!("J-{n}"))));
+        let starts: Vec<_> = starts.filter(|(_, start)| start.partition == 0).take(count).collect();
+        let (sagas, starts): (Vec<_>, Vec<_>) = starts.into_iter().unzip();
+        system.queue(&starts).await;
+        system.run_until_idle().await;
+        let replies = sagas.iter().flat_map(|saga| ["make", "hint"].map(|step| (*saga, step)));
+        let replies: Vec<_> = replies
+            .map(|(saga, step)| system.message(Topic::Progress, saga, format!("{saga}:{step}"), done(saga, step)))
+            .collect();
+        system.queue(&replies).await;
+        system.run_until_idle().await;
+        sagas
+    };
+    let first = listening(&mut system, 1).await[0];
+    system.clock.advance(5_000);
+    listening(&mut system, 299).await;
+    // The timers of what was answered fire early, and are armed again for the deadlines.
+    system.clock.advance(11_000);
+    system.run_until_idle().await;
+    system.clock.advance(44_500);
+    system.run_until_idle().await;
+    let told = system.told().await;
+    assert_eq!(told.iter().map(|alert| alert.saga).collect::<Vec<_>>(), [Some(first)], "its time is up");
+}
+
 /// A participant that stays silent holds up no ladder, and is asked again, once for all, only when the first ask is old.
 #[tokio::test]
 async fn z07_sagas_go_on_when_the_one_ask_is_not_answered() {

@@ -1,7 +1,7 @@
 //! The jobs that push what is stuck (H1) and keep what has no saga (Z12).
 
-use crate::system::{System, done, job, odd_job, source};
-use endstate_events::{InputBody, SagaId};
+use crate::system::{System, done, job, odd_job, reply, source};
+use endstate_events::{InputBody, SagaId, Topic, Verdict};
 use endstate_orchestrator::job::{Job, JobError, Jobs, Report};
 use endstate_orchestrator::orphan::Orphans;
 use endstate_orchestrator::persist;
@@ -10,6 +10,7 @@ use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, StoreError, Wri
 use endstate_saga::event::Fact;
 use serde_json::json;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -132,6 +133,91 @@ pub(crate) async fn parked(system: &mut System, number: &str) -> SagaId {
     system.clock.advance(MINUTE_MS + 1);
     system.run_until_idle().await;
     saga
+}
+
+/// A job that made is refused parks, with its command sent and unanswered.
+async fn strict(folder: &Path) -> (System, SagaId) {
+    let mut system = System::open(folder, 100).await;
+    let mut strict = odd_job();
+    strict.text =
+        strict.text.replace("undo: lab.unmake }\n      hint", "undo: lab.unmake, refused: park }\n      hint");
+    assert!(strict.text.contains("refused: park"));
+    for source in [source("bench_saga"), strict] {
+        system.definitions.load(&source, 0).await.unwrap();
+    }
+    let saga = system.begin("odd_job", job("S-1")).await;
+    (system, saga)
+}
+
+/// The shard lags: what parks the saga is queued, not read, and its row still says running when the sweep comes by.
+async fn pushed_while_queued(system: &mut System, saga: SagaId, queued: InputBody) -> Vec<Fact> {
+    let message = system.message(Topic::Progress, saga, "queued".to_owned(), queued);
+    system.queue(&[message]).await;
+    let due_ms = persist::load_sagas(&*system.store, &[saga]).await.unwrap()[0].due_ms.unwrap();
+    let known = facts(system, saga).await.len();
+    assert_eq!(sweep(system, 10).run(due_ms + 2 * MINUTE_MS, false).await.unwrap().changed, 1);
+    system.run_until_idle().await;
+    let saga_row = system.saga(saga).await.unwrap();
+    let definition = system.definitions.get(&saga_row.definition, saga_row.definition_version).unwrap();
+    assert_eq!(saga_row.control.phase(definition.plan()).label(), "parked");
+    let told = system.told().await;
+    assert_eq!(told.iter().map(|alert| &*alert.kind).collect::<Vec<_>>(), ["parked"], "{told:?}");
+    facts(system, saga).await.split_off(known)
+}
+
+#[tokio::test]
+async fn the_sweep_wakes_nothing_that_parked_since_it_looked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut system, saga) = strict(folder.path()).await;
+    let no = Verdict::Refused { code: "lab.refused".to_owned(), detail: String::new() };
+    let since = pushed_while_queued(&mut system, saga, reply(saga, "make", no)).await;
+    assert!(matches!(&since[..], [Fact::RunRefused { .. }]), "{since:?}");
+}
+
+#[tokio::test]
+async fn the_sweep_accepts_no_contradiction() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut system, saga) = strict(folder.path()).await;
+    system.tell(saga, "make", done(saga, "make")).await;
+    let no = Verdict::Refused { code: "lab.refused".to_owned(), detail: String::new() };
+    let since = pushed_while_queued(&mut system, saga, reply(saga, "make", no)).await;
+    assert!(matches!(&since[..], [Fact::Contradicted { .. }]), "{since:?}");
+}
+
+#[tokio::test]
+async fn the_sweep_clears_no_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut system, saga) = strict(folder.path()).await;
+    system.refuses.store(true, Ordering::Relaxed);
+    let bane = Verdict::Done { data: json!({ "of": crate::poison::BANE }) };
+    let since = pushed_while_queued(&mut system, saga, reply(saga, "make", bane)).await;
+    assert!(matches!(&since[..], [Fact::DeadLettered { .. }]), "{since:?}");
+}
+
+/// While timers do not fire, pushes move none: those that came first must not be all that are ever pushed.
+#[tokio::test]
+async fn each_saga_past_its_time_has_its_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let mut sagas = Vec::new();
+    for number in ["T-1", "T-2", "T-3"] {
+        sagas.push(system.begin("bench_saga", json!({ "number": number, "fail_at": "" })).await);
+    }
+    let (sweep, now_ms) = (sweep(&system, 2), system.clock.now_ms() + 60 * MINUTE_MS);
+    let mut pushed = Vec::new();
+    for run in 0..3 {
+        let report = sweep.run(now_ms + run, false).await.unwrap();
+        pushed.push(
+            report.details.iter().map(|detail| detail["overdue"].as_str().unwrap().to_owned()).collect::<Vec<_>>(),
+        );
+        assert_eq!(sweep.run(now_ms + run, true).await.unwrap().changed, 0, "a look moves nothing");
+    }
+    assert_eq!(pushed.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2]);
+    let mut all = pushed[..2].concat();
+    all.sort();
+    let mut expected: Vec<_> = sagas.iter().map(ToString::to_string).collect();
+    expected.sort();
+    assert_eq!((all, &pushed[2]), (expected, &pushed[0]));
 }
 
 #[tokio::test]

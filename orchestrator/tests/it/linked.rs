@@ -1,13 +1,15 @@
 //! Sagas beside sagas: a step that is a saga, the self-check that asks a saga about an old hold (H3), linked starts that
 //! are refused, and a saga that cannot be read.
 
+use crate::hazards::damage_definition;
 use crate::system::{System, done, job, odd_job, reply, source};
 use endstate_events::{
-    Command, Direction, EffectId, Input, InputBody, Link, Message, Reply, ReplyTo, SagaId, Topic, Verdict,
+    Actor, Command, Direction, EffectId, Input, InputBody, Link, Message, Operation, Reply, ReplyTo, SagaId, Topic,
+    Verdict,
 };
 use endstate_orchestrator::job::Job as _;
 use endstate_orchestrator::orphan::Orphans;
-use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Write};
+use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Write, dead_letter};
 use endstate_saga::control::Outcome;
 use serde_json::json;
 use std::path::Path;
@@ -40,12 +42,35 @@ async fn called_by(system: &System, saga: SagaId) -> Vec<SagaId> {
     let commands = system.to_participants().await;
     let number = system.saga(saga).await.unwrap().number;
     let called = |message: &Message| match message {
-        Message::Command(command) if command.number.starts_with(&format!("{number}:")) => Some(command.saga()),
+        Message::Command(command) if command.number.starts_with(&format!("odd_job/{number}:")) => Some(command.saga()),
         _ => None,
     };
     let mut called: Vec<_> = commands.iter().filter_map(called).collect();
     called.dedup();
     called
+}
+
+/// In the middle of an upgrade: whoever works for a saga cannot read the version of the one that it calls.
+#[tokio::test]
+async fn z15_a_called_saga_of_a_version_that_cannot_be_read_waits_for_the_upgrade() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let saga = system.begin("odd_job", job("J-1")).await;
+    for step in ["make", "hint"] {
+        system.tell(saga, step, done(saga, step)).await;
+    }
+    let signal = InputBody::Event { name: "lab.signal".to_owned(), data: json!({ "value": 1 }) };
+    system.tell(saga, "signal", signal).await;
+    damage_definition(&system, "bench_saga").await;
+    drop(system);
+    let mut older = System::open(folder.path(), 100).await;
+    older.tell(saga, "divide", done(saga, "divide")).await;
+    assert_eq!(dead_letter::list(&*older.store, 0, 10).await.unwrap(), []);
+
+    older.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    assert_eq!(Orphans::new(older.gateway()).run(older.clock.now_ms(), false).await.unwrap().changed, 1);
+    older.run_until_idle().await;
+    assert_eq!(called_by(&older, saga).await.len(), 1, "it was started, and sends its own commands");
 }
 
 const STEPS: [&str; 4] = ["reserve", "lock", "deduct", "confirm"];
@@ -113,6 +138,41 @@ async fn a_step_that_is_a_saga_is_called_once_however_long_it_takes() {
     assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Completed));
 }
 
+/// Nobody has loaded what it calls: the start is put aside, the caller parks and calls no more until a person has looked.
+#[tokio::test]
+async fn z10_a_saga_whose_call_is_put_aside_parks_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 100).await;
+    system.definitions.load(&odd_job(), 0).await.unwrap();
+    let saga = system.begin("odd_job", job("J-1")).await;
+    for step in ["make", "hint"] {
+        system.tell(saga, step, done(saga, step)).await;
+    }
+    let signal = InputBody::Event { name: "lab.signal".to_owned(), data: json!({ "value": 1 }) };
+    system.tell(saga, "signal", signal).await;
+    system.tell(saga, "divide", done(saga, "divide")).await;
+    for _ in 0..20 {
+        system.clock.advance(300_000);
+        system.run_until_idle().await;
+    }
+    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    let told = system.told().await;
+    assert_eq!(told.iter().map(|alert| (&*alert.kind, alert.saga)).collect::<Vec<_>>(), [("parked", Some(saga))]);
+    assert!(told[0].text.contains("E3001"), "{}", told[0].text);
+
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let actor = Actor { subject: "olga".into(), role: "operator".into() };
+    let retry = InputBody::Operate { operation: Operation::Retry, reason: "loaded".into(), actor };
+    system.tell(saga, "retry", retry).await;
+    let called = called_by(&system, saga).await;
+    assert_eq!(called.len(), 1);
+    for step in STEPS {
+        system.tell(called[0], step, done(called[0], step)).await;
+    }
+    assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Completed));
+}
+
 /// Somebody started a saga of their own under the number that the step would take: nobody waits for that one.
 #[tokio::test]
 async fn a_step_that_is_a_saga_is_refused_when_its_number_is_taken() {
@@ -129,6 +189,62 @@ async fn a_step_that_is_a_saga_is_refused_when_its_number_is_taken() {
     system.tell(saga, "signal", signal).await;
     system.tell(saga, "divide", done(saga, "divide")).await;
     assert_eq!(system.saga(saga).await.unwrap().reason.as_deref(), Some("saga.number_taken"), "it gives back");
+}
+
+/// Definitions number their sagas apart: two that call the same one with the same number do not meet.
+#[tokio::test]
+async fn sagas_of_two_definitions_with_one_number_call_two_sagas() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let mut even = odd_job();
+    even.text = even.text.replace("saga: odd_job", "saga: even_job");
+    system.definitions.load(&even, 0).await.unwrap();
+    let (_, called) = delegating(&mut system, "J-1").await;
+    let saga = system.begin("even_job", job("J-1")).await;
+    for step in ["make", "hint"] {
+        system.tell(saga, step, done(saga, step)).await;
+    }
+    let signal = InputBody::Event { name: "lab.signal".to_owned(), data: json!({ "value": 1 }) };
+    system.tell(saga, "signal", signal).await;
+    system.tell(saga, "divide", done(saga, "divide")).await;
+    let row = system.saga(saga).await.unwrap();
+    assert_eq!((&*row.status, row.reason), ("delegating", None), "not refused");
+    let first = system.saga(called).await.unwrap();
+    assert_eq!(first.number.to_string(), "odd_job/J-1:sub::do:0");
+}
+
+/// What was called by an older program has another number, and is the same saga all the same: its id comes from the effect.
+#[tokio::test]
+async fn a_saga_that_was_called_under_another_number_is_not_called_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, called) = delegating(&mut system, "J-1").await;
+    static RENUMBER: Statement = Statement {
+        name: "test.renumber",
+        columns: &[Kind::Text, Kind::Text],
+        sql: "with r(old, new) as ({rows}) update saga_number set number = r.new from r where number = r.old",
+    };
+    let number = system.saga(called).await.unwrap().number;
+    let old = number.trim_start_matches("odd_job/");
+    assert_ne!(old, &*number);
+    let writes = vec![Write::exact(&RENUMBER, Rows::one([(&*number).into(), old.into()]))];
+    system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+    for _ in 0..8 {
+        system.clock.advance(60_000);
+        system.run_until_idle().await;
+    }
+    assert_eq!(called_by(&system, saga).await, [called]);
+    static CLAIMED: Statement = Statement {
+        name: "test.claimed",
+        columns: &[Kind::Text],
+        sql: "with r(definition) as ({rows}) select n.number from saga_number n join r on r.definition = n.definition",
+    };
+    let claimed = system.store.read(&CLAIMED, Rows::one(["bench_saga".into()])).await.unwrap();
+    assert_eq!(claimed, [vec![old.into()]], "no second number");
+    for step in STEPS {
+        system.tell(called, step, done(called, step)).await;
+    }
+    assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Completed));
 }
 
 /// A late payment whose refund cannot begin, because its number is taken: in no book, so people must hear of it (Z12).

@@ -9,6 +9,7 @@ mod listening;
 mod memory;
 mod motion;
 mod newer;
+mod numbers;
 mod place;
 mod poison;
 mod rush;

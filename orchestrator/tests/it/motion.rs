@@ -23,7 +23,7 @@ impl Draws {
     fn verdict(&mut self, command: &Command) -> Verdict {
         match self.below(10) {
             0 => Verdict::Refused { code: "stock.short".to_owned(), detail: "drawn".to_owned() },
-            1 => Verdict::Unknown { reason: "drawn".to_owned() },
+            1 => Verdict::unknown("drawn"),
             _ => {
                 Verdict::Done { data: json!({ "payment_no": command.effect_id.to_string(), "pay_url": "http://p/1" }) }
             }

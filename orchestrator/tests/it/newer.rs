@@ -1,8 +1,11 @@
 //! A rolling upgrade (Z10): records of a newer program reach an older one.
 
+use crate::hazards::damage_definition;
 use crate::system::{System, done, source};
 use endstate_events::{SCHEMA_VERSION, SagaId, Topic};
-use endstate_outbox::{Turn, dead_letter};
+use endstate_orchestrator::job::Job as _;
+use endstate_orchestrator::orphan::Orphans;
+use endstate_outbox::{Clock as _, Turn, dead_letter};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -43,4 +46,36 @@ async fn z10_a_newer_record_stops_its_shard_until_the_upgrade() {
     let mut system = System::open(folder.path(), 10).await;
     system.run_until_idle().await;
     assert_eq!(statuses(&system, &sagas).await, ["locking", "locking", "locking"]);
+}
+
+/// An accepted start of a version that only a newer program can read is no poison either: it waits for that program.
+#[tokio::test]
+async fn z15_a_start_of_a_version_that_cannot_be_read_waits_for_the_upgrade() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let (saga, start) = system.start("bench_saga", json!({ "number": "early", "fail_at": "" }));
+    damage_definition(&system, "bench_saga").await;
+    drop(system);
+    let mut older = System::open(folder.path(), 10).await;
+    older.queue(&[start]).await;
+    older.run_until_idle().await;
+    assert_eq!(dead_letter::list(&*older.store, 0, 10).await.unwrap(), []);
+    let orphans = Orphans::new(older.gateway());
+    let now_ms = older.clock.now_ms();
+    for _ in 0..2 {
+        assert_eq!(
+            orphans.run(now_ms, false).await.unwrap().details,
+            [json!({ "orphan": "early", "saga": saga, "sent": false })]
+        );
+    }
+    let told = older.told().await;
+    assert_eq!(told.iter().map(|alert| &*alert.kind).collect::<Vec<_>>(), ["orphan"], "people know, once");
+    assert!(told[0].text.contains("version 1 of bench_saga"), "{}", told[0].text);
+
+    older.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    assert_eq!(orphans.run(now_ms, false).await.unwrap().changed, 1);
+    older.run_until_idle().await;
+    assert_eq!(&*older.saga(saga).await.unwrap().status, "reserving");
+    assert_eq!(orphans.run(now_ms, false).await.unwrap().found, 0);
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the store refuses while it does: a control character, as it is and as JSON has it.
-const BANE: &str = "wolfs\u{7}bane";
+pub(crate) const BANE: &str = "wolfs\u{7}bane";
 const BANE_IN_JSON: &str = "wolfs\\u0007bane";
 
 /// A store that refuses some data, as a constraint does.
@@ -170,6 +170,39 @@ async fn z10_a_record_that_cannot_be_read_parks_its_saga_too() {
     system.send(saga, "retry", operate(Operation::Retry)).await;
     system.send(saga, "clear", done(saga, "reserve")).await;
     assert_eq!(&*system.saga(saga).await.unwrap().status, "locking");
+}
+
+/// A command that its participant's shard put aside is answered by nobody: the saga parks, once, and asks no more; a letter
+/// that is sent again, and a person, bring it on.
+#[tokio::test]
+async fn z10_a_command_that_was_put_aside_parks_its_saga_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let saga = system.begun("poor").await;
+    let notice = || crate::system::reply(saga, "reserve", Verdict::put_aside("put aside: E5003: too old"));
+    system.send(saga, "notice", notice()).await;
+    assert_eq!((system.phase(saga).await, system.facts(saga).await.last()), ("parked", Some(&"dead_lettered")));
+    system.send(saga, "notice", notice()).await;
+    for _ in 0..20 {
+        system.clock.advance(300_000);
+        system.run_until_idle().await;
+    }
+    let told = system.told().await;
+    assert_eq!(told.iter().map(|alert| &*alert.kind).collect::<Vec<_>>(), ["parked"]);
+    assert!(told[0].text.contains("reserve::do:0 went to the dead letters: put aside: E5003"), "{}", told[0].text);
+    assert_eq!(system.commands(saga).await.len(), 1, "each more would be another letter");
+
+    system.send(saga, "retry", operate(Operation::Retry)).await;
+    let commands = system.commands(saga).await;
+    assert_eq!((commands.len(), &commands[0]), (2, &commands[1]), "the same effect");
+    for step in ["reserve", "lock", "deduct", "confirm"] {
+        system.send(saga, step, done(saga, step)).await;
+        // The letter of a command that was sent before may come to nothing still.
+        system.send(saga, "late", notice()).await;
+    }
+    assert_eq!(system.phase(saga).await, "ended");
+    assert!(system.told().await.is_empty());
 }
 
 /// There is no saga yet that could park: people are told.

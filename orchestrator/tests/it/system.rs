@@ -116,7 +116,7 @@ impl System {
             definition: definition.name().to_string(),
             version: definition.version(),
             number: identity.number.clone(),
-            body_hash: body_hash(&input, &key),
+            body_hash: body_hash(&input, &key, Lane::Live),
             key,
             owner: identity.owner,
             input,

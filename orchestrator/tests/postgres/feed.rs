@@ -106,3 +106,68 @@ async fn a_reader_of_changes_is_told_of_dropped_days_unless_it_missed_nothing() 
     drop_all_days(&store).await;
     assert!(read(&*store, &quick, 10).await.unwrap().0.is_empty());
 }
+
+async fn numbers(store: &PostgresStore, place: &Position) -> (Vec<String>, Position) {
+    let (changes, next) = read(store, place, 100).await.unwrap();
+    (changes.into_iter().map(|change| change.number).collect(), next)
+}
+
+/// What was sent from a number on is gone.
+static LOSE: Statement = Statement {
+    name: "test.lose",
+    columns: &[Kind::Int],
+    sql: "with r(seq) as ({rows}) delete from outbox where seq >= (select r.seq from r)",
+};
+static BACK: Statement = Statement {
+    name: "test.back",
+    columns: &[Kind::Int],
+    sql: "with r(seq) as ({rows}) update shard set next_outbox_seq = r.seq, published_seq = r.seq from r",
+};
+/// As the first assignment of an era does it.
+static ERA: Statement = Statement {
+    name: "test.era",
+    columns: &[Kind::Int],
+    sql: "with r(era) as ({rows}) update shard set epoch = (r.era << 32) + 1, era_outbox_seq = next_outbox_seq from r",
+};
+
+async fn run(store: &PostgresStore, statements: &[&'static Statement], n: i64) {
+    let writes = statements.iter().map(|statement| Write::any(statement, Rows::one([n.into()]))).collect();
+    store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+}
+
+/// What was told is gone, and others have its numbers: a reader who has seen it is told of those, too.
+#[tokio::test]
+async fn z14_a_reader_of_changes_misses_nothing_behind_a_standby_that_lacked_what_it_was_told() {
+    let server = std::env::var("ENDSTATE_TEST_POSTGRES")
+        .expect("ENDSTATE_TEST_POSTGRES names no server; bring one along: scripts/services run");
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{server}/test_feed_era_{}", std::process::id());
+    PostgresStore::migrate(&url).await.unwrap();
+    let store = PostgresStore::open(&Settings { partitions: 4, connections: 4, ..Settings::new(&url) }).await.unwrap();
+    let mut owner = store.assign(SHARD).await.unwrap();
+    let begin = Position::oldest(&*store).await.unwrap();
+    send(&store, &mut owner, Topic::Events, 0..4).await;
+    let (_, slow) = read(&*store, &begin, 2).await.unwrap();
+    send(&store, &mut owner, Topic::Events, 4..7).await;
+    let (told, quick) = numbers(&store, &begin).await;
+    assert_eq!(told.len(), 7);
+    // The standby lacks a second of it.
+    run(&store, &[&LOSE, &BACK], 5).await;
+    assert!(numbers(&store, &quick).await.0.is_empty(), "nobody has the shard yet");
+    run(&store, &[&ERA], 1).await;
+    let mut owner = store.assign(SHARD).await.unwrap();
+    send(&store, &mut owner, Topic::Events, 10..12).await;
+    let (told, quick) = numbers(&store, &quick).await;
+    assert_eq!(told, ["10", "11"], "both have numbers that it has seen");
+    assert_eq!(numbers(&store, &slow).await.0, ["2", "3", "10", "11"]);
+    send(&store, &mut owner, Topic::Events, 12..14).await;
+    assert_eq!(numbers(&store, &quick).await.0, ["12", "13"], "each once from then on");
+    assert_eq!(Position::decode(&quick.encode(), 4).unwrap(), quick);
+    // Of a place two eras ago nobody knows what is there: it begins with what is kept.
+    run(&store, &[&ERA], 2).await;
+    assert_eq!(numbers(&store, &quick).await.0, ["12", "13"]);
+    let told = read(&*store, &slow, 100).await;
+    assert!(matches!(told, Err(FeedError::Gone { partition: 1, .. })), "{told:?}");
+    let oldest = Position::oldest(&*store).await.unwrap();
+    assert_eq!(numbers(&store, &oldest).await.0.len(), 8);
+}

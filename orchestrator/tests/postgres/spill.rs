@@ -61,7 +61,7 @@ struct Sale {
 
 impl Sale {
     async fn open(folder: &tempfile::TempDir, most: i64) -> Self {
-        let (store, inner) = real::both(folder.path()).await;
+        let (store, inner) = real::both(folder.path(), 4).await;
         let [away, takes, talks] = [false; 3].map(AtomicBool::new);
         let broker = Arc::new(Broker { inner: Arc::new(inner), away, takes, talks, tried: AtomicUsize::new(0) });
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));

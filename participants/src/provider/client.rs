@@ -48,7 +48,7 @@ impl ProviderClient {
             .body(body);
         match request.send().await {
             Ok(response) => outside::verdict(response).await,
-            Err(error) => Verdict::Unknown { reason: outgoing::reason(error) },
+            Err(error) => Verdict::unknown(outgoing::reason(error)),
         }
     }
 
@@ -61,7 +61,7 @@ impl ProviderClient {
         match self.call(Method::POST, path, key, body).await {
             Verdict::Done { data } => read(data),
             Verdict::Refused { code, detail } => Err(ProviderError::Refused { code, detail }),
-            Verdict::Unknown { reason } => Err(ProviderError::Unknown(reason)),
+            Verdict::Unknown { reason, .. } => Err(ProviderError::Unknown(reason)),
             Verdict::NeverSeen => Err(ProviderError::Unknown(format!("the provider does not know {path}"))),
         }
     }
@@ -72,7 +72,7 @@ impl ProviderClient {
             Verdict::Done { data } => read(data).map(Some),
             Verdict::NeverSeen => Ok(None),
             Verdict::Refused { code, detail } => Err(ProviderError::Refused { code, detail }),
-            Verdict::Unknown { reason } => Err(ProviderError::Unknown(reason)),
+            Verdict::Unknown { reason, .. } => Err(ProviderError::Unknown(reason)),
         }
     }
 }

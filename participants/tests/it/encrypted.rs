@@ -85,7 +85,7 @@ async fn a_certificate_of_an_unknown_authority_is_refused_and_the_call_is_unknow
     let url = format!("https://127.0.0.1:{port}/");
     let party = HttpParticipant::new(&url, Duration::from_secs(5), &Trust::system()).unwrap();
     for verdict in [party.make(&wrap(), Lane::Live).await, party.ask(&wrap(), Lane::Live).await] {
-        let Verdict::Unknown { reason } = verdict else { panic!("nobody vouched for anything: {verdict:?}") };
+        let Verdict::Unknown { reason, .. } = verdict else { panic!("nobody vouched for anything: {verdict:?}") };
         for words in ["E5015", "UnknownIssuer", "tls.ca_file"] {
             assert!(reason.contains(words), "{reason}");
         }

@@ -27,7 +27,7 @@ fn done(data: Json) -> Verdict {
 }
 
 fn unknown() -> Verdict {
-    Verdict::Unknown { reason: "slow".into() }
+    Verdict::unknown("slow")
 }
 
 #[test]

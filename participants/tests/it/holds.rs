@@ -80,7 +80,7 @@ fn a_release_before_its_hold_makes_the_hold_come_too_late() {
 fn another_body_under_a_known_id_changes_nothing() {
     let mut desk = opened();
     assert_eq!(says(&mut desk, &hold_stock(1, "A", 4)), "done");
-    let Some(Verdict::Unknown { reason }) = decide_on(&mut desk, &hold_stock(1, "A", 5)) else {
+    let Some(Verdict::Unknown { reason, .. }) = decide_on(&mut desk, &hold_stock(1, "A", 5)) else {
         panic!("a refusal would keep the saga from undoing the first")
     };
     assert!(reason.starts_with("conflict"), "{reason}");

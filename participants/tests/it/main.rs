@@ -8,6 +8,8 @@ mod holds;
 mod model;
 mod hazards;
 mod store;
+mod self_check;
+mod aside;
 mod known;
 mod cache;
 mod operations;

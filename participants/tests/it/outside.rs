@@ -13,6 +13,7 @@ use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -55,6 +56,10 @@ const LOOKS: u32 = 100_000;
 
 /// Runs what the system wants called, until it is answered, and books the answers.
 async fn call_all(system: &mut System, outside: Arc<dyn Outside>) {
+    call_within(system, outside, Limits::default()).await;
+}
+
+async fn call_within(system: &mut System, outside: Arc<dyn Outside>, limits: Limits) {
     let (sender, requests) = mpsc::channel(1_000);
     let mut open = 0;
     while let Ok(request) = system.calls.try_recv() {
@@ -66,7 +71,7 @@ async fn call_all(system: &mut System, outside: Arc<dyn Outside>) {
     let caller = Caller::new(directory, system.bus.clone(), system.clock.clone(), requests);
     // Counted first: an answer that is there before it is counted would be waited for in vain.
     let before = answers(system).await;
-    let running = tokio::spawn(caller.run(stop.clone()));
+    let running = tokio::spawn(caller.within(limits).run(stop.clone()));
     let mut looks = 0;
     loop {
         let answered = answers(system).await - before;
@@ -199,6 +204,37 @@ async fn z20_calls_that_find_no_room_wait_in_their_rows_and_are_made_once() {
     running.await.unwrap();
     let made = party.seen.lock().unwrap().iter().filter(|call| call.starts_with("make")).count();
     assert_eq!(made, 200, "each once");
+}
+
+/// An outside party whose code panics over its first call.
+#[derive(Default)]
+struct Stumbling {
+    inner: Scripted,
+    stumbled: AtomicBool,
+}
+
+#[async_trait]
+impl Outside for Stumbling {
+    async fn make(&self, command: &Command, lane: Lane) -> Verdict {
+        assert!(self.stumbled.swap(true, Relaxed), "this panic belongs to the test");
+        self.inner.make(command, lane).await
+    }
+    async fn ask(&self, command: &Command, lane: Lane) -> Verdict {
+        self.inner.ask(command, lane).await
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_panics_is_unknown_and_leaves_its_place_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    system.send(&[wrap(1), wrap(2), wrap(3)]).await;
+    system.settle().await;
+    call_within(&mut system, Arc::new(Stumbling::default()), Limits { at_once: 1, waiting: 10 }).await;
+    let replies = system.replies().await;
+    let mut said: Vec<&str> = replies.values().flatten().map(String::as_str).collect();
+    said.sort_unstable();
+    assert_eq!(said, ["done", "done", "unknown"]);
 }
 
 #[tokio::test]

@@ -117,6 +117,19 @@ async fn the_same_key_is_the_same_act_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn pay_links_lead_to_where_buyers_reach_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (n, public, begins) in [(1, None, None), (2, Some("http://shop.test:7/p"), Some("http://shop.test:7/p/"))] {
+        let file = folder.path().join(format!("{n}.ndjson"));
+        let world = World::start(&file, StatusCode::OK, |config| config.public_url = public.map(str::to_owned)).await;
+        let opened = world.client.open("key-1", &opening(n)).await.unwrap();
+        let begins = begins.map_or_else(|| format!("{}/", world.url), str::to_owned);
+        assert_eq!(opened.pay_url, format!("{begins}payments/{}/pay", opened.payment_no));
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_callback_comes_eight_times_and_payments_come_twice_or_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("provider.ndjson");

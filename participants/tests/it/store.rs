@@ -1,4 +1,4 @@
-//! A whole shard on a real file: what is decided is what is stored, also twice, after a restart, and on four shards.
+//! A whole shard on a real file: what is decided is what is stored, also twice, after a restart, and on sixteen shards.
 
 use crate::world::*;
 use endstate_events::*;
@@ -65,8 +65,9 @@ impl System {
     }
 
     pub(crate) async fn send(&self, commands: &[Command]) {
-        let messages = commands.iter().map(|command| sent(command, NOW_MS)).collect();
-        self.bus.produce(messages).await.unwrap();
+        let owned = |command: &Command| Slot::of(&command.key).partition(self.store.partitions());
+        let place = |command| Outgoing { partition: owned(command), ..sent(command, NOW_MS) };
+        self.bus.produce(commands.iter().map(place).collect()).await.unwrap();
     }
 
     pub(crate) async fn operate(&mut self, id: &str, lines: &[Line]) {
@@ -157,10 +158,12 @@ fn order(n: u64) -> Vec<Command> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn z04_four_shards_share_no_account_and_their_books_hold() {
+async fn z04_sixteen_shards_share_no_account_and_their_books_hold() {
     const ORDERS: u64 = 1_600;
     let folder = tempfile::tempdir().unwrap();
-    let mut system = System::open(folder.path()).await;
+    let (store, bus) = crate::place::wide(folder.path(), 16).await;
+    let mut system = System::on(store, bus, 1_000);
+    assert_eq!(system.shards.len(), 16);
     let mut lines: Vec<_> =
         (0..16).map(|unit| line("stock.open", json!({ "unit": format!("U{unit}"), "quantity": 1000 }))).collect();
     lines.extend(
@@ -285,7 +288,7 @@ async fn z08_a_call_that_was_open_at_a_crash_is_resumed_by_the_next_owner() {
 async fn z08_a_call_answered_and_wanted_again_in_one_batch_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut system = System::open(folder.path()).await;
-    let (refund, verdict) = (refund_of(1), Verdict::Unknown { reason: "no answer".into() });
+    let (refund, verdict) = (refund_of(1), Verdict::unknown("no answer"));
     system.send(std::slice::from_ref(&refund)).await;
     system.settle().await;
     assert_eq!(system.calls.try_recv().expect("the call is handed over").calls.len(), 1);
@@ -295,84 +298,6 @@ async fn z08_a_call_answered_and_wanted_again_in_one_batch_is_made_again() {
     system.bus.produce(vec![unknown, sent(&refund, NOW_MS)]).await.unwrap();
     system.settle().await;
     assert_eq!(*system.calls.try_recv().expect("it is handed over again").calls[0].command, refund);
-}
-
-#[tokio::test]
-async fn z09_a_very_old_command_is_put_aside_unanswered() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut system = System::open(folder.path()).await;
-    let old = sent(&hold_stock(1, "A", 1), NOW_MS - 200 * 24 * 60 * MINUTE_MS);
-    system.bus.produce(vec![old]).await.unwrap();
-    system.settle().await;
-    assert!(system.replies().await.is_empty());
-    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
-    assert!(letters[0].letter.reason.starts_with("E5003"), "{letters:?}");
-}
-
-async fn inquired(system: &mut System, keep: impl Fn(&EffectId) -> bool) -> usize {
-    let asked: Vec<_> = system
-        .inputs()
-        .await
-        .into_iter()
-        .filter_map(|input| match input.body {
-            InputBody::Inquire { effect_id, reply_to } => Some((effect_id, reply_to)),
-            _ => None,
-        })
-        .collect();
-    let answers = asked.iter().map(|(effect_id, to)| {
-        let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: keep(effect_id) });
-        let envelope = Envelope {
-            id: effect_id.to_string(),
-            schema: SCHEMA_VERSION,
-            time_ms: NOW_MS,
-            key: String::new(),
-            lane: Lane::Live,
-            message,
-        };
-        Outgoing { topic: to.topic, partition: to.partition, envelope: envelope.into() }
-    });
-    system.bus.produce(answers.collect()).await.unwrap();
-    system.settle().await;
-    asked.len()
-}
-
-#[tokio::test]
-async fn an_old_hold_asks_its_saga_and_is_given_back_when_nobody_wants_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut system = System::open(folder.path()).await;
-    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 10 }))]).await;
-    let (orphan, kept) = (hold_stock(1, "A", 2), hold_stock(2, "A", 3));
-    system.send(&[orphan.clone(), kept.clone()]).await;
-    system.settle().await;
-    system.clock.advance(39 * MINUTE_MS);
-    system.settle().await;
-    assert_eq!(inquired(&mut system, |_| true).await, 0, "not old enough");
-    system.clock.advance(2 * MINUTE_MS);
-    system.settle().await;
-    assert_eq!(inquired(&mut system, |id| *id == kept.effect_id).await, 2);
-    assert_eq!(system.book("stock:A").await.held, 3);
-    system.send(&[undo("release", &orphan), undo("release", &kept)]).await;
-    system.settle().await;
-    let book = system.book("stock:A").await;
-    assert_eq!((book.held, book.left), (0, 10), "the saga's own release finds it done");
-}
-
-#[tokio::test]
-async fn z17_the_self_check_halts_before_it_gives_everything_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut system = System::open(folder.path()).await;
-    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 100 }))]).await;
-    let holds: Vec<_> = (0..40).map(|n| hold_stock(n, "A", 1)).collect();
-    system.send(&holds).await;
-    system.settle().await;
-    system.clock.advance(41 * MINUTE_MS);
-    system.settle().await;
-    assert_eq!(inquired(&mut system, |_| false).await, 40);
-    assert_eq!(system.book("stock:A").await.held, 30, "ten of forty are enough to doubt");
-    let waiting = alert::waiting(&*system.store, system.clock.now_ms(), 10).await.unwrap();
-    let told: Vec<_> = waiting.iter().map(|waiting| &*waiting.alert.kind).collect();
-    assert_eq!(told, ["self_check"], "people know, once");
-    assert!(waiting[0].alert.text.starts_with("E5005"), "{}", waiting[0].alert.text);
 }
 
 static OVERDRAW: Statement = Statement {
@@ -432,11 +357,12 @@ async fn hostile_payloads_are_refused_and_the_batch_goes_on() {
         assert_eq!(replies[&command.effect_id.to_string()], ["stock.unknown"], "{:?}", command.with);
     }
     assert_eq!(replies[&commands[units.len()].effect_id.to_string()], ["done"]);
-    // A store whose texts can hold it answers; else the command waits among the dead letters.
-    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
-    match replies.get(&nul.effect_id.to_string()) {
-        Some(reply) => assert_eq!((reply.as_slice(), letters.len()), (&["stock.unknown".to_owned()][..], 0)),
-        None => assert!(matches!(letters.as_slice(), [letter] if letter.letter.bytes.contains("A\\u0000B"))),
+    // A store whose texts can hold it answers; else the command waits among the dead letters, and its saga is told.
+    let told = &replies[&nul.effect_id.to_string()];
+    match dead_letter::list(&*system.store, 0, 10).await.unwrap().as_slice() {
+        [] => assert_eq!(*told, ["stock.unknown"]),
+        [letter] => assert!(letter.letter.bytes.contains("A\\u0000B") && *told == ["unknown"], "{told:?}, {letter:?}"),
+        more => panic!("{more:?}"),
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `scripts/services run --only postgres -- cargo test --workspace --test postgres` brings the server along.
 
+#[path = "../it/aside.rs"]
+mod aside;
 #[path = "../../../events/outbox/tests/support/memory.rs"]
 mod bus;
 #[path = "../it/known.rs"]
@@ -12,6 +14,8 @@ mod operations;
 mod outside;
 #[path = "../../../events/outbox/tests/support/real.rs"]
 mod place;
+#[path = "../it/self_check.rs"]
+mod self_check;
 #[path = "../it/store.rs"]
 mod store;
 #[path = "../it/world.rs"]

@@ -108,25 +108,30 @@ pub(super) async fn strangers(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     stranger.start().await?;
     scene.done.push("another environment beside it".to_owned());
     let wrong = [
-        ("of another environment", ("ENDSTATE_ENVIRONMENT", environment)),
+        ("of another environment", ("ENDSTATE_ENVIRONMENT", environment.clone())),
         ("with other partitions", ("ENDSTATE_ENGINE_PARTITIONS", (PARTITIONS * 2).to_string())),
     ];
     for (how, variable) in wrong {
-        refused(scene.town, how, variable).await?;
+        refused(scene.town, how, variable, None).await?;
         scene.done.push(format!("a process {how} was refused"));
     }
+    let second = ("ENDSTATE_STORE_URL", scene.ground.database(&format!("{}_second", environment.replace('-', "_"))));
+    refused(scene.town, "with another database", second, Some("E4068")).await?;
+    scene.done.push("a process with another database was refused".to_owned());
     while scene.goes_on() {
         scene.pause(200, 500).await;
     }
     stranger.stop(STOP).await
 }
 
-/// A process on the town's own database, that must end by itself and not well.
-async fn refused(town: &Town, how: &str, variable: (&'static str, String)) -> anyhow::Result<()> {
+/// A process of the town's own but for a variable, that must end by itself and not well, and say so.
+async fn refused(town: &Town, how: &str, variable: (&'static str, String), code: Option<&str>) -> anyhow::Result<()> {
     let port = crate::demo::process::free_port()?;
     let mut process = town.process("refused", "orchestrator,participants", port, &[variable])?;
     process.spawn()?;
     let ended = process.ended_within(STOP).await?;
-    anyhow::ensure!(ended == Some(false), "a process {how} was not refused:\n{}", process.last_words());
+    let said = process.last_words();
+    let refused = ended == Some(false) && code.is_none_or(|code| said.contains(code));
+    anyhow::ensure!(refused, "a process {how} was not refused:\n{said}");
     Ok(())
 }

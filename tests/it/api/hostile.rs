@@ -45,6 +45,9 @@ async fn bodies_that_are_no_input_are_refused_precisely() {
         );
     }
     assert!(server.get("/errors").await.body.as_str().unwrap().contains("[E1060](E1060.md)"));
+    let page = server.get("/runbook/SagasParked").await;
+    assert!(page.status == StatusCode::OK && page.body.as_str().unwrap().starts_with("# SagasParked\n"));
+    assert!(server.get("/runbook").await.body.as_str().unwrap().contains("[SagasParked](SagasParked.md)"));
     let large = raw(&server, SAGAS, "x".repeat(300 * 1024)).await;
     assert_eq!((large.status, large.code()), (StatusCode::PAYLOAD_TOO_LARGE, "E2003"));
     let form =
@@ -117,6 +120,7 @@ async fn unknown_addresses_ids_parameters_and_cursors_are_refused() {
         ("/v1/events?after=x", 400, "E2006"),
         ("/v1/dead-letters?cursor=x", 400, "E2006"),
         ("/errors/E9999", 404, "E2203"),
+        ("/runbook/Nothing", 404, "E2203"),
     ] {
         let answer = server.get(path).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{path}: {}", answer.body);

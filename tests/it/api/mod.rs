@@ -3,16 +3,20 @@
 //! - [`flow`]: orders and sagas from start to end
 //! - [`access`]: who may call what
 //! - [`events`]: events that others send
+//! - [`elsewhere`]: definitions of other processes
 //! - [`operators`]: dead letters sent again, jobs by hand
+//! - [`lanes`]: test and load traffic beside live traffic
 //! - [`refunds`]: refunds of lines
 //! - [`hostile`]: input that strangers send
 //! - [`description`]: the committed description is the one the code gives
 
 mod access;
 mod description;
+mod elsewhere;
 mod events;
 mod flow;
 mod hostile;
+mod lanes;
 mod operators;
 mod refunds;
 mod settled;

@@ -69,3 +69,16 @@ async fn an_order_that_did_not_complete_is_not_refunded() {
     assert_eq!(closed.code(), "E2319", "nobody paid for it");
     assert_eq!(tea(&server).await["left"], 5, "nothing came out of anybody else's sale");
 }
+
+#[tokio::test]
+async fn a_line_that_the_order_does_not_have_is_refused_at_once() {
+    let server = with_order(1).await;
+    let mut unknown = refund("R-1", "O-1", 1);
+    unknown["lines"][0]["line_no"] = json!("nine");
+    let refused = server.post("/v1/sagas/refund_order", &unknown).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::UNPROCESSABLE_ENTITY, "E2302"), "{}", refused.body);
+    assert!(refused.body["detail"].as_str().unwrap().contains("values.lines"), "{}", refused.body);
+    assert_eq!(refunded(&server, "R-1", 1).await, "refunded", "nothing was queued, and the number is free");
+    let letters = server.get("/v1/dead-letters").await;
+    assert_eq!(letters.body["items"], json!([]), "{}", letters.body);
+}

@@ -2,20 +2,38 @@
 
 use super::settings::{ANSWER, KafkaSettings};
 use rdkafka::admin::AdminClient;
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::client::{Client, ClientContext, DefaultClientContext};
 use rdkafka::config::{FromClientConfig as _, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::util::Timeout;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Such a client.
-pub(super) type Admin = AdminClient<DefaultClientContext>;
+pub(super) type Admin = Arc<AdminClient<DefaultClientContext>>;
 
 /// Makes one. An error means that its settings are no settings.
 pub(super) fn admin(settings: &KafkaSettings) -> KafkaResult<Admin> {
-    Admin::from_config(&settings.admin())
+    AdminClient::from_config(&settings.admin()).map(Arc::new)
+}
+
+/// Asks the brokers something. The client waits for the answer in the thread that asks, be it for seconds: never in one that
+/// serves calls.
+pub(super) async fn ask<T: Send + 'static>(
+    admin: &Admin,
+    question: impl FnOnce(&Client<DefaultClientContext>) -> KafkaResult<T> + Send + 'static,
+) -> KafkaResult<T> {
+    let admin = Arc::clone(admin);
+    blocking(move || question(admin.inner())).await
+}
+
+/// The client blocks; callers do not.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> KafkaResult<T> + Send + 'static,
+) -> KafkaResult<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(KafkaError::ClientCreation(error.to_string())))
 }
 
 /// What an error means. One that says only that no answer came is explained by a second client, which hears what becomes of

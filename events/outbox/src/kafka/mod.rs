@@ -2,7 +2,7 @@
 //! which shard.
 //!
 //! - [`settings`]: what it must know, and the settings of its clients
-//! - [`topics`]: made with the right settings, or checked
+//! - [`topics`]: made with the right settings, or checked; [`claim`]: whose they are
 //! - [`wire`]: messages as records; [`position`]: where a message is in its partition
 //! - [`sender`], [`window`]: the producer, and what of a shard is not acknowledged
 //! - [`reader`], [`reading`], [`slot`]: the one data consumer, and a partition that it reads; [`hand_over`], [`assigned`]: the
@@ -16,6 +16,7 @@
 
 mod admin;
 mod assigned;
+mod claim;
 mod context;
 pub mod examine;
 mod guard;
@@ -71,6 +72,19 @@ pub enum OpenError {
         /// The client's words.
         reason: String,
     },
+    /// Another store was there first.
+    #[error(
+        "E4068: environment `{environment}` on these brokers belongs to store {theirs}, and this one is {ours}; choose \
+         another environment, or delete its topics if the other store is gone for good"
+    )]
+    Claimed {
+        /// The environment.
+        environment: String,
+        /// The store that has it.
+        theirs: String,
+        /// The one that came.
+        ours: String,
+    },
     /// A topic is not as it must be.
     #[error("E4062: topic {topic} is not as it must be: {reason}")]
     Topic {
@@ -116,6 +130,22 @@ pub struct KafkaBus {
 }
 
 impl KafkaBus {
+    /// The id of the brokers' cluster.
+    pub async fn cluster(settings: &KafkaSettings) -> Result<String, OpenError> {
+        claim::cluster(settings).await
+    }
+
+    /// Claims the environment on these brokers for a store; refuses every other one than the first that came. To be done
+    /// before [`open`](Self::open).
+    pub async fn claim(settings: &KafkaSettings, store: &str) -> Result<(), OpenError> {
+        claim::claim(settings, store).await
+    }
+
+    /// The store that has claimed the environment, if one has.
+    pub async fn claimed(settings: &KafkaSettings) -> Result<Option<String>, OpenError> {
+        claim::claimed(settings).await
+    }
+
     /// Connects; makes or checks the topics. Joins no group yet.
     pub async fn open(settings: KafkaSettings) -> Result<Arc<Self>, OpenError> {
         topics::ensure(&settings).await?;
@@ -205,9 +235,7 @@ impl Bus for KafkaBus {
     }
 
     async fn edges(&self, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), BusError> {
-        let settings = self.settings.clone();
-        let found = tokio::task::spawn_blocking(move || topics::edges(&settings, topic, partition)).await;
-        found.unwrap_or_else(|error| Err(error.to_string())).map_err(BusError::Refused)
+        topics::edges(&self.settings, topic, partition).await.map_err(BusError::Refused)
     }
 
     fn heard(&self, topic: ForeignTopic) -> Option<watch::Receiver<BTreeSet<u16>>> {

@@ -77,7 +77,8 @@ impl Raw {
     pub async fn wipe(&self) -> Result<(), String> {
         let admin: Result<AdminClient<DefaultClientContext>, _> = self.client("stranger").create();
         let names = Topic::ALL.map(|topic| self.name(topic));
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let claim = super::claim::topic(&self.environment);
+        let names: Vec<&str> = names.iter().chain([&claim]).map(String::as_str).collect();
         let admin = admin.map_err(|error| error.to_string())?;
         admin.delete_topics(&names, &AdminOptions::new()).await.map(drop).map_err(|error| error.to_string())
     }

@@ -2,7 +2,7 @@
 //! have committed; callers wait for their messages' acknowledgements. Each kind of topic has a queue of its own.
 
 use super::metric;
-use super::settings::{ANSWER, KafkaSettings};
+use super::settings::{ANSWER, CALL, KafkaSettings};
 use super::topics::Names;
 use super::window::{Place, Window};
 use super::wire::{self, Outbound};
@@ -34,6 +34,8 @@ pub(super) struct Sender {
     /// One for each kind of topic, made when it is needed first.
     producers: Mutex<[Option<Arc<ThreadedProducer<Reports>>>; 3]>,
     sent: Arc<Sent>,
+    /// How long callers wait.
+    patience: Duration,
     stop: CancellationToken,
 }
 
@@ -198,7 +200,7 @@ impl Sender {
     pub(super) fn new(settings: &KafkaSettings, stop: CancellationToken) -> Result<Arc<Self>, KafkaError> {
         let names = Names::of(&settings.environment);
         let (producers, sent) = (Mutex::default(), Arc::default());
-        let sender = Self { settings: settings.clone(), names, producers, sent, stop };
+        let sender = Self { settings: settings.clone(), names, producers, sent, patience: CALL, stop };
         // What is wrong with the settings shows at once.
         sender.producer(Kind::Ours)?;
         Ok(Arc::new(sender))
@@ -208,16 +210,21 @@ impl Sender {
         &self.sent
     }
 
-    /// Queues messages and waits until all copies have them.
+    /// Queues messages and waits until all copies have them, but not for ever: what is given up may still arrive.
     pub(super) async fn produce(&self, messages: Vec<Outgoing>) -> Result<(), BusError> {
         if messages.is_empty() {
             return Ok(());
         }
         let parcels = Parcel::pack(messages, wire::fits).map_err(BusError::Refused)?;
+        let called = tokio::time::timeout(self.patience, self.call(&parcels)).await;
+        called.unwrap_or_else(|_| Err(BusError::Unacknowledged(format!("no acknowledgement in {:?}", self.patience))))
+    }
+
+    async fn call(&self, parcels: &[Parcel]) -> Result<(), BusError> {
         let records = |parcel: &Parcel| if wire::is_whole(parcel.topic) { 1 } else { parcel.len() };
         let call = Call::of(parcels.iter().map(records).sum());
         let sent = |sent: Result<(), String>| sent.err().into_iter().for_each(|reason| call.report(Some(reason)));
-        for parcel in &parcels {
+        for parcel in parcels {
             let ticket = || Ticket::Call(Arc::clone(&call));
             if wire::is_whole(parcel.topic) {
                 sent(self.send_whole(parcel, ticket()).await);
@@ -375,5 +382,53 @@ impl Relay for Carrier {
 
     fn published(&self) -> Result<i64, RelayError> {
         self.window.mark()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use endstate_events::{Environment, InquiryAnswer, Lane, Message, SCHEMA_VERSION};
+    use rdkafka::mocking::MockCluster;
+    use std::collections::BTreeMap;
+
+    fn message() -> Outgoing {
+        let effect_id = "0193a0b2-7c00-8abc-9def-0123456789ab:hold:line-1:do:0".parse().unwrap();
+        let message = Message::Inquired(InquiryAnswer { effect_id, keep: true });
+        let (id, key, lane) = ("i".to_owned(), "k".to_owned(), Lane::Live);
+        let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: 0, key, lane, message };
+        Outgoing { topic: Topic::Commands, partition: 0, envelope: envelope.into() }
+    }
+
+    #[tokio::test]
+    async fn z10_a_partition_that_takes_nothing_costs_a_caller_his_answer_and_a_shard_nothing() {
+        let cluster = MockCluster::new(1).unwrap();
+        let settings = KafkaSettings {
+            brokers: cluster.bootstrap_servers(),
+            environment: Environment::default(),
+            partitions: 1,
+            replication: 1,
+            min_insync: 1,
+            retention: Duration::from_secs(3_600),
+            session: Duration::from_secs(6),
+            foreign_partitions: 0,
+            client: BTreeMap::new(),
+        };
+        let name = Topic::Commands.name(&settings.environment);
+        cluster.create_topic(&name, 1, 1).unwrap();
+        cluster.partition_leader(&name, 0, None).unwrap();
+        let mut sender = Sender::new(&settings, CancellationToken::new()).unwrap();
+        Arc::get_mut(&mut sender).unwrap().patience = Duration::from_millis(200);
+        let mut carrier = Carrier::new(Arc::clone(&sender), 7);
+        carrier.publish(7, Parcel::pack(vec![message()], wire::fits).unwrap()).await.unwrap();
+
+        let called = sender.produce(vec![message()]).await;
+        assert!(matches!(called, Err(BusError::Unacknowledged(_))), "{called:?}");
+        assert_eq!(carrier.published(), Ok(7), "on its way");
+
+        cluster.partition_leader(&name, 0, Some(1)).unwrap();
+        sender.flush();
+        assert_eq!(carrier.published(), Ok(8));
+        assert_eq!(sender.sent().records(), 2, "what the caller gave up has arrived, too");
     }
 }

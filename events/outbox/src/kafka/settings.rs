@@ -6,14 +6,24 @@ use rdkafka::config::RDKafkaLogLevel;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long the broker may take to acknowledge a message before nobody knows whether it has it.
-const DELIVERY: Duration = Duration::from_secs(15);
+/// How long a record may wait for a partition that takes nothing: then whoever has committed it begins anew, and sends
+/// again what all partitions have had since. A partition that finds a leader sooner costs nobody else a repeat.
+const DELIVERY: Duration = Duration::from_secs(300);
+
+/// The same for topics of other teams, whose partitions nobody of ours waits for.
+const FOREIGN_DELIVERY: Duration = Duration::from_secs(15);
+
+/// How long a caller waits for the acknowledgement of what it sends; then nobody knows whether the broker has it.
+pub(super) const CALL: Duration = Duration::from_secs(15);
 
 /// How long an answer of the broker is waited for where a caller waits.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long changes of status wait for more of them: a third of all requests to the broker would be theirs.
 const LINGER: Duration = Duration::from_millis(25);
+
+/// Requests of a connection that may be unanswered; one more is prepared.
+const IN_FLIGHT: &str = "1";
 
 /// How often clients tell of themselves.
 const STATISTICS: Duration = Duration::from_secs(5);
@@ -69,6 +79,9 @@ impl KafkaSettings {
             .set("delivery.timeout.ms", DELIVERY.as_millis().to_string())
             // What is ready together travels together; waiting for more only adds to the latency of each step.
             .set("linger.ms", "0")
+            // While a request is on its way the next ones gather. Brokers take a connection's requests one by one anyway,
+            // and from five on for a partition the client asks itself in a loop whether it may send.
+            .set("max.in.flight.requests.per.connection", IN_FLIGHT)
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072")
@@ -89,6 +102,7 @@ impl KafkaSettings {
         let mut config = self.producer();
         config
             .set("partitioner", "murmur2_random")
+            .set("delivery.timeout.ms", FOREIGN_DELIVERY.as_millis().to_string())
             .set("queue.buffering.max.messages", "20000")
             .set("queue.buffering.max.kbytes", "32768");
         config

@@ -1,19 +1,19 @@
 //! Topics are made with the right settings, or checked: a wrong partition count would give an account two owners (Z17),
 //! a short retention would delete what a saga still needs.
 
-use super::admin::{Admin, admin, why};
+use super::admin::{Admin, admin, ask, why};
 use super::settings::{ANSWER, KafkaSettings};
 use super::{OpenError, wire};
 use endstate_events::{Environment, ForeignTopic, Topic};
 use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::util::Timeout;
+use rdkafka::metadata::Metadata;
 use std::time::Duration;
 
 /// A topic that was just made is not known to every broker at once.
-const SETTLE: Duration = Duration::from_millis(200);
+pub(super) const SETTLE: Duration = Duration::from_millis(200);
 /// How often it is looked for.
-const LOOKS: usize = 50;
+pub(super) const LOOKS: usize = 50;
 
 /// How long a partition's leader may take to answer at the start, and how often one is looked for: some ten seconds.
 const LED: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ impl Names {
 }
 
 /// What the brokers answered, or why they did not.
-async fn answered<T>(settings: &KafkaSettings, asked: KafkaResult<T>) -> Result<T, OpenError> {
+pub(super) async fn answered<T>(settings: &KafkaSettings, asked: KafkaResult<T>) -> Result<T, OpenError> {
     match asked {
         Ok(answer) => Ok(answer),
         Err(error) => {
@@ -55,15 +55,21 @@ async fn answered<T>(settings: &KafkaSettings, asked: KafkaResult<T>) -> Result<
 }
 
 /// Copies of each partition of a topic that is made; -1 is the brokers' own default.
-fn replication(settings: &KafkaSettings) -> TopicReplication<'static> {
+pub(super) fn replication(settings: &KafkaSettings) -> TopicReplication<'static> {
     TopicReplication::Fixed(if settings.replication == 0 { -1 } else { i32::from(settings.replication) })
 }
 
 /// Partitions of a topic of another team. One that is not there is made if the settings say so, else it is an error.
 pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Result<u16, String> {
     let admin = admin(settings).map_err(|error| error.to_string())?;
-    let name = topic.name();
-    let mut count = counted(&admin, name)?;
+    let count = found_or_made(&admin, settings, topic.name()).await;
+    // Its end waits for its threads.
+    drop(tokio::task::spawn_blocking(move || drop(admin)));
+    count
+}
+
+async fn found_or_made(admin: &Admin, settings: &KafkaSettings, name: &str) -> Result<u16, String> {
+    let mut count = counted(admin, name).await?;
     if count == 0 && settings.foreign_partitions > 0 {
         let wanted = NewTopic::new(name, i32::from(settings.foreign_partitions), replication(settings));
         let made = admin.create_topics([&wanted], &AdminOptions::new()).await.map_err(|error| error.to_string())?;
@@ -74,7 +80,7 @@ pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Re
             _ => tracing::info!(topic = name, "made"),
         }
         for _ in 0..LOOKS {
-            count = counted(&admin, name)?;
+            count = counted(admin, name).await?;
             if count > 0 {
                 break;
             }
@@ -88,25 +94,37 @@ pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Re
 }
 
 /// Partitions of a topic; 0 when it is not there.
-fn counted(admin: &Admin, name: &str) -> Result<u16, String> {
-    let metadata = admin.inner().fetch_metadata(Some(name), ANSWER).map_err(|error| error.to_string())?;
+pub(super) async fn counted(admin: &Admin, name: &str) -> Result<u16, String> {
+    let metadata = metadata(admin, name).await.map_err(|error| error.to_string())?;
     let found = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
     let count = found.map_or(0, |topic| topic.partitions().len());
     u16::try_from(count).map_err(|_| format!("topic `{name}` has {count} partitions"))
 }
 
+async fn metadata(admin: &Admin, name: &str) -> KafkaResult<Metadata> {
+    let name = name.to_owned();
+    ask(admin, move |client| client.fetch_metadata(Some(&name), ANSWER)).await
+}
+
 /// The oldest offset of a partition, and the one behind its newest.
-pub(super) fn edges(settings: &KafkaSettings, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), String> {
+pub(super) async fn edges(settings: &KafkaSettings, topic: ForeignTopic, partition: u16) -> Result<(i64, i64), String> {
     let admin = admin(settings).map_err(|error| error.to_string())?;
-    let edges = admin.inner().fetch_watermarks(topic.name(), i32::from(partition), ANSWER);
+    let edges = watermarks(&admin, topic.name(), partition, ANSWER).await;
+    drop(tokio::task::spawn_blocking(move || drop(admin)));
     edges.map_err(|error| format!("{}/{partition}: {error}", topic.name()))
+}
+
+async fn watermarks(admin: &Admin, name: &str, partition: u16, patience: Duration) -> KafkaResult<(i64, i64)> {
+    let name = name.to_owned();
+    ask(admin, move |client| client.fetch_watermarks(&name, i32::from(partition), patience)).await
 }
 
 /// Deletes all topics of an environment.
 pub(super) async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
     let admin = admin(settings).map_err(|error| error.to_string())?;
     let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let claim = super::claim::topic(&settings.environment);
+    let names: Vec<&str> = names.iter().chain([&claim]).map(String::as_str).collect();
     admin.delete_topics(&names, &AdminOptions::new()).await.map(drop).map_err(|error| error.to_string())
 }
 
@@ -154,8 +172,7 @@ fn new_topic<'a>(settings: &KafkaSettings, name: &'a str, retention_ms: &'a str,
 async fn partitions(admin: &Admin, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
     let mut found = 0;
     for _ in 0..LOOKS {
-        let metadata = admin.inner().fetch_metadata(Some(name), Timeout::After(ANSWER));
-        let metadata = answered(settings, metadata).await?;
+        let metadata = answered(settings, metadata(admin, name).await).await?;
         found = metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |t| t.partitions().len());
         if found > 0 {
             break;
@@ -174,7 +191,7 @@ async fn partitions(admin: &Admin, settings: &KafkaSettings, name: &str) -> Resu
 async fn led(admin: &Admin, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
     let mut looks = 0;
     for partition in 0..settings.partitions {
-        while let Err(error) = admin.inner().fetch_watermarks(name, i32::from(partition), LED) {
+        while let Err(error) = watermarks(admin, name, partition, LED).await {
             looks += 1;
             if looks > LOOKS_FOR_LEADERS {
                 tracing::warn!(topic = name, partition, %error, "a partition cannot be read; its shard will try again");
@@ -209,4 +226,37 @@ fn configuration(settings: &KafkaSettings, resource: &ConfigResource) -> Result<
         return Err(format!("min.insync.replicas is {min_insync}, less than {}", settings.min_insync));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_at_a_topic_of_others_does_not_block_the_threads_that_serve_calls() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            // Nobody is there, so that each question takes its whole time.
+            let settings = KafkaSettings {
+                brokers: "127.0.0.1:9".to_owned(),
+                environment: Environment::default(),
+                partitions: 1,
+                replication: 1,
+                min_insync: 1,
+                retention: Duration::from_secs(3_600),
+                session: Duration::from_secs(6),
+                foreign_partitions: 0,
+                client: std::collections::BTreeMap::new(),
+            };
+            let mut reaching = std::pin::pin!(foreign(&settings, ForeignTopic::named("theirs").unwrap()));
+            let mut asking = std::pin::pin!(edges(&settings, ForeignTopic::named("theirs").unwrap(), 0));
+            tokio::select! {
+                biased;
+                _ = &mut reaching => panic!("a thread that serves calls waited for the brokers"),
+                _ = &mut asking => panic!("a thread that serves calls waited for the brokers"),
+                () = std::future::ready(()) => {}
+            }
+        });
+        runtime.shutdown_background();
+    }
 }

@@ -6,6 +6,8 @@
 //! expression over the rows of all ([`super::gather`]).
 
 use super::connections::{DEADLINE, in_time, is_in_doubt};
+use super::debezium;
+use super::partition::PARENTS;
 use super::plan::{Part, plan};
 use super::render;
 use crate::dead_letter;
@@ -73,7 +75,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(commit: Commit) -> Result<Self, CommitError> {
+    /// `debezium`: status changes are written for others, too.
+    pub(super) fn new(commit: Commit, debezium: bool) -> Result<Self, CommitError> {
         let Commit { fences, writes: given, messages, dead_letters } = commit;
         let mut writes = Vec::with_capacity(fences.len() + given.len() + 2);
         // Nothing else writes shard rows, letters or the outbox.
@@ -92,6 +95,10 @@ impl Prepared {
         }
         if !dead_letters.is_empty() {
             writes.push(Write::any(&dead_letter::INSERT, dead_letter::rows(dead_letters)));
+        }
+        let changes = if debezium { debezium::rows(&messages)? } else { Rows::new() };
+        if !changes.is_empty() {
+            writes.push(Write::exact(&debezium::APPEND, changes).apart());
         }
         if !messages.is_empty() {
             writes.push(Write::exact(&OUTBOX, outbox(fences.first(), messages)?).apart());
@@ -149,7 +156,10 @@ impl Prepared {
         };
         Failure::Commit(match database.code() {
             "ES011" => self.miscounted(database.message()),
-            "23514" if database.constraint().is_none() && database.message().starts_with("no partition") => {
+            // A row without a place: no constraint has a name, and the table is the whole, not a day. Words may be translated.
+            "23514"
+                if database.constraint().is_none() && database.table().is_some_and(|name| PARENTS.contains(&name)) =>
+            {
                 return Failure::NoPartition { time_ms: key_of(database.detail()), said };
             }
             // Cardinalities, integrity constraints, values the types cannot hold, rows or fields that are too large.

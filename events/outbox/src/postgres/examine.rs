@@ -101,11 +101,13 @@ async fn ask_all(
             return Ok(());
         }
     }
+    findings.push(rights(&mut connection).await?);
     findings.push(days(&mut connection).await?);
     findings.push(match super::fit::belongs(&mut connection, settings).await {
         Ok(()) => finding("belongs", Grade::Good, format!("environment `{}`", settings.environment.as_str())),
         Err(error) => finding("belongs", Grade::Bad, error.to_string()),
     });
+    findings.extend(logical(&mut connection, settings.debezium).await?);
     findings.push(sagas(&mut connection, retention).await?);
     findings.push(prepared(&mut connection, statements).await);
     Ok(())
@@ -121,32 +123,64 @@ async fn prepared(connection: &mut PgConnection, statements: &[&'static Statemen
     finding("statements", Grade::Good, format!("all {} are taken", statements.len()))
 }
 
+/// Debezium reads the log, which must hold enough for it; nothing to say where nobody asked for it.
+async fn logical(connection: &mut PgConnection, debezium: bool) -> Result<Option<Finding>, StoreError> {
+    if !debezium {
+        return Ok(None);
+    }
+    let level: String = sqlx::query_scalar("select current_setting('wal_level')")
+        .fetch_one(connection)
+        .await
+        .map_err(super::failed("doctor.wal_level"))?;
+    let text = format!("status changes are written for Debezium, wal_level is {level}");
+    Ok(Some(match level.as_str() {
+        "logical" => finding("debezium", Grade::Good, text),
+        _ => finding("debezium", Grade::Mind, text).advice("set wal_level = logical and restart: docs/debezium.md"),
+    }))
+}
+
 /// Without a synchronous standby, a failover can forget what was answered.
 async fn standby(connection: &mut PgConnection, synchronous_commit: &str) -> Result<Finding, StoreError> {
     let row = sqlx::query(
         "select current_setting('synchronous_standby_names'), \
-         (select count(*) from pg_stat_replication where sync_state in ('sync', 'quorum')), \
+         (select case when count(*) = 0 or pg_has_role('pg_read_all_stats', 'usage') \
+         then count(*) filter (where sync_state in ('sync', 'quorum')) end from pg_stat_replication), \
          (select count(*) from pg_stat_replication)",
     )
     .fetch_one(connection)
     .await
     .map_err(super::failed("doctor.standby"))?;
-    let (names, synchronous, all): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
-    let waits = matches!(synchronous_commit, "on" | "remote_write" | "remote_apply");
-    Ok(if names.is_empty() || !waits {
-        let text = format!("no synchronous standby ({all} standbys): a failover may lose the last commits");
-        let advice = "set synchronous_standby_names, and keep synchronous_commit = on";
-        finding("standby", Grade::Mind, text).advice(advice)
-    } else if synchronous == 0 {
-        finding(
-            "standby",
-            Grade::Mind,
-            "a synchronous standby is configured and none is connected: commits wait for it",
-        )
-        .advice("bring the standby back")
-    } else {
-        finding("standby", Grade::Good, format!("{synchronous} synchronous of {all} standbys"))
+    let (names, synchronous, all): (String, Option<i64>, i64) = (row.get(0), row.get(1), row.get(2));
+    Ok(match synchronous {
+        None if !names.is_empty() && synchronous_commit != "local" => {
+            let text = format!("{all} standbys; whether a synchronous one is among them is not shown to this role");
+            finding("standby", Grade::Mind, text).advice("grant pg_read_all_stats to the role, or ask as another one")
+        }
+        known => failover(&names, synchronous_commit, known.unwrap_or_default(), all),
     })
+}
+
+/// What a failover may lose, by the settings and the standbys that are connected.
+fn failover(names: &str, synchronous_commit: &str, synchronous: i64, all: i64) -> Finding {
+    let mind = |text: String, advice: &str| finding("standby", Grade::Mind, text).advice(advice);
+    match synchronous_commit {
+        "on" | "remote_apply" | "remote_write" if !names.is_empty() && synchronous == 0 => mind(
+            "a synchronous standby is configured and none is connected: commits wait for it".to_owned(),
+            "bring the standby back",
+        ),
+        "on" | "remote_apply" if !names.is_empty() => {
+            finding("standby", Grade::Good, format!("{synchronous} synchronous of {all} standbys"))
+        }
+        // The standby has it in memory only.
+        "remote_write" if !names.is_empty() => mind(
+            "synchronous_commit is remote_write: a standby's machine that fails may lose the last commits".to_owned(),
+            "set synchronous_commit = on",
+        ),
+        _ => mind(
+            format!("no synchronous standby ({all} standbys): a failover may lose the last commits"),
+            "set synchronous_standby_names, and keep synchronous_commit = on",
+        ),
+    }
 }
 
 async fn clock(connection: &mut PgConnection) -> Result<Finding, StoreError> {
@@ -184,13 +218,34 @@ async fn sessions(connection: &mut PgConnection, settings: &Settings) -> Result<
         .await
         .map_err(super::failed("doctor.sessions"))?;
     let (most, now): (i64, i64) = (row.get(0), row.get(1));
-    // Batches, reads, takeovers and the watch over them.
-    let wanted = i64::try_from(settings.connections).unwrap_or(i64::MAX / 4) * 2 + super::TAKERS as i64 + 2;
+    let wanted = i64::try_from(super::most_sessions(settings)).unwrap_or(i64::MAX / 2);
     let text = format!("{now} of {most} sessions are open; one process takes up to {wanted}");
     if now + wanted > most {
         return Ok(finding("sessions", Grade::Mind, text).advice("raise max_connections, or lower store.connections"));
     }
     Ok(finding("sessions", Grade::Good, text))
+}
+
+/// Days are made and dropped by whoever owns the tables, and nobody else.
+async fn rights(connection: &mut PgConnection) -> Result<Finding, StoreError> {
+    let row = sqlx::query(
+        "select current_user::text, bool_and(pg_has_role(relowner, 'usage')), \
+         bool_and(has_schema_privilege(relnamespace, 'create')) \
+         from pg_class where oid in ('event'::regclass, 'outbox'::regclass)",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(super::failed("doctor.rights"))?;
+    let (role, owns, may_create): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    Ok(if owns && may_create {
+        finding("rights", Grade::Good, format!("`{role}` may make and drop days"))
+    } else {
+        let text =
+            format!("`{role}` may not make the tables of coming days: batches fail on a day that nobody has made");
+        let advice =
+            "connect as the owner of the tables, who may create in their schema: the role that ran `endstate migrate`";
+        finding("rights", Grade::Bad, text).advice(advice)
+    })
 }
 
 async fn days(connection: &mut PgConnection) -> Result<Finding, StoreError> {
@@ -229,4 +284,29 @@ async fn sagas(connection: &mut PgConnection, retention: Duration) -> Result<Fin
     let text = format!("{text}: longer than topics keep records");
     let advice = "raise kafka.retention_days above the longest saga, or end those that were forgotten";
     Ok(finding("sagas", Grade::Mind, text).advice(advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_session_is_counted() {
+        let settings = Settings { writers: 3, connections: 20, ..Settings::new("postgres://x/y") };
+        assert_eq!(super::super::most_sessions(&settings), 3 + 20 + 8 + 2 + 1);
+    }
+
+    #[test]
+    fn only_a_standby_that_has_commits_on_disk_is_good() {
+        let grade = |names, commit, synchronous| failover(names, commit, synchronous, 1).grade;
+        for commit in ["on", "remote_apply"] {
+            assert_eq!(grade("*", commit, 1), Grade::Good, "{commit}");
+            assert_eq!(grade("*", commit, 0), Grade::Mind, "{commit}: it is away");
+            assert_eq!(grade("", commit, 0), Grade::Mind, "{commit}: there is none");
+        }
+        for commit in ["remote_write", "local"] {
+            assert_eq!(grade("*", commit, 1), Grade::Mind, "{commit}: docs/guarantees.md does not promise for it");
+        }
+        assert!(failover("*", "remote_write", 1, 1).advice.ends_with("synchronous_commit = on"));
+    }
 }

@@ -3,14 +3,18 @@
 //! - [`render`]: statements over rows as PostgreSQL reads them
 //! - [`commit`], [`plan`]: a batch as one statement, its counts checked by the database
 //! - [`gather`], [`write`]: batches that wait for a session are written together
+//! - [`debezium`]: status changes as another program reads them from the log
 //! - [`spill`]: where messages wait while the broker does not answer
 //! - [`takeover`]: a new owner, also of a shard whose old one is frozen
 //! - [`connections`]: sessions, and what they run with
 //! - [`partition`]: the days of events and outbox
-//! - [`migrate`], [`fit`]: what a database must be before it is used; [`examine`]: a report about it
+//! - [`migrate`], [`fit`]: what a database must be before it is used; [`belonging`]: which store it is, and its brokers;
+//!   [`examine`]: a report about it
 
+mod belonging;
 mod commit;
 mod connections;
+mod debezium;
 pub mod examine;
 mod fit;
 mod gather;
@@ -50,6 +54,8 @@ pub struct Settings {
     pub connections: usize,
     /// Sessions for batches at most. Batches that wait for one are written together: a few are faster than many.
     pub writers: usize,
+    /// Whether status changes are written for Debezium, too.
+    pub debezium: bool,
     /// How long the removal of an old day waits for those who use it.
     pub lock_wait: Duration,
 }
@@ -59,12 +65,20 @@ impl Settings {
     #[must_use]
     pub fn new(url: &str) -> Self {
         let (url, environment, lock_wait) = (url.to_owned(), Environment::default(), partition::LOCK_WAIT);
-        Self { url, environment, partitions: 16, connections: 16, writers: 2, lock_wait }
+        Self { url, environment, partitions: 16, connections: 16, writers: 2, debezium: false, lock_wait }
     }
 }
 
 /// Takeovers at once: each may wait for a frozen owner.
 const TAKERS: usize = 8;
+
+/// For the watch over owners, which must not wait behind them.
+const WATCHERS: usize = 2;
+
+/// What one process takes at most: for batches, reads, takeovers and the watch, and one that removes old days.
+fn most_sessions(settings: &Settings) -> usize {
+    settings.writers + settings.connections + TAKERS + WATCHERS + 1
+}
 
 /// The PostgreSQL store.
 pub struct PostgresStore {
@@ -75,6 +89,7 @@ pub struct PostgresStore {
     removal: PgConnectOptions,
     partitions: u16,
     days: partition::Days,
+    debezium: bool,
     gather: Gather,
     written: Arc<Written>,
 }
@@ -126,10 +141,11 @@ impl PostgresStore {
             writers: sessions("write", settings.writers)?,
             readers: sessions("read", settings.connections)?,
             takers: sessions("takeover", TAKERS)?,
-            watchers: sessions("control", 2)?,
+            watchers: sessions("control", WATCHERS)?,
             removal: connections::options(&settings.url, "removal")?.options(partition::limits(settings.lock_wait)),
             partitions: settings.partitions,
-            days: partition::Days::new(),
+            days: partition::Days::new(settings.debezium),
+            debezium: settings.debezium,
             gather: Gather::default(),
             written: Arc::default(),
         })
@@ -148,22 +164,14 @@ impl PostgresStore {
     /// Days of the outbox that ended more than `outbox_days` ago, and of events more than `event_days` ago, that nobody needs.
     pub async fn old_days(&self, outbox_days: i64, event_days: i64) -> Result<Vec<String>, StoreError> {
         let mut session = self.removal().await?;
-        let days = partition::old(&mut session, outbox_days, event_days);
-        Ok(in_removal(days).await?.into_iter().map(|(_, name)| name).collect())
+        in_removal(partition::old(&mut session, outbox_days, event_days, true)).await
     }
 
-    /// Drops [`Self::old_days`], and first what an earlier removal that was cut off has left. Returns the names of what went.
+    /// Drops [`Self::old_days`], and first what an earlier removal that was cut off has left. Returns the names of what went. A
+    /// day that others use is an error when all the others are gone.
     pub async fn drop_old_days(&self, outbox_days: i64, event_days: i64) -> Result<Vec<String>, StoreError> {
         let mut session = self.removal().await?;
-        in_removal(async {
-            let mut gone = partition::finish(&mut session).await?;
-            for (parent, name) in partition::old(&mut session, outbox_days, event_days).await? {
-                partition::remove(&mut session, parent, &name).await?;
-                gone.push(name);
-            }
-            Ok(gone)
-        })
-        .await
+        in_removal(partition::old(&mut session, outbox_days, event_days, false)).await
     }
 
     /// A session for one removal: it may wait for long, and must keep no other from its session.
@@ -183,7 +191,7 @@ impl PostgresStore {
     /// SQL that only this store runs.
     #[must_use]
     pub fn statements() -> Vec<&'static Statement> {
-        let own = [&commit::FENCE, &commit::OUTBOX, &takeover::BUMP, &OUTGOING, &NOW];
+        let own = [&commit::FENCE, &commit::OUTBOX, &debezium::APPEND, &takeover::BUMP, &OUTGOING, &NOW];
         own.into_iter().chain(spill::STATEMENTS).collect()
     }
 
@@ -259,13 +267,13 @@ impl Store for PostgresStore {
 
     async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
         self.days.ahead(&self.watchers).await;
-        let prepared = Arc::new(Prepared::new(commit)?);
+        let prepared = Arc::new(Prepared::new(commit, self.debezium)?);
         let mut done = self.try_commit(&prepared).await;
         // A batch may hold rows of several days that are missing; more than these few are not one batch's.
         for _ in 0..8 {
             let Err(Failure::NoPartition { time_ms: Some(time_ms), .. }) = &done else { break };
             let day = time_ms.div_euclid(partition::DAY_MS);
-            let made = partition::make(&self.watchers, day, day).await;
+            let made = self.days.make(&self.watchers, day, day).await;
             made.map_err(|error| CommitError::Doubt(error.to_string()))?;
             done = self.try_commit(&prepared).await;
         }

@@ -15,14 +15,20 @@ use endstate_events::Topic;
 use sqlx::postgres::PgArguments;
 use sqlx::{AssertSqlSafe, Error};
 
-/// Rows of the ends are locked in one order, so that no two appends wait for each other.
+/// Rows of the ends are locked in one order, so that no two appends wait for each other. Nothing is numbered below what its
+/// shard has read: a standby that took over may lack appends of which the shard has committed its reading since (Z14).
 pub(super) static APPEND: Statement = Statement {
     name: "spill.append",
     columns: &[Kind::Text, Kind::Int, Kind::Int, Kind::Text],
     sql: "with r(topic, shard, place, body) as ({rows}), \
+          c as (select r.topic, r.shard, count(*) as messages, coalesce(max(case r.topic when 'start' \
+          then w.position_spilled_start else w.position_spilled_progress end), 0) as position from r left join shard w \
+          on w.side = case r.topic when 'commands' then 'participants' else 'orchestrator' end and w.shard = r.shard \
+          group by r.topic, r.shard), \
           e as (insert into spill_end as e (topic, shard, next_n) \
-          select topic, shard, count(*) from r group by topic, shard order by topic, shard \
-          on conflict (topic, shard) do update set next_n = e.next_n + excluded.next_n \
+          select topic, shard, position + messages from c order by topic, shard \
+          on conflict (topic, shard) do update set next_n = greatest(e.next_n + (select c.messages from c \
+          where c.topic = e.topic and c.shard = e.shard), excluded.next_n) \
           returning topic, shard, next_n), \
           w as (insert into spill (topic, shard, n, body) select r.topic, r.shard, \
           e.next_n - count(*) over p + row_number() over (p order by r.place) - 1, r.body \

@@ -19,12 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// After that the database is in trouble that a takeover does not cure.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The locking bump: what it returns is what the last commit left, whichever commit that was.
+/// The locking bump: what it returns is what the last commit left, whichever commit that was. On a server that was promoted
+/// the epoch leaves behind all that were given before, also those that this server has never heard of (Z14, ADR 0024).
 pub(super) static BUMP: Statement = Statement {
     name: "shard.take_over",
     columns: &[Kind::Text, Kind::Int],
-    sql: "with r(side, shard) as ({rows}) insert into shard (side, shard, epoch) select side, shard, 1 from r \
-          where true on conflict (side, shard) do update set epoch = shard.epoch + 1 \
+    sql: "with r(side, shard) as ({rows}) insert into shard (side, shard, epoch) \
+          select side, shard, (endstate_era() << 32) + 1 from r where true on conflict (side, shard) do update \
+          set epoch = greatest(shard.epoch + 1, excluded.epoch), era_outbox_seq = case \
+          when shard.epoch >> 32 < excluded.epoch >> 32 then shard.next_outbox_seq else shard.era_outbox_seq end \
           returning epoch, position_start, position_progress, position_spilled_start, position_spilled_progress, \
           next_seq, next_outbox_seq, published_seq, witness_start, witness_progress",
 };

@@ -38,6 +38,13 @@ pub struct SpillEnd {
     pub age_ms: i64,
 }
 
+impl SpillEnd {
+    /// Of a place of which nothing was ever spilled.
+    fn none(place: Place) -> Self {
+        Self { place, first: None, position: 0, next: 0, age_ms: 0 }
+    }
+}
+
 /// A table in which messages wait, numbered per topic and partition. The store that holds the shards' rows holds it.
 #[async_trait]
 pub trait Spill: Send + Sync + 'static {

@@ -19,10 +19,41 @@ const PAGE: usize = 512;
 /// Where each place ends, as far as this process knows: what it has spilled itself, and what it has seen of others.
 pub(super) struct Ends {
     spill: Arc<dyn Spill>,
-    known: Mutex<FxHashMap<Place, SpillEnd>>,
+    known: Mutex<Known>,
     /// Counts what was heard.
     heard: watch::Sender<u64>,
     looks: Looks<()>,
+}
+
+/// What the table said last, and what was heard since.
+#[derive(Default)]
+struct Known {
+    ends: FxHashMap<Place, SpillEnd>,
+    /// How far this process has spilled itself, with the number of looks that had begun by then: only a look that began
+    /// later has seen it. Afterwards the table alone is believed, which may have lost what was appended (Z14).
+    grown: FxHashMap<Place, (i64, u64)>,
+    /// Looks that have begun.
+    begun: u64,
+    /// The number of the latest look that told.
+    told: u64,
+}
+
+impl Known {
+    /// What a look tells; the looks that began before it tell nothing any more. Returns whether a place is longer.
+    fn tell(&mut self, look: u64, ends: Vec<SpillEnd>) -> bool {
+        if look <= self.told {
+            return false;
+        }
+        self.told = look;
+        self.grown.retain(|_, (_, begun)| *begun >= look);
+        let before = std::mem::take(&mut self.ends);
+        self.ends.extend(ends.into_iter().map(|end| (end.place, end)));
+        for (place, (next, _)) in &self.grown {
+            let end = self.ends.entry(*place).or_insert(SpillEnd::none(*place));
+            end.next = end.next.max(*next);
+        }
+        self.ends.values().any(|end| before.get(&end.place).is_none_or(|before| before.next < end.next))
+    }
 }
 
 impl Ends {
@@ -35,10 +66,13 @@ impl Ends {
     pub(super) fn grow(&self, ends: &[(Place, i64)]) {
         {
             let mut known = self.lock();
+            let begun = known.begun;
             for (place, next) in ends {
-                let none = SpillEnd { place: *place, first: None, position: 0, next: 0, age_ms: 0 };
-                let end = known.entry(*place).or_insert(none);
+                let end = known.ends.entry(*place).or_insert(SpillEnd::none(*place));
                 end.next = end.next.max(*next);
+                // Appends answer in another order than they were made.
+                let grown = known.grown.entry(*place).or_insert((*next, begun));
+                *grown = (grown.0.max(*next), begun);
             }
         }
         self.heard.send_modify(|count| *count += 1);
@@ -46,43 +80,40 @@ impl Ends {
 
     /// Looks at the table.
     pub(super) async fn look(&self) -> Result<(), StoreError> {
-        let ends = self.spill.ends().await?;
-        let mut longer = false;
-        {
+        let look = {
             let mut known = self.lock();
-            for end in ends {
-                let before = known.insert(end.place, end);
-                longer |= before.is_none_or(|before| before.next < end.next);
-                // What was appended since the look is still there.
-                if let (Some(before), Some(now)) = (before, known.get_mut(&end.place)) {
-                    now.next = now.next.max(before.next);
-                }
-            }
-        }
-        if longer {
+            known.begun += 1;
+            known.begun
+        };
+        let ends = self.spill.ends().await?;
+        if self.lock().tell(look, ends) {
             self.heard.send_modify(|count| *count += 1);
         }
         Ok(())
     }
 
     pub(super) fn all(&self) -> Vec<SpillEnd> {
-        self.lock().values().copied().collect()
+        self.lock().ends.values().copied().collect()
     }
 
     /// Messages that nobody has read, as far as it is known here.
     pub(super) fn waiting(&self) -> i64 {
-        self.lock().values().map(|end| (end.next - end.position).max(0)).sum()
+        self.lock().ends.values().map(|end| (end.next - end.position).max(0)).sum()
     }
 
     fn next(&self, place: Place) -> i64 {
-        self.lock().get(&place).map_or(0, |end| end.next)
+        self.end(place).next
+    }
+
+    fn end(&self, place: Place) -> SpillEnd {
+        self.lock().ends.get(&place).copied().unwrap_or(SpillEnd::none(place))
     }
 
     /// Tells how much waits, and for how long.
     pub(super) fn tell(&self) {
         for topic in [Topic::Start, Topic::Progress, Topic::Commands] {
             let known = self.lock();
-            let ends = known.values().filter(|end| end.place.0 == topic);
+            let ends = known.ends.values().filter(|end| end.place.0 == topic);
             let waiting: i64 = ends.clone().map(|end| (end.next - end.position).max(0)).sum();
             let age_ms = ends.map(|end| end.age_ms).max().unwrap_or(0);
             Metric::SpilledWaiting.set(waiting as f64, &[topic.label()]);
@@ -96,7 +127,7 @@ impl Ends {
         Box::new(Reader { ends, heard, place, position, page: VecDeque::new(), looked: false })
     }
 
-    fn lock(&self) -> MutexGuard<'_, FxHashMap<Place, SpillEnd>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -147,8 +178,17 @@ impl Consumer for Reader {
             self.ends.look().await?;
             self.looked = true;
         }
-        if self.page.is_empty() && self.ends.next(self.place) > self.position {
-            self.load().await?;
+        if self.page.is_empty() {
+            let SpillEnd { next, position, .. } = self.ends.end(self.place);
+            if next > self.position {
+                self.load().await?;
+            } else if next < self.position && position < self.position {
+                // What was read and is not committed is there no more: a database took over that never had it (Z14). What it
+                // numbers so from now on would be passed over; a new assignment begins where it stands.
+                let reason =
+                    format!("{}/{} ends at {next}, behind {}", self.place.0.label(), self.place.1, self.position);
+                return Err(StoreError::Failed { statement: "spill.ends".to_owned(), reason });
+            }
         }
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while taken.len() < limit
@@ -186,5 +226,96 @@ impl Consumer for Reader {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{BusError, Outgoing};
+    use futures_util::FutureExt as _;
+    use tokio::sync::Semaphore;
+
+    const PLACE: Place = (Topic::Progress, 1);
+
+    /// A table with numbers up to an end. A look answers with what it saw when it began, as soon as it may.
+    struct Table {
+        next: Mutex<i64>,
+        position: Mutex<i64>,
+        answers: Semaphore,
+    }
+
+    #[async_trait]
+    impl Spill for Table {
+        async fn append(&self, _: &[Outgoing]) -> Result<Vec<(Place, i64)>, BusError> {
+            Ok(Vec::new())
+        }
+
+        async fn page(&self, _: Place, from: i64, limit: usize) -> Result<Vec<(i64, String)>, StoreError> {
+            Ok((from..*self.next.lock().unwrap()).take(limit).map(|n| (n, "{}".to_owned())).collect())
+        }
+
+        async fn ends(&self) -> Result<Vec<SpillEnd>, StoreError> {
+            let (next, position) = (*self.next.lock().unwrap(), *self.position.lock().unwrap());
+            self.answers.acquire().await.unwrap().forget();
+            Ok(vec![SpillEnd { next, position, ..SpillEnd::none(PLACE) }])
+        }
+
+        async fn forget(&self, _: &[(Place, i64)]) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+    }
+
+    /// A table that ends at `next`, of which the shard has committed `position`, and that answers any number of looks.
+    fn table(next: i64, position: i64) -> (Arc<Table>, Arc<Ends>) {
+        let answers = Semaphore::new(100);
+        let table = Arc::new(Table { next: Mutex::new(next), position: Mutex::new(position), answers });
+        let ends = Ends::of(Arc::clone(&table) as Arc<dyn Spill>);
+        (table, ends)
+    }
+
+    #[tokio::test]
+    async fn z14_what_a_new_primary_never_had_is_not_waited_for() {
+        let (table, ends) = table(3, 2);
+        ends.grow(&[(PLACE, 3)]);
+        ends.look().await.unwrap();
+        assert_eq!(ends.next(PLACE), 3);
+        // A standby takes over that lacks the last append.
+        *table.next.lock().unwrap() = 2;
+        let mut reader = ends.reader(PLACE, 2);
+        assert_eq!(reader.take(10).await.unwrap(), []);
+        assert!(reader.at_end(), "the log goes on");
+        *table.next.lock().unwrap() = 3;
+        ends.grow(&[(PLACE, 3)]);
+        assert_eq!(reader.take(10).await.unwrap().len(), 1, "what it takes from now on is read");
+    }
+
+    #[tokio::test]
+    async fn z14_who_has_read_what_a_new_primary_never_had_begins_anew() {
+        let (table, ends) = table(3, 0);
+        let mut reader = ends.reader(PLACE, 0);
+        assert_eq!(reader.take(10).await.unwrap().len(), 3);
+        *table.next.lock().unwrap() = 2;
+        ends.look().await.unwrap();
+        assert!(reader.take(10).await.is_err(), "number 2 will be another message");
+        *table.position.lock().unwrap() = 3;
+        ends.look().await.unwrap();
+        assert_eq!(reader.take(10).await.unwrap(), [], "it was committed after all: nobody is numbered below");
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_since_a_look_began_is_still_there() {
+        let (table, ends) = table(0, 0);
+        table.answers.forget_permits(100);
+        let (mut first, mut second) = (ends.look().boxed(), ends.look().boxed());
+        assert!((&mut first).now_or_never().is_none());
+        ends.grow(&[(PLACE, 1)]);
+        *table.next.lock().unwrap() = 1;
+        assert!((&mut second).now_or_never().is_none());
+        table.answers.add_permits(2);
+        second.await.unwrap();
+        assert_eq!(ends.next(PLACE), 1);
+        first.await.unwrap();
+        assert_eq!(ends.next(PLACE), 1, "a look that began earlier tells nothing new");
     }
 }

@@ -62,6 +62,10 @@ static OUTBOX: Statement = Statement {
           insert into outbox (topic, partition, first_offset, messages, body) select * from r",
 };
 
+/// Rows that lie below an offset as a whole. A row has at least one message, so they begin below it, too: that finds them.
+const PURGE: &str =
+    "delete from outbox where topic = ?1 and partition = ?2 and first_offset < ?3 and first_offset + messages <= ?3";
+
 pub(super) enum Request {
     Commit { prepared: Prepared, answer: oneshot::Sender<Result<Vec<u64>, CommitError>> },
     Ask { ask: Ask, answer: oneshot::Sender<Result<i64, StoreError>> },
@@ -294,9 +298,7 @@ impl Writer {
                  on conflict (topic, partition) do update set next_offset = excluded.next_offset",
             )?;
             keep.execute((topic, partition))?;
-            let mut delete = self.connection.prepare_cached(
-                "delete from outbox where topic = ? and partition = ? and first_offset + messages <= ?",
-            )?;
+            let mut delete = self.connection.prepare_cached(PURGE)?;
             gone += delete.execute((topic, partition, position))?;
         }
         self.simple("commit")?;
@@ -343,5 +345,22 @@ fn classify(error: rusqlite::Error) -> CommitError {
     match error.sqlite_error_code() {
         Some(ConstraintViolation | TooBig | TypeMismatch) => CommitError::Data(error.to_string()),
         Some(_) | None => CommitError::Doubt(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SqliteStore;
+
+    #[tokio::test]
+    async fn a_purge_reads_what_it_deletes_and_nothing_that_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(folder.path()).await.unwrap());
+        let connection = Connection::open(folder.path().join("endstate.db")).unwrap();
+        let mut explained = connection.prepare(&format!("explain query plan {PURGE}")).unwrap();
+        let plan = explained.query_map(("events", 0, 7), |row| row.get::<_, String>("detail")).unwrap();
+        let plan: Vec<String> = plan.map(Result::unwrap).collect();
+        assert!(plan.iter().any(|line| line.contains("first_offset<?")), "{plan:?}");
     }
 }

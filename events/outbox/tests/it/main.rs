@@ -74,8 +74,8 @@ impl Handler for Scribe {
         Ok(())
     }
     async fn decide(&mut self, batch: &Batch) -> Result<Outcome, DecideError> {
-        self.timers.lock().unwrap().push(batch.timers);
-        if batch.timers && self.bad_timer {
+        self.timers.lock().unwrap().push(batch.timers_ms.is_some());
+        if batch.timers_ms.is_some() && self.bad_timer {
             return Err(DecideError::Data("a timer cannot be decided".into()));
         }
         let mut rows = Rows::new();

@@ -7,6 +7,7 @@ use endstate_events::{Envelope, Side, Topic};
 use endstate_outbox::*;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 const SHARD: ShardId = ShardId { side: Side::Participants, index: 2 };
 
@@ -26,6 +27,8 @@ struct World {
     published_before_consuming: Option<usize>,
     acknowledged: i64,
     broken: bool,
+    /// The broker takes nothing; who is told when something was to be published.
+    stuck: Option<CancellationToken>,
 }
 
 #[derive(Clone, Default)]
@@ -156,6 +159,11 @@ impl Relay for Carrier {
     }
 
     async fn publish(&mut self, first_seq: i64, parcels: Vec<Parcel>) -> Result<(), RelayError> {
+        let stuck = self.0.world().stuck.clone();
+        if let Some(tried) = stuck {
+            tried.cancel();
+            std::future::pending::<()>().await;
+        }
         let mut world = self.0.world();
         if world.broken {
             return Err(RelayError("the producer is dead".to_owned()));
@@ -232,6 +240,22 @@ async fn z19_an_idle_shard_saves_its_mark_after_a_second_and_only_once() {
     clock.advance(5_000);
     assert_eq!(shard.turn().await, Turn::Idle);
     assert_eq!(world.world().commits, 2, "nothing new, nothing written");
+}
+
+#[tokio::test]
+async fn a_partition_that_takes_nothing_keeps_no_shard_from_being_handed_over() {
+    let (world, clock) = (Scripted::default(), clock());
+    // In the batch that it is working on, then when it is just assigned.
+    for records in [1, 0] {
+        let stop = CancellationToken::new();
+        world.world().stuck = Some(stop.clone());
+        (0..records).for_each(|_| world.arrives(2));
+        world.shard(&clock).run(stop).await;
+        assert_eq!((world.row().next_outbox_seq, world.world().published.len()), (3, 0), "it is committed");
+    }
+    world.world().stuck = None;
+    world.shard(&clock).turn().await;
+    assert_eq!(world.world().published.len(), 2, "the next owner publishes it");
 }
 
 #[tokio::test]

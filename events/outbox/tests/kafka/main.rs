@@ -2,9 +2,11 @@
 //!
 //! Needs services: `scripts/services run -- cargo test --workspace --test kafka`. Not part of a plain `cargo test`.
 
+mod claim;
 mod foreign;
 mod hazards;
 mod members;
+mod memory;
 mod rig;
 mod strangers;
 mod suite;

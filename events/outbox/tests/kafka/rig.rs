@@ -75,6 +75,10 @@ pub(crate) fn send(item: &str) -> Outgoing {
 }
 
 pub(crate) fn send_sized(item: &str, bytes: usize) -> Outgoing {
+    send_text(item, "x".repeat(bytes))
+}
+
+pub(crate) fn send_text(item: &str, text: String) -> Outgoing {
     let saga = SagaId::mint(1, Slot::of("k"), 7);
     let effect_id = EffectId { saga, step: "hold".into(), item: item.into(), direction: Direction::Do, round: 0 };
     let command = Command {
@@ -86,7 +90,7 @@ pub(crate) fn send_sized(item: &str, bytes: usize) -> Outgoing {
         definition: "d".into(),
         definition_version: 1,
         key: "k".into(),
-        with: Json::from("x".repeat(bytes)),
+        with: Json::from(text),
         of: None,
         reply_to: ReplyTo { topic: Topic::Progress, partition: 0 },
     };

@@ -11,7 +11,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) struct Database {
     name: String,
     server: PgConnectOptions,
+    /// As whom the store comes; the server's superuser if nobody else is named.
+    role: Option<String>,
 }
+
+/// Of a role that was made for a test.
+const PASSWORD: &str = "plain";
 
 impl Database {
     /// One with all migrations.
@@ -34,11 +39,35 @@ impl Database {
         for text in [format!("drop database if exists {name} with (force)"), format!("create database {name}")] {
             connection.execute(AssertSqlSafe(text)).await.unwrap();
         }
-        Self { name, server }
+        Self { name, server, role: None }
+    }
+
+    /// An empty one of a role that may log in, and nothing else.
+    pub(crate) async fn of_a_plain_role() -> Self {
+        let mut database = Self::empty().await;
+        let (name, role) = (&database.name, format!("{}_owner", database.name));
+        let mut connection = database.server.connect().await.unwrap();
+        for text in [
+            format!("drop role if exists {role}"),
+            format!("create role {role} login nosuperuser nocreatedb nocreaterole password '{PASSWORD}'"),
+            format!("alter database {name} owner to {role}"),
+        ] {
+            connection.execute(AssertSqlSafe(text)).await.unwrap();
+        }
+        database.role = Some(role);
+        database
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        let options = self.server.clone().database(&self.name);
+        match &self.role {
+            Some(role) => options.username(role).password(PASSWORD),
+            None => options,
+        }
     }
 
     pub(crate) fn url(&self) -> String {
-        self.server.clone().database(&self.name).to_url_lossy().to_string()
+        self.options().to_url_lossy().to_string()
     }
 
     pub(crate) fn settings(&self) -> Settings {
@@ -61,19 +90,24 @@ impl Database {
 
     /// The same database through another port.
     pub(crate) fn through(&self, port: u16) -> Settings {
-        let url = self.server.clone().host("127.0.0.1").port(port).database(&self.name).to_url_lossy().to_string();
+        let url = self.options().host("127.0.0.1").port(port).to_url_lossy().to_string();
         Settings { url, ..self.settings() }
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (server, text) = (self.server.clone(), format!("drop database if exists {} with (force)", self.name));
+        let (server, database) = (self.server.clone(), format!("drop database if exists {} with (force)", self.name));
+        let role = self.role.iter().map(|role| format!("drop role if exists {role}"));
+        let texts: Vec<String> = [database].into_iter().chain(role).collect();
         // A test's runtime cannot be waited for inside of itself.
         let gone = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                server.connect().await.unwrap().execute(AssertSqlSafe(text)).await.unwrap();
+                let mut connection = server.connect().await.unwrap();
+                for text in texts {
+                    connection.execute(AssertSqlSafe(text)).await.unwrap();
+                }
             });
         });
         if gone.join().is_err() {

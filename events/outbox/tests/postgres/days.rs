@@ -13,7 +13,7 @@ use sqlx::{Executor as _, Row as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-const DAY_MS: i64 = 86_400_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 static EVENT: Statement = Statement {
     name: "test.event",
@@ -22,7 +22,7 @@ static EVENT: Statement = Statement {
           select 2, seq, saga, 0, 1, time_ms, '[]' from r",
 };
 
-fn event(seq: i64, time_ms: i64) -> Write {
+pub(crate) fn event(seq: i64, time_ms: i64) -> Write {
     Write::exact(&EVENT, Rows::one([seq.into(), uuid::Uuid::from_u128(7).into(), time_ms.into()]))
 }
 
@@ -259,4 +259,86 @@ async fn z19_a_day_that_was_detached_by_us_is_dropped_and_one_that_somebody_else
     assert_eq!(store.drop_old_days(7, 7).await.unwrap(), std::slice::from_ref(&day));
     assert_eq!((exists(&database, &day).await, exists(&database, &theirs).await), (false, true));
     assert!(store.drop_old_days(7, 7).await.unwrap().is_empty());
+}
+
+/// Makes days of the outbox, so many days ago; their names, the oldest first.
+async fn make_days(database: &Database, ago: &[i64]) -> Vec<String> {
+    let mut session = database.session("test").await;
+    let today = SystemClock.now_ms().div_euclid(DAY_MS);
+    for ago in ago {
+        sqlx::query("select endstate_partition('outbox', $1)").bind(today - ago).execute(&mut session).await.unwrap();
+    }
+    partitions(database, "outbox").await.into_iter().take(ago.len()).collect()
+}
+
+#[tokio::test]
+async fn a_day_that_cannot_be_looked_at_keeps_no_other_one() {
+    let database = Database::new().await;
+    let days = make_days(&database, &[30, 29, 28]).await;
+    let hasty = Settings { lock_wait: Duration::from_millis(50), ..database.settings() };
+    let store = PostgresStore::open(&hasty).await.unwrap();
+    two_old_days(&store).await;
+    let mut session = database.session("test").await;
+    session.execute("insert into projection (shard, seq) values (2, 2)").await.unwrap();
+    let mut other = database.session("other").await;
+    other.execute("begin").await.unwrap();
+    other.execute(sqlx::AssertSqlSafe(format!("lock table {} in access exclusive mode", days[0]))).await.unwrap();
+    let said = store.old_days(7, 7).await.unwrap_err().to_string();
+    assert!(said.contains("E4043") && said.contains(&days[1]) && !said.contains(&days[0]), "{said}");
+    let said = store.drop_old_days(7, 7).await.unwrap_err().to_string();
+    assert!(said.contains("E4043") && said.contains(&days[2]), "{said}");
+    let left = (partitions(&database, "outbox").await, partitions(&database, "event").await);
+    assert_eq!((left.0.len(), left.1.len(), &left.0[0]), (9, 8, &days[0]), "all others went, and those of events");
+    other.execute("rollback").await.unwrap();
+    assert_eq!(store.drop_old_days(7, 7).await.unwrap(), days[..1]);
+}
+
+/// Whoever reads every row of a published day does not come to its end in time.
+#[tokio::test]
+async fn whether_a_day_of_the_outbox_is_published_is_looked_up_by_number() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let day = make_days(&database, &[30]).await.remove(0);
+    let mut other = database.session("other").await;
+    other.execute("begin").await.unwrap();
+    other.execute(sqlx::AssertSqlSafe(format!("lock table {day} in access exclusive mode"))).await.unwrap();
+    let removing = tokio::spawn({
+        let store = store.clone();
+        async move { store.drop_old_days(7, 7).await }
+    });
+    // What the removal asks about the day, and waits with for the lock.
+    let asked = "select query from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' \
+                 and application_name = 'endstate removal' and query like 'select exists%'";
+    let mut session = database.session("test").await;
+    let text = loop {
+        let found = sqlx::query_scalar::<_, String>(asked).fetch_optional(&mut session).await.unwrap();
+        if let Some(text) = found {
+            break text;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(text.contains(&day), "{text}");
+    other.execute("set local enable_seqscan = off").await.unwrap();
+    let plan = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(format!("explain {text}")));
+    let plan = plan.fetch_all(&mut other).await.unwrap();
+    assert!(plan.iter().any(|line| line.contains("Index Cond") && line.contains("(seq > ")), "{plan:#?}");
+    other.execute("rollback").await.unwrap();
+    assert_eq!(removing.await.unwrap().unwrap(), [day]);
+}
+
+#[tokio::test]
+async fn which_days_are_old_the_databases_clock_says() {
+    let database = Database::new().await;
+    let days = make_days(&database, &[60, 40]).await;
+    let mut session = database.session("test").await;
+    // As the database sees it, this process is 40 days ahead.
+    let behind = "create function public.clock_timestamp() returns timestamptz language sql \
+                  return pg_catalog.clock_timestamp() - interval '40 days'";
+    session.execute(behind).await.unwrap();
+    let name: String = sqlx::query_scalar("select current_database()").fetch_one(&mut session).await.unwrap();
+    let first = format!("alter database {name} set search_path = public, pg_catalog");
+    session.execute(sqlx::AssertSqlSafe(first)).await.unwrap();
+    let store = database.store().await;
+    assert_eq!(store.drop_old_days(1, 1).await.unwrap(), days[..1], "the other one is today");
+    assert!(exists(&database, &days[1]).await);
 }

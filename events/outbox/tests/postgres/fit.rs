@@ -1,10 +1,10 @@
 //! What a database must be before it is used, and that both stores have the same tables.
 
 use crate::database::Database;
-use endstate_events::Environment;
+use endstate_events::{Environment, Side};
 use endstate_outbox::postgres::Settings;
 use endstate_outbox::postgres::examine::{Grade, examine};
-use endstate_outbox::{PostgresStore, SqliteStore, StoreError};
+use endstate_outbox::{Commit, CommitError, Fence, PostgresStore, ShardId, SqliteStore, Store as _, StoreError};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,6 +26,54 @@ async fn z17_a_store_of_another_environment_or_size_is_refused() {
     let said = refused(&Settings { partitions: 16, ..database.settings() }).await;
     assert!(said.contains("partitions `4`") && said.contains("`16`"), "{said}");
     database.store().await;
+}
+
+/// The first brokers are kept, and others are refused until somebody adopts them; the store's id is made once.
+#[tokio::test]
+async fn z17_a_store_goes_with_the_brokers_that_it_was_used_with_first() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let id = store.id().await.unwrap();
+    assert_eq!(store.cluster().await.unwrap(), None);
+    store.goes_with("first").await.unwrap();
+    store.goes_with("first").await.unwrap();
+    let said = store.goes_with("second").await.unwrap_err().to_string();
+    assert!(said.starts_with("E4067") && said.contains("`first`") && said.contains("adopt second"), "{said}");
+    assert_eq!(store.adopt("second", false).await.unwrap().as_deref(), Some("first"));
+    store.goes_with("second").await.unwrap();
+    assert!(store.goes_with("first").await.is_err());
+    PostgresStore::migrate(&database.url()).await.unwrap();
+    assert_eq!(store.id().await.unwrap(), id);
+    let other = Database::new().await.store().await.id().await.unwrap();
+    assert!(other.len() == 36 && other != id, "{other}");
+}
+
+/// Who moves positions fences whoever reads on at the old ones, and does not do it while somebody may.
+#[tokio::test]
+async fn z17_positions_are_not_moved_under_a_process_that_runs() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let shard = ShardId { side: Side::Orchestrator, index: 1 };
+    let assigned = store.assign(shard).await.unwrap();
+    let mut fence = Fence::still(assigned);
+    fence.positions.progress = 5 << 10;
+    store.commit(Commit { fences: vec![fence], ..Commit::default() }).await.unwrap();
+    let watching = PostgresStore::watch(&database.settings()).await.unwrap();
+    let said = watching.adopt("new", true).await.unwrap_err().to_string();
+    assert!(said.contains("still use this database"), "{said}");
+    assert_eq!(watching.cluster().await.unwrap(), None, "all or nothing");
+    drop(store);
+    let adopting = async {
+        // The server ends sessions in its own time.
+        while watching.adopt("new", true).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), adopting).await.expect("nobody uses it any more");
+    let store = database.store().await;
+    let late = store.commit(Commit { fences: vec![Fence::still(fence.after())], ..Commit::default() }).await;
+    assert_eq!(late, Err(CommitError::Fenced(shard)));
+    assert_eq!(store.assign(shard).await.unwrap().positions.progress, 0);
 }
 
 #[tokio::test]
@@ -120,7 +168,7 @@ async fn both_stores_have_the_same_tables_and_columns() {
         .await
         .unwrap();
     let real: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
-    let own = ["outbox.", "outbox_end.", "migration.", "spill.", "spill_end."];
+    let own = ["outbox.", "outbox_end.", "migration.", "spill.", "spill_end.", "debezium_outbox."];
     let common = |name: &&String| !own.iter().any(|table| name.starts_with(table));
     let lacking: Vec<_> = embedded.difference(&real).filter(common).collect();
     let more: Vec<_> = real.difference(&embedded).filter(common).collect();
@@ -128,6 +176,7 @@ async fn both_stores_have_the_same_tables_and_columns() {
     assert_eq!(
         more,
         [
+            "shard.era_outbox_seq",
             "shard.next_outbox_seq",
             "shard.position_spilled_progress",
             "shard.position_spilled_start",

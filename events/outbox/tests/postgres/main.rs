@@ -6,8 +6,11 @@
 mod conformance;
 mod database;
 mod days;
+mod debezium;
 mod doubt;
 mod fit;
+mod promoted;
+mod rights;
 mod spill;
 mod together;
 mod witness;

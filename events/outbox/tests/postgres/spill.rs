@@ -160,3 +160,26 @@ async fn z18_the_position_is_fenced_and_only_what_was_read_is_deleted() {
     assert_eq!(ends().await[1], (Topic::Progress, Some(3), 3, 5));
     assert_eq!(store.page(PLACE, 3, 10).await.unwrap().len(), 2);
 }
+
+/// A standby that took over lacks appends, and takes a commit of a shard that had read them before.
+#[tokio::test]
+async fn z14_nothing_is_numbered_below_what_the_shard_has_read() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    store.append(&[message("a", PLACE), message("s", (Topic::Start, 1))]).await.unwrap();
+    let mut fence = Fence::still(store.assign(SHARD).await.unwrap());
+    fence.positions.spilled_progress = 3;
+    store.commit(Commit { fences: vec![fence], ..Commit::default() }).await.unwrap();
+    let mut told = store.append(&[message("b", PLACE), message("t", (Topic::Start, 1))]).await.unwrap();
+    told.sort_unstable();
+    assert_eq!(told, [((Topic::Start, 1), 2), (PLACE, 4)]);
+    assert_eq!(store.append(&[message("c", PLACE)]).await.unwrap(), [(PLACE, 5)]);
+    use sqlx::Executor as _;
+    database.session("test").await.execute("truncate spill, spill_end").await.unwrap();
+    assert_eq!(store.append(&[message("d", PLACE), message("e", PLACE)]).await.unwrap(), [(PLACE, 5)]);
+    let read = store.page(PLACE, 3, 10).await.unwrap();
+    assert_eq!(
+        read.iter().map(|(number, body)| (*number, id(body))).collect::<Vec<_>>(),
+        [(3, "d".into()), (4, "e".into())]
+    );
+}

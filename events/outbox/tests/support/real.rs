@@ -18,12 +18,17 @@ pub(crate) fn known(folder: &Path) -> (usize, MemoryBus) {
 
 /// Opens the store of a folder; makes it the first time.
 pub(crate) async fn open(folder: &Path) -> (Arc<dyn Store>, Arc<dyn Bus>) {
-    let (store, bus) = both(folder).await;
+    wide(folder, 4).await
+}
+
+/// The store of a folder with so many shards.
+pub(crate) async fn wide(folder: &Path, partitions: u16) -> (Arc<dyn Store>, Arc<dyn Bus>) {
+    let (store, bus) = both(folder, partitions).await;
     (store, Arc::new(bus))
 }
 
 /// The same, as what they are.
-pub(crate) async fn both(folder: &Path) -> (Arc<PostgresStore>, MemoryBus) {
+pub(crate) async fn both(folder: &Path, partitions: u16) -> (Arc<PostgresStore>, MemoryBus) {
     let (number, bus) = known(folder);
     let server = std::env::var("ENDSTATE_TEST_POSTGRES").expect(
         "ENDSTATE_TEST_POSTGRES names no server; bring one along: \
@@ -33,6 +38,6 @@ pub(crate) async fn both(folder: &Path) -> (Arc<PostgresStore>, MemoryBus) {
     let url = format!("{server}/test_{}_of_{}", env!("CARGO_CRATE_NAME"), std::process::id());
     let url = format!("{url}_{number}");
     PostgresStore::migrate(&url).await.unwrap();
-    let settings = Settings { partitions: 4, connections: 4, ..Settings::new(&url) };
+    let settings = Settings { partitions, connections: 4, ..Settings::new(&url) };
     (PostgresStore::open(&settings).await.unwrap(), bus)
 }

@@ -219,7 +219,7 @@ impl<'a> Player<'a> {
                 let code = code.as_ref().or(usual).cloned().unwrap_or_else(|| "refused".to_owned());
                 Verdict::Refused { code, detail: String::new() }
             }
-            Answer::Unknown => Verdict::Unknown { reason: String::new() },
+            Answer::Unknown => Verdict::unknown(""),
             Answer::NeverSeen => Verdict::NeverSeen,
         })
     }
@@ -239,7 +239,7 @@ impl<'a> Player<'a> {
             Answer::Refused(code) => {
                 Verdict::Refused { code: code.clone().unwrap_or_else(|| "refused".to_owned()), detail: String::new() }
             }
-            Answer::Unknown => Verdict::Unknown { reason: String::new() },
+            Answer::Unknown => Verdict::unknown(""),
             Answer::NeverSeen => Verdict::NeverSeen,
         };
         let input = Input { saga: saga.id, body: InputBody::Reply(Reply { effect_id, verdict }) };
@@ -272,7 +272,7 @@ impl<'a> Player<'a> {
             };
             self.now_ms = self.now_ms.max(due_ms);
             let Some(saga) = self.saga.take() else { return Err("there is no saga".to_owned()) };
-            let decision = decide_due(self.definition, saga, self.setting());
+            let decision = decide_due(self.definition, saga, self.setting().now_ms, self.setting());
             self.take(decision);
         }
         Err("timers fire without end".to_owned())

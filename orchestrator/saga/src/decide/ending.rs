@@ -100,7 +100,7 @@ impl<P: Program + ?Sized> Turn<'_, P> {
                 match size::check("the snapshot of the called saga", size::of(&data), size::SNAPSHOT_BYTES) {
                     Ok(()) => Verdict::Done { data },
                     // It is done, and cannot be told: people must look.
-                    Err(reason) => Verdict::Unknown { reason },
+                    Err(reason) => Verdict::unknown(reason),
                 }
             }
             Outcome::Cancelled | Outcome::Reversed => Verdict::Refused {
@@ -108,7 +108,7 @@ impl<P: Program + ?Sized> Turn<'_, P> {
                 detail: self.saga.reason.as_deref().unwrap_or_default().to_owned(),
             },
             // An operator's end vouches for nothing.
-            Outcome::Forced => Verdict::Unknown { reason: "the called saga was forced to its end".to_owned() },
+            Outcome::Forced => Verdict::unknown("the called saga was forced to its end"),
         };
         self.effects.push(Effect::Reply { to, reply: Reply { effect_id, verdict } });
     }
@@ -128,8 +128,8 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         let words = |event: &Event| {
             if let Fact::Faulted { place, reason } = &event.fact {
                 Some(format!("because {place} failed: {reason}"))
-            } else if let Fact::DeadLettered { input, reason } = &event.fact {
-                Some(format!("because {}", dead_letter_text(input, reason)))
+            } else if let Fact::DeadLettered { input, reason, run } = &event.fact {
+                Some(format!("because {}", dead_letter_text(input, reason, *run)))
             } else {
                 None
             }
@@ -139,6 +139,7 @@ impl<P: Program + ?Sized> Turn<'_, P> {
 }
 
 /// A dead letter in words, for alerts and discrepancies.
-pub(super) fn dead_letter_text(input: &str, reason: &str) -> String {
-    format!("input {input} went to the dead letters: {reason}")
+pub(super) fn dead_letter_text(input: &str, reason: &str, run: Option<u8>) -> String {
+    let what = if run.is_some() { "command" } else { "input" };
+    format!("{what} {input} went to the dead letters: {reason}")
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 /// How many facts a timer records that fires at this time.
 fn facts_at(run: &Run, now_ms: i64) -> usize {
-    decide_due(&run.toy, run.saga.clone(), Setting { now_ms, partitions: PARTITIONS }).events.len()
+    decide_due(&run.toy, run.saga.clone(), now_ms, Setting { now_ms, partitions: PARTITIONS }).events.len()
 }
 
 fn waiting() -> Run {
@@ -74,7 +74,7 @@ fn an_unknown_answer_to_an_undo_brings_its_next_try_nearer() {
     run.cancel("user", "owner");
     let due_ms = run.saga.due_ms(&run.toy.plan).unwrap();
     let id = run.effect_id("reserve", "", Direction::Undo, 0);
-    run.reply(id, Verdict::Unknown { reason: "busy".to_owned() });
+    run.reply(id, Verdict::unknown("busy"));
     assert!(run.saga.due_ms(&run.toy.plan).unwrap() < due_ms);
 }
 

@@ -67,7 +67,7 @@ fn one_ask_stands_for_all_and_its_answer_brings_the_others() {
 fn an_unknown_answer_brings_the_next_try_nearer_once() {
     let mut run = Run::start(Toy::bench());
     let id = run.effect_id("reserve", "", Direction::Do, 0);
-    let unknown = || Verdict::Unknown { reason: "busy".to_owned() };
+    let unknown = || Verdict::unknown("busy");
     let due_ms = run.saga.due_ms(&run.toy.plan).unwrap();
     run.reply(id.clone(), unknown());
     let (version, sooner_ms) = (run.saga.version, run.saga.due_ms(&run.toy.plan).unwrap());
@@ -83,7 +83,7 @@ fn an_undo_that_goes_on_for_ever_is_not_hurried() {
     (0..10).for_each(|_| assert!(run.tick()));
     let version = run.saga.version;
     let id = run.effect_id("reserve", "", Direction::Undo, 0);
-    run.reply(id, Verdict::Unknown { reason: "busy".to_owned() });
+    run.reply(id, Verdict::unknown("busy"));
     assert_eq!(run.saga.version, version);
 }
 

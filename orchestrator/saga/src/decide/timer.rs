@@ -12,18 +12,21 @@ use crate::plan::Program;
 use crate::saga::Saga;
 use endstate_events::{CommandKind, Direction};
 
-/// What follows when time has passed. Does nothing when nothing is due, so an early call is harmless.
+/// What follows when time has passed: what was due by `until_ms` happens, now. Does nothing when nothing was, so an early
+/// call is harmless.
 #[must_use]
-pub fn decide_due<P: Program + ?Sized>(program: &P, saga: Saga, setting: Setting) -> Decision {
+pub fn decide_due<P: Program + ?Sized>(program: &P, saga: Saga, until_ms: i64, setting: Setting) -> Decision {
     let mut turn = Turn::new(program, saga, setting);
     for run in 0..turn.saga.data.runs.len() {
-        if turn.saga.data.runs[run].due_ms <= setting.now_ms
+        let data = &turn.saga.data.runs[run];
+        if data.due_ms <= until_ms
+            && !data.put_aside
             && let Some(direction) = turn.saga.control.awaits(run)
         {
             turn.silent(run, direction);
         }
     }
-    turn.wait_due();
+    turn.wait_due(until_ms);
     turn.finish()
 }
 
@@ -34,7 +37,7 @@ pub fn asks_of<P: Program + ?Sized>(program: &P, saga: &Saga, participant: &str,
     let plan = program.plan();
     let ask = |run: usize| {
         let data = &saga.data.runs[run];
-        let direction = saga.control.awaits(run).filter(|_| data.asked && data.attempt == 0)?;
+        let direction = saga.control.awaits(run).filter(|_| data.asked && data.attempt == 0 && !data.put_aside)?;
         let step = &plan.steps[usize::from(data.step)];
         let call = match direction {
             Direction::Do => &step.call,
@@ -87,7 +90,7 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         self.resend(run, direction, used_up + 1, step.retry.last_interval_ms());
     }
 
-    fn resend(&mut self, run: usize, direction: Direction, attempt: u16, in_ms: u64) {
+    pub(super) fn resend(&mut self, run: usize, direction: Direction, attempt: u16, in_ms: u64) {
         self.record(Fact::RunResent { run: run as u8, attempt, in_ms });
         self.send(run, direction, kind_of(direction));
     }
@@ -95,7 +98,7 @@ impl<P: Program + ?Sized> Turn<'_, P> {
     /// A reply that decides nothing. Never seen: the command was lost, so it is sent again. Unknown: the next try comes
     /// as soon as the ladder allows.
     pub(super) fn inconclusive(&mut self, run: usize, direction: Direction, answer: Answer) {
-        if self.saga.control.awaits(run) != Some(direction) {
+        if self.saga.control.awaits(run) != Some(direction) || self.saga.data.runs[run].put_aside {
             return;
         }
         let step = self.step_of(run as u8);
@@ -129,14 +132,13 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         }
     }
 
-    fn wait_due(&mut self) {
+    fn wait_due(&mut self, until_ms: i64) {
         let plan = self.plan();
         let control = &self.saga.control;
         // An end that was forced leaves its wait as it was; the timer may have been due in the same batch.
         let moves = !control.is_ended() && !control.is_parked(plan);
         let Some(stage) = control.open_wait().filter(|_| moves) else { return };
-        let now_ms = self.setting.now_ms;
-        let reached = |due_ms: Option<i64>| due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+        let reached = |due_ms: Option<i64>| due_ms.is_some_and(|due_ms| due_ms <= until_ms);
         let ask = self.saga.data.ask.as_ref().map(|ask| (ask.attempt, ask.due_ms));
         match (self.saga.control.wait(stage), ask) {
             (WaitState::Open, _) if reached(self.saga.data.deadline_ms) => {

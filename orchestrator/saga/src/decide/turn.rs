@@ -40,10 +40,11 @@ pub(super) enum Carried<'a> {
         request: Fact,
         reason: Arc<str>,
     },
-    /// An input that nobody could handle, and why.
+    /// An input that nobody could handle, or the command of a run, and why.
     DeadLetter {
         input: &'a str,
         reason: &'a str,
+        run: Option<u8>,
     },
 }
 
@@ -205,11 +206,11 @@ impl<'a, P: Program + ?Sized> Turn<'a, P> {
             ControlEvent::ForceBegan => self.record(Fact::ForceBegan),
             // A failed expression is recorded by `fault`, with its reason.
             ControlEvent::Faulted => {
-                if let Carried::DeadLetter { input, reason } = carried {
-                    self.record(Fact::DeadLettered { input: (*input).into(), reason: (*reason).into() });
+                if let Carried::DeadLetter { input, reason, run } = *carried {
+                    self.record(Fact::DeadLettered { input: input.into(), reason: reason.into(), run });
                 }
             }
-            ControlEvent::FaultCleared => self.record(Fact::FaultCleared),
+            ControlEvent::FaultCleared => self.clear_fault(),
             ControlEvent::Ended { outcome } => self.end(outcome),
         }
     }

@@ -6,7 +6,7 @@ use crate::control::Outcome;
 use crate::plan::{AtDeadline, Items, Program};
 use crate::saga::Saga;
 use crate::size::PAYLOAD_BYTES;
-use endstate_events::{Json, Transport};
+use endstate_events::{Json, Lane, Transport};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -125,15 +125,16 @@ fn lists_and_details_show_what_is_known() {
 #[test]
 fn the_hash_of_a_body_stays_what_it_was() {
     let body = json!({ "b": [1, "x", { "d": null, "c": true }], "a": -2 });
-    assert_eq!(body_hash(&body, "key"), "389bdaab830eba95d386ca2b9ba224ba27d2d17f41bad1ef7e8d8527cee452a6");
+    assert_eq!(body_hash(&body, "key", Lane::Live), "389bdaab830eba95d386ca2b9ba224ba27d2d17f41bad1ef7e8d8527cee452a6");
     let reordered: Json = serde_json::from_str(r#"{ "a": -2, "b": [1, "x", { "c": true, "d": null }] }"#).unwrap();
-    assert_eq!(body_hash(&reordered, "key"), body_hash(&body, "key"), "fields have no order");
+    assert_eq!(body_hash(&reordered, "key", Lane::Live), body_hash(&body, "key", Lane::Live), "fields have no order");
     let others = [json!({ "a": [1, 2] }), json!({ "a": [2, 1] }), json!({ "a": [12] }), json!({ "a": "[12]" })];
-    let mut hashes: Vec<_> = others.iter().map(|body| body_hash(body, "key")).collect();
-    hashes.push(body_hash(&others[0], "yek"));
+    let mut hashes: Vec<_> = others.iter().map(|body| body_hash(body, "key", Lane::Live)).collect();
+    hashes.push(body_hash(&others[0], "yek", Lane::Live));
+    hashes.extend([Lane::Test, Lane::Load].map(|lane| body_hash(&others[0], "key", lane)));
     hashes.sort();
     hashes.dedup();
-    assert_eq!(hashes.len(), 5, "another body or key has another one");
+    assert_eq!(hashes.len(), 7, "another body, key or lane has another one");
 }
 
 #[test]

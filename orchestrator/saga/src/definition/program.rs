@@ -42,6 +42,10 @@ impl Program for Definition {
         Ok(values)
     }
 
+    fn has_values(&self) -> bool {
+        !self.values.is_empty()
+    }
+
     fn stage_applies(&self, stage: usize, saga: &Saga) -> Result<bool, EvalError> {
         let Some(when) = &self.stages[stage].when else { return Ok(true) };
         let place = || format!("stages.{}.when", self.plan.stages[stage].name);
