@@ -68,12 +68,15 @@ impl InputBody {
     }
 }
 
+/// In a start whose maker knew of no active version: the one that is active when it is decided.
+pub const ACTIVE_VERSION: u32 = 0;
+
 /// The first input of a saga.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
     /// Name of the definition.
     pub definition: String,
-    /// Version it is pinned to, chosen by whoever queued the start.
+    /// Version it is pinned to, chosen by whoever queued the start, or [`ACTIVE_VERSION`].
     pub version: u32,
     /// Business number; once, for ever, per definition.
     pub number: String,

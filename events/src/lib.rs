@@ -35,7 +35,7 @@ pub use domain::DomainEvent;
 pub use envelope::{Envelope, Message, SCHEMA_VERSION};
 pub use foreign::{ForeignEvent, ForeignReply, Letter};
 pub use ids::{Direction, EffectId, IdError, SLOTS, SagaId, Slot};
-pub use input::{Actor, ForcedEnd, Input, InputBody, Link, Operation, Start};
+pub use input::{ACTIVE_VERSION, Actor, ForcedEnd, Input, InputBody, Link, Operation, Start};
 pub use lane::{Environment, Lane};
 pub use money::{MinorUnits, MoneyError};
 pub use reply::{InquiryAnswer, Reply, Verdict};

@@ -4,23 +4,24 @@ mod foreign;
 mod poison;
 mod rounds;
 mod snapshot;
+mod start;
 
 pub use poison::saga_of;
 
 use crate::consume::start_of;
 use crate::definitions::Definitions;
-use crate::listen::EVENT_ID;
 use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
 use crate::waiters::Claim;
 use endstate_events::{
-    Envelope, Input, InputBody, InquiryAnswer, Lane, Link, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic, Verdict,
+    ACTIVE_VERSION, Envelope, Input, InputBody, InquiryAnswer, Lane, Message, SCHEMA_VERSION, SagaId, Slot, Start,
+    Topic,
 };
 use endstate_outbox::{Alert, Assignment, Batch, DecideError, Metric, Outcome, Outgoing};
 use endstate_saga::control::Phase;
 use endstate_saga::decide::{Arrival, Decision, Denied, Setting, asks_of, decide, decide_due};
 use endstate_saga::definition::{Definition, body_hash};
-use endstate_saga::effect::{DiscrepancyKind, Effect};
+use endstate_saga::effect::Effect;
 use endstate_saga::event::{Event, Fact};
 use endstate_saga::invariant;
 use endstate_saga::saga::Saga;
@@ -178,73 +179,6 @@ impl Working {
         self.copies.contains_key(&id) || self.stored.contains_key(&id) || self.unreadable.contains_key(&id)
     }
 
-    fn start(&mut self, topic: Topic, envelope: &Arc<Envelope>, input: &Input, start: &Start) {
-        let number = (start.definition.clone(), start.number.clone());
-        if let Some(claimed) = self.claims.get(&number) {
-            let (by, same_body) = (claimed.saga, *claimed.body_hash == *start.body_hash);
-            self.refused.push((input.saga, Claim::Taken { by, same_body }));
-            if let Some(link) = &start.link {
-                self.refuse_linked(envelope, start, link, by, same_body);
-            } else if !same_body && envelope.id.starts_with(EVENT_ID) {
-                let Start { definition, number, .. } = start;
-                self.bury(
-                    topic,
-                    envelope,
-                    format!("E2301: {definition} {number} was started with another body, as {by}"),
-                );
-            }
-            return;
-        }
-        let Some(definition) = self.definitions.get(&start.definition, start.version) else {
-            if self.definitions.is_unreadable(&start.definition, start.version) {
-                // No poison: it waits for a program that can read its definition.
-                return self.pages.orphan(self.assignment.shard.index, input.saga, envelope, self.now_ms);
-            }
-            let reason = format!("E3001: definition {} version {} is not loaded", start.definition, start.version);
-            return self.bury(topic, envelope, reason);
-        };
-        let decision = decide(&*definition, None, arrival(envelope, input), self.setting());
-        if decision.saga.is_none() {
-            let why = decision.denied.map_or_else(String::new, |denied| format!(": {denied}"));
-            return self.bury(topic, envelope, format!("E3002: the start made no saga{why}"));
-        }
-        self.pages.claim(&start.definition, &start.number, input.saga, &start.body_hash);
-        self.claims.insert(number, Claimed { saga: input.saga, body_hash: start.body_hash.as_str().into() });
-        let copy = Copy {
-            before: None,
-            was_in_motion: false,
-            was: None,
-            stored_due_ms: None,
-            bytes: 0,
-            saga: None,
-            definition,
-            events: Vec::new(),
-            answers: Vec::new(),
-            first: true,
-            rearm: false,
-        };
-        self.order.push(input.saga);
-        self.copies.insert(input.saga, copy);
-        self.take(input.saga, envelope.time_ms, decision);
-    }
-
-    /// A saga's own start has no caller who reads that its number is taken: the step that waits for it is told, and
-    /// what was to be done about a late event is written down (Z12).
-    fn refuse_linked(&mut self, envelope: &Envelope, start: &Start, link: &Link, by: SagaId, same_body: bool) {
-        let Start { definition, number, .. } = start;
-        let text = format!("{definition} {number} was to be started for this saga; {by} has that number");
-        if let Some((effect_id, to)) = &link.caller {
-            let verdict = Verdict::Refused { code: "saga.number_taken".to_owned(), detail: text };
-            self.reply_to_caller(envelope.lane, effect_id.clone(), *to, verdict);
-        } else if !same_body {
-            let kind = DiscrepancyKind::LateUnhandled;
-            self.pages.discrepancy(link.order, kind.label(), None, &text, self.now_ms);
-            let alert = Alert::new("discrepancy", &[&link.order, definition, number], text, self.now_ms);
-            let (definition, number) = (definition.as_str().into(), number.as_str().into());
-            self.pages.alert(alert.of(link.order, definition, number));
-        }
-    }
-
     /// Makes a working copy of a stored saga; false when there is none, or nobody knows how to decide for it.
     fn open(&mut self, id: SagaId) -> bool {
         if self.copies.contains_key(&id) {
@@ -388,9 +322,9 @@ impl Working {
                 send(Topic::Events, at_slot(id.slot()), event_id, id.to_string(), Message::Domain(*event));
             }
             Effect::Start(linked) => {
-                // Whoever queues a start chooses the version; one that only a newer program can read waits for that. Without
-                // an active one the start goes to the dead letters, from where it is replayed once the definition is loaded.
-                let version = self.definitions.active_version(&linked.definition).unwrap_or(0);
+                // Whoever queues a start chooses the version; one that only a newer program can read waits for that. Where none
+                // is active either, the start goes to the dead letters, from where it is sent again once one is loaded.
+                let version = self.definitions.active_version(&linked.definition).unwrap_or(ACTIVE_VERSION);
                 self.sent += size::of(&linked.input) + size::of(&linked.link.snapshot);
                 let body_hash = body_hash(&linked.input, &linked.key, lane);
                 let start = Start {

@@ -1,15 +1,16 @@
 //! The definitions a store knows: immutable by (name, version), one active version per name, switched at run time.
 
+mod reach;
 mod rows;
 
+pub use reach::Reach;
 pub(crate) use rows::STATEMENTS;
 
-use endstate_events::{Environment, ForeignTopic, TopicNameError, Transport};
-use endstate_outbox::{Bus, Commit, CommitError, Rows, Store, StoreError, Write};
+use endstate_events::ACTIVE_VERSION;
+use endstate_outbox::{Commit, CommitError, Rows, Store, StoreError, Write};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
 use rows::{ACTIVATE, ACTIVATE_FIRST, ACTIVE, ALL, INSERT, ROLL_BACK, Stored, activated, activation, stored};
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -23,23 +24,6 @@ pub struct Definitions {
     /// When what nobody knew was last looked for.
     looked: tokio::sync::Mutex<Option<Instant>>,
     reach: Option<Reach>,
-}
-
-/// How participants of other teams are reached over Kafka.
-pub struct Reach {
-    /// The bus that knows their topics.
-    pub bus: Arc<dyn Bus>,
-    /// The system's name, which may be part of a topic's.
-    pub environment: Environment,
-    /// Topics that take commands now, by participant, whatever a catalogue says.
-    pub moved: BTreeMap<String, ForeignTopic>,
-}
-
-impl Reach {
-    fn topic(&self, participant: &str, transport: &Transport) -> Option<Result<ForeignTopic, TopicNameError>> {
-        let topic = transport.topic(&self.environment)?;
-        Some(self.moved.get(participant).copied().map_or(topic, Ok))
-    }
 }
 
 #[derive(Default)]
@@ -130,36 +114,6 @@ impl Definitions {
         Ok(Arc::new(definitions))
     }
 
-    /// The topic that takes commands to a participant of another team; none for participants that are not on Kafka.
-    #[must_use]
-    pub fn foreign_topic(&self, definition: &Definition, participant: &str) -> Option<ForeignTopic> {
-        let transport = &definition.catalogue().participants.get(participant)?.transport;
-        match transport {
-            Transport::Builtin | Transport::Http { .. } => None,
-            Transport::Kafka { .. } => self.reach.as_ref()?.topic(participant, transport)?.ok(),
-        }
-    }
-
-    /// Looks whether everybody whom the definition calls over Kafka can be reached.
-    async fn check_reach(&self, definition: &Definition) -> Result<(), DefinitionsError> {
-        let plan = definition.plan();
-        let asks = plan.stages.iter().filter_map(|stage| stage.wait.as_ref()?.ask.as_ref());
-        let calls = plan.steps.iter().flat_map(|step| std::iter::once(&step.call).chain(&step.undo)).chain(asks);
-        let names: BTreeSet<&str> = calls.map(|call| &*call.participant).collect();
-        for name in names {
-            let Some(participant) = definition.catalogue().participants.get(name) else { continue };
-            let Transport::Kafka { partitions, .. } = participant.transport else { continue };
-            let unreachable = |reason: String| DefinitionsError::Unreachable { participant: name.to_owned(), reason };
-            let none =
-                "this process has the embedded bus; topics need `endstate serve` with store.url and kafka.brokers";
-            let reach = self.reach.as_ref().ok_or_else(|| unreachable(none.to_owned()))?;
-            let Some(topic) = reach.topic(name, &participant.transport) else { continue };
-            let topic = topic.map_err(|error| unreachable(error.to_string()))?;
-            reach.bus.reach(topic, partitions).await.map_err(|error| unreachable(error.to_string()))?;
-        }
-        Ok(())
-    }
-
     /// Reads what other processes have loaded and activated meanwhile.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         self.learn().await?;
@@ -188,11 +142,19 @@ impl Definitions {
         Ok(())
     }
 
-    /// Makes sure that these versions are known, if the store has them: another process may have loaded one a moment ago.
-    /// For versions that a saga or a start names, because somebody has read them from the store.
-    pub async fn ensure(&self, mut wanted: impl Iterator<Item = (&str, u32)> + Send) -> Result<(), StoreError> {
-        let missing = wanted.any(|(name, version)| !self.knows(name, version));
-        if missing { self.learn().await } else { Ok(()) }
+    /// Makes sure that these versions are known, if the store has them: another process may have loaded or activated one a
+    /// moment ago. For versions that a saga or a start names, because somebody has read them from the store; a start may also
+    /// want the [active one](ACTIVE_VERSION).
+    pub async fn ensure(&self, wanted: impl Iterator<Item = (&str, u32)> + Send) -> Result<(), StoreError> {
+        let (mut missing, mut active) = (false, false);
+        for (name, version) in wanted {
+            missing |= version != ACTIVE_VERSION && !self.knows(name, version);
+            active |= version == ACTIVE_VERSION && !self.is_active(name);
+        }
+        if missing {
+            self.learn().await?;
+        }
+        if active { self.catch_up().await } else { Ok(()) }
     }
 
     /// The version that a saga has; none when this program cannot read it.
@@ -307,7 +269,21 @@ impl Definitions {
         let text = source.clone();
         let compiled = tokio::task::spawn_blocking(move || Definition::load(&text)).await;
         let compiled = compiled.map_err(|error| DefinitionsError::Crashed(error.to_string()))?;
-        let definition = Arc::new(compiled.map_err(DefinitionsError::Faulty)?);
+        let loaded = self.keep(source, Arc::new(compiled.map_err(DefinitionsError::Faulty)?), now_ms).await?;
+        if !self.is_active(loaded.name()) {
+            // It was activated here, or by somebody who was faster, or another version is the first.
+            self.catch_up().await?;
+        }
+        Ok(loaded)
+    }
+
+    /// Stores a version, unless it is.
+    async fn keep(
+        &self,
+        source: &Source,
+        definition: Arc<Definition>,
+        now_ms: i64,
+    ) -> Result<Arc<Definition>, DefinitionsError> {
         let (name, version) = (definition.name().to_string(), definition.version());
         if let Some(known) = self.get(&name, version) {
             let same = known.sha256() == definition.sha256();
@@ -326,8 +302,7 @@ impl Definitions {
         let row =
             [name.as_str().into(), i64::from(version).into(), definition.sha256().into(), text.into(), now_ms.into()];
         let mut writes = vec![Write::exact(&INSERT, Rows::one(row))];
-        let first = !self.is_active(&name);
-        if first {
+        if !self.is_active(&name) {
             writes.push(Write::any(&ACTIVATE_FIRST, Rows::one(activation(&name, version, now_ms))));
         }
         if let Err(error) = self.store.commit(Commit { writes, ..Commit::default() }).await {
@@ -340,10 +315,6 @@ impl Definitions {
             };
         }
         self.write(|known| drop(known.definitions.insert((name.into(), version), Arc::clone(&definition))));
-        if first {
-            // Or somebody else's is the first.
-            self.catch_up().await?;
-        }
         Ok(definition)
     }
 

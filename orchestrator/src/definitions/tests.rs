@@ -102,6 +102,20 @@ async fn of_versions_that_two_processes_load_the_first_alone_is_activated_unaske
 }
 
 #[tokio::test]
+async fn of_processes_that_start_at_a_time_each_knows_what_is_active() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = two(folder.path()).await;
+    let renamed = || Source { text: version(1).text.replacen("bench_saga", "bench_too", 1), ..bench() };
+    one.load(&version(1), 0).await.unwrap();
+    one.load(&renamed(), 0).await.unwrap();
+    other.load(&version(1), 0).await.unwrap();
+    other.load(&renamed(), 0).await.unwrap();
+    for name in ["bench_saga", "bench_too"] {
+        assert_eq!(other.active_version(name), Some(1), "{name}: a saga that starts one must not look again for it");
+    }
+}
+
+#[tokio::test]
 async fn what_another_process_has_just_loaded_is_activated_and_rolled_back_from() {
     let folder = tempfile::tempdir().unwrap();
     let [one, other] = two(folder.path()).await;

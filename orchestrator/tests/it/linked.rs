@@ -7,6 +7,7 @@ use endstate_events::{
     Actor, Command, Direction, EffectId, Input, InputBody, Link, Message, Operation, Reply, ReplyTo, SagaId, Topic,
     Verdict,
 };
+use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::job::Job as _;
 use endstate_orchestrator::orphan::Orphans;
 use endstate_outbox::{Clock as _, Commit, Kind, Rows, Statement, Write, dead_letter};
@@ -71,6 +72,20 @@ async fn z15_a_called_saga_of_a_version_that_cannot_be_read_waits_for_the_upgrad
     assert_eq!(Orphans::new(older.gateway()).run(older.clock.now_ms(), false).await.unwrap().changed, 1);
     older.run_until_idle().await;
     assert_eq!(called_by(&older, saga).await.len(), 1, "it was started, and sends its own commands");
+}
+
+/// Another process has loaded it, and this one has not looked since: what it starts is no dead letter.
+#[tokio::test]
+async fn a_saga_that_nobody_here_has_heard_of_is_started_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 100).await;
+    system.definitions.load(&odd_job(), 0).await.unwrap();
+    let elsewhere = Definitions::open(system.store.clone()).await.unwrap();
+    elsewhere.load(&source("bench_saga"), 0).await.unwrap();
+    assert!(!system.definitions.is_active("bench_saga"));
+    let (_, called) = delegating(&mut system, "J-1").await;
+    assert_eq!(system.saga(called).await.unwrap().definition_version, 1);
+    assert_eq!(dead_letter::list(&*system.store, 0, 10).await.unwrap(), []);
 }
 
 const STEPS: [&str; 4] = ["reserve", "lock", "deduct", "confirm"];

@@ -1,0 +1,91 @@
+//! Starts: a number is claimed once, by the first; a start that no saga came of is told to who waits for it.
+
+use super::{Copy, Working, arrival};
+use crate::listen::EVENT_ID;
+use crate::persist::Claimed;
+use crate::waiters::Claim;
+use endstate_events::{ACTIVE_VERSION, Envelope, Input, InputBody, Link, SagaId, Start, Topic, Verdict};
+use endstate_outbox::Alert;
+use endstate_saga::decide::decide;
+use endstate_saga::effect::DiscrepancyKind;
+use std::sync::Arc;
+
+impl Working {
+    pub(super) fn start(&mut self, topic: Topic, envelope: &Arc<Envelope>, input: &Input, start: &Start) {
+        let number = (start.definition.clone(), start.number.clone());
+        if let Some(claimed) = self.claims.get(&number) {
+            let (by, same_body) = (claimed.saga, *claimed.body_hash == *start.body_hash);
+            self.refused.push((input.saga, Claim::Taken { by, same_body }));
+            if let Some(link) = &start.link {
+                self.refuse_linked(envelope, start, link, by, same_body);
+            } else if !same_body && envelope.id.starts_with(EVENT_ID) {
+                let Start { definition, number, .. } = start;
+                self.bury(
+                    topic,
+                    envelope,
+                    format!("E2301: {definition} {number} was started with another body, as {by}"),
+                );
+            }
+            return;
+        }
+        let version = match start.version {
+            ACTIVE_VERSION => self.definitions.active_version(&start.definition).unwrap_or(ACTIVE_VERSION),
+            version => version,
+        };
+        let Some(definition) = self.definitions.get(&start.definition, version) else {
+            if self.definitions.is_unreadable(&start.definition, version) {
+                // No poison: it waits for a program that can read its definition.
+                return self.pages.orphan(self.assignment.shard.index, input.saga, envelope, self.now_ms);
+            }
+            let reason = match version {
+                ACTIVE_VERSION => format!("E3001: definition {} has no active version", start.definition),
+                version => format!("E3001: definition {} version {version} is not loaded", start.definition),
+            };
+            return self.bury(topic, envelope, reason);
+        };
+        let pinned = (version != start.version).then(|| {
+            let start = Start { version, ..start.clone() };
+            Input { body: InputBody::Start(Box::new(start)), ..input.clone() }
+        });
+        let decision = decide(&*definition, None, arrival(envelope, pinned.as_ref().unwrap_or(input)), self.setting());
+        if decision.saga.is_none() {
+            let why = decision.denied.map_or_else(String::new, |denied| format!(": {denied}"));
+            return self.bury(topic, envelope, format!("E3002: the start made no saga{why}"));
+        }
+        self.pages.claim(&start.definition, &start.number, input.saga, &start.body_hash);
+        self.claims.insert(number, Claimed { saga: input.saga, body_hash: start.body_hash.as_str().into() });
+        let copy = Copy {
+            before: None,
+            was_in_motion: false,
+            was: None,
+            stored_due_ms: None,
+            bytes: 0,
+            saga: None,
+            definition,
+            events: Vec::new(),
+            answers: Vec::new(),
+            first: true,
+            rearm: false,
+        };
+        self.order.push(input.saga);
+        self.copies.insert(input.saga, copy);
+        self.take(input.saga, envelope.time_ms, decision);
+    }
+
+    /// A saga's own start has no caller who reads that its number is taken: the step that waits for it is told, and
+    /// what was to be done about a late event is written down (Z12).
+    fn refuse_linked(&mut self, envelope: &Envelope, start: &Start, link: &Link, by: SagaId, same_body: bool) {
+        let Start { definition, number, .. } = start;
+        let text = format!("{definition} {number} was to be started for this saga; {by} has that number");
+        if let Some((effect_id, to)) = &link.caller {
+            let verdict = Verdict::Refused { code: "saga.number_taken".to_owned(), detail: text };
+            self.reply_to_caller(envelope.lane, effect_id.clone(), *to, verdict);
+        } else if !same_body {
+            let kind = DiscrepancyKind::LateUnhandled;
+            self.pages.discrepancy(link.order, kind.label(), None, &text, self.now_ms);
+            let alert = Alert::new("discrepancy", &[&link.order, definition, number], text, self.now_ms);
+            let (definition, number) = (definition.as_str().into(), number.as_str().into());
+            self.pages.alert(alert.of(link.order, definition, number));
+        }
+    }
+}
