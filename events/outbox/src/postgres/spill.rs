@@ -47,14 +47,17 @@ static PAGE: Statement = Statement {
           select n, body from p where coalesce(before, 0) < bytes order by n",
 };
 
-/// Where each place begins and ends, and where its shard stands.
+/// Where each place begins and ends, and where its shard stands; also one that a shard has read in and nobody appended to, as far
+/// as a standby knows that took over (Z14).
 static ENDS: Statement = Statement {
     name: "spill.ends",
     columns: &[Kind::Text, Kind::Text],
     sql: "with r(topic, side) as ({rows}), \
-          e as (select e.topic, e.shard, e.next_n, coalesce(case e.topic when 'start' then w.position_spilled_start \
-          else w.position_spilled_progress end, 0) as position from r join spill_end e on e.topic = r.topic \
-          left join shard w on w.side = r.side and w.shard = e.shard) \
+          w as (select r.topic, w.shard, case r.topic when 'start' then w.position_spilled_start \
+          else w.position_spilled_progress end as position from r join shard w on w.side = r.side), \
+          e as (select coalesce(e.topic, w.topic) as topic, coalesce(e.shard, w.shard) as shard, \
+          coalesce(e.next_n, 0) as next_n, coalesce(w.position, 0) as position from spill_end e \
+          full join w on w.topic = e.topic and w.shard = e.shard where e.shard is not null or w.position > 0) \
           select e.topic, e.shard, (select min(s.n) from spill s where s.topic = e.topic and s.shard = e.shard), \
           e.position, e.next_n, coalesce((select (extract(epoch from clock_timestamp()) * 1000)::bigint - s.time_ms \
           from spill s where s.topic = e.topic and s.shard = e.shard and s.n = e.position), 0) from e",

@@ -29,7 +29,7 @@ pub(super) struct Ends {
 #[derive(Default)]
 struct Known {
     ends: FxHashMap<Place, SpillEnd>,
-    /// How far this process has spilled itself, with the number of looks that had begun by then: only a look that began
+    /// How far this process has spilled itself, or has read what others did, with the number of looks that had begun by then: only a look that began
     /// later has seen it. Afterwards the table alone is believed, which may have lost what was appended (Z14).
     grown: FxHashMap<Place, (i64, u64)>,
     /// Looks that have begun.
@@ -39,6 +39,18 @@ struct Known {
 }
 
 impl Known {
+    /// Somebody has appended, or read, up to these ends.
+    fn grow(&mut self, ends: &[(Place, i64)]) {
+        let begun = self.begun;
+        for (place, next) in ends {
+            let end = self.ends.entry(*place).or_insert(SpillEnd::none(*place));
+            end.next = end.next.max(*next);
+            // Appends answer in another order than they were made.
+            let grown = self.grown.entry(*place).or_insert((*next, begun));
+            *grown = (grown.0.max(*next), begun);
+        }
+    }
+
     /// What a look tells; the looks that began before it tell nothing any more. Returns whether a place is longer.
     fn tell(&mut self, look: u64, ends: Vec<SpillEnd>) -> bool {
         if look <= self.told {
@@ -64,17 +76,7 @@ impl Ends {
 
     /// An append of this process went up to these ends.
     pub(super) fn grow(&self, ends: &[(Place, i64)]) {
-        {
-            let mut known = self.lock();
-            let begun = known.begun;
-            for (place, next) in ends {
-                let end = known.ends.entry(*place).or_insert(SpillEnd::none(*place));
-                end.next = end.next.max(*next);
-                // Appends answer in another order than they were made.
-                let grown = known.grown.entry(*place).or_insert((*next, begun));
-                *grown = (grown.0.max(*next), begun);
-            }
-        }
+        self.lock().grow(ends);
         self.heard.send_modify(|count| *count += 1);
     }
 
@@ -166,6 +168,8 @@ impl Reader {
             let reason = format!("{}/{partition} ends at {next} and has no {expected}", topic.label());
             return Err(StoreError::Failed { statement: "spill.page".to_owned(), reason });
         }
+        // Others may have appended since the last look: what is read here is there.
+        self.ends.lock().grow(&[(self.place, self.position + self.page.len() as i64)]);
         Ok(())
     }
 }
@@ -301,6 +305,18 @@ mod tests {
         *table.position.lock().unwrap() = 3;
         ends.look().await.unwrap();
         assert_eq!(reader.take(10).await.unwrap(), [], "it was committed after all: nobody is numbered below");
+    }
+
+    #[tokio::test]
+    async fn what_others_append_between_a_look_and_a_page_is_no_loss() {
+        let (table, ends) = table(0, 0);
+        let mut reader = ends.reader(PLACE, 0);
+        assert_eq!(reader.take(10).await.unwrap(), []);
+        *table.next.lock().unwrap() = 1;
+        ends.look().await.unwrap();
+        *table.next.lock().unwrap() = 3;
+        assert_eq!(reader.take(10).await.unwrap().len(), 3);
+        assert_eq!(reader.take(10).await.unwrap(), [], "it knows that they are there: it has read them");
     }
 
     #[tokio::test]

@@ -176,6 +176,9 @@ async fn z14_nothing_is_numbered_below_what_the_shard_has_read() {
     assert_eq!(store.append(&[message("c", PLACE)]).await.unwrap(), [(PLACE, 5)]);
     use sqlx::Executor as _;
     database.session("test").await.execute("truncate spill, spill_end").await.unwrap();
+    let ends = store.ends().await.unwrap();
+    let known = ends.iter().find(|end| end.place == PLACE).map(|end| (end.position, end.next));
+    assert_eq!(known, Some((3, 0)), "who reads there must not take its own place for one that is lost");
     assert_eq!(store.append(&[message("d", PLACE), message("e", PLACE)]).await.unwrap(), [(PLACE, 5)]);
     let read = store.page(PLACE, 3, 10).await.unwrap();
     assert_eq!(
