@@ -23,6 +23,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Messages of one batch at most; above, latency grows and throughput hardly does.
@@ -155,6 +156,8 @@ pub struct Shard<H> {
     seat: Seat,
     standing: Standing,
     pulse: Pulse,
+    /// Changes when another server answers than before.
+    timeline: Option<watch::Receiver<i64>>,
     /// Set by [`run`](Self::run). A partition that takes nothing does not keep the shard from being handed over: what is
     /// committed its next owner publishes.
     stop: CancellationToken,
@@ -180,7 +183,8 @@ impl<H: Handler> Shard<H> {
     pub fn new(id: ShardId, store: Arc<dyn Store>, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, handler: H) -> Self {
         let (seat, standing, pulse, stop) =
             (Seat::default(), Standing::of(id), Pulse::of(id), CancellationToken::new());
-        Self { id, store, bus, clock, handler, owned: None, backoff: BACKOFF_FIRST, seat, standing, pulse, stop }
+        let (owned, backoff, timeline) = (None, BACKOFF_FIRST, store.timeline());
+        Self { id, store, bus, clock, handler, owned, backoff, seat, standing, pulse, timeline, stop }
     }
 
     /// Lets a census know whether the shard is assigned.
@@ -231,8 +235,17 @@ impl<H: Handler> Shard<H> {
                 None => std::future::pending().await,
             }
         };
+        // Only looked at: the turn must see it, too.
+        let mut timeline = self.timeline.clone();
+        let another = async {
+            match &mut timeline {
+                Some(timeline) => drop(timeline.changed().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = sleep => {}
+            () = another => {}
             () = self.ready() => {}
         }
     }
@@ -281,6 +294,12 @@ impl<H: Handler> Shard<H> {
     }
 
     async fn try_turn(&mut self) -> Result<Turn, String> {
+        if self.owned.is_some()
+            && self.timeline.as_ref().is_some_and(|timeline| timeline.has_changed().unwrap_or(false))
+        {
+            // Also one that has nothing to write: what it has read and the new server lacks is read again (Z14).
+            return Err("another server has taken over, which may lack what was committed last".to_owned());
+        }
         if self.owned.is_none() {
             self.assign().await?;
         }
@@ -336,6 +355,7 @@ impl<H: Handler> Shard<H> {
     async fn assign(&mut self) -> Result<(), String> {
         let topics = self.handler.topics().to_vec();
         let (mut assignments, mut ways): (Vec<Assignment>, _) = (Vec::new(), Vec::new());
+        self.timeline.iter_mut().for_each(watch::Receiver::mark_unchanged);
         for side in topics.iter().filter_map(|topic| topic.side()) {
             if assignments.iter().any(|known| known.shard.side == side) {
                 continue;

@@ -8,6 +8,7 @@ use crate::witness::Witness;
 use async_trait::async_trait;
 use endstate_events::{Side, Topic};
 use std::fmt;
+use tokio::sync::watch;
 
 /// Partition k of one side, and everything that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -303,6 +304,12 @@ pub trait Store: Send + Sync + 'static {
     /// The store's own time, milliseconds since 1970; none where it has no clock but that of this process.
     async fn now_ms(&self) -> Result<Option<i64>, StoreError> {
         Ok(None)
+    }
+
+    /// Changes when another server answers than before, which may lack what was committed last (Z14): what an owner remembers is
+    /// not what is there. None where that cannot be.
+    fn timeline(&self) -> Option<watch::Receiver<i64>> {
+        None
     }
 
     /// How many partitions every topic has; fixed when the store is made.

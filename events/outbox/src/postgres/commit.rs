@@ -18,7 +18,8 @@ use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError};
 use sqlx::{Arguments as _, AssertSqlSafe, Executor as _, Row as _};
 use std::sync::Arc;
 
-/// A fence of a batch. Must hit one row.
+/// A fence of a batch. Must hit one row. On a server that was promoted the row may be as its owner remembers it although what was
+/// spilled, or decided by others, is not (Z14): nobody writes there before he has assigned himself anew.
 pub(super) static FENCE: Statement = Statement {
     name: "shard.fence_and_mark",
     columns: &[
@@ -52,7 +53,8 @@ pub(super) static FENCE: Statement = Statement {
           and shard.position_start = r.start_before and shard.position_progress = r.progress_before \
           and shard.position_spilled_start = r.spilled_start_before \
           and shard.position_spilled_progress = r.spilled_progress_before \
-          and shard.next_seq = r.seq_before and shard.next_outbox_seq = r.outbox_before",
+          and shard.next_seq = r.seq_before and shard.next_outbox_seq = r.outbox_before \
+          and shard.timeline in (0, endstate_timeline())",
 };
 
 /// A parcel is a row, numbered by its first message.

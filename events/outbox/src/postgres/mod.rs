@@ -40,6 +40,7 @@ use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Which database, and what it was made for.
 #[derive(Clone, Debug)]
@@ -92,6 +93,7 @@ pub struct PostgresStore {
     debezium: bool,
     gather: Gather,
     written: Arc<Written>,
+    timeline: Timeline,
 }
 
 impl PostgresStore {
@@ -148,6 +150,7 @@ impl PostgresStore {
             debezium: settings.debezium,
             gather: Gather::default(),
             written: Arc::default(),
+            timeline: Timeline(watch::channel(0).0),
         })
     }
 
@@ -262,7 +265,7 @@ impl Store for PostgresStore {
     }
 
     async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
-        takeover::assign(shard, &self.takers, &self.watchers).await
+        takeover::assign(shard, &self.takers, &self.watchers, &self.timeline).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
@@ -306,7 +309,13 @@ impl Store for PostgresStore {
 
     async fn now_ms(&self) -> Result<Option<i64>, StoreError> {
         let rows = self.read(&NOW, Rows::one([1.into()])).await?;
-        Ok(rows.first().and_then(|row| row.first()?.int()))
+        let Some([Value::Int(now_ms), Value::Int(timeline)]) = rows.first().map(Vec::as_slice) else { return Ok(None) };
+        self.timeline.heard(*timeline);
+        Ok(Some(*now_ms))
+    }
+
+    fn timeline(&self) -> Option<watch::Receiver<i64>> {
+        Some(self.timeline.0.subscribe())
     }
 
     fn partitions(&self) -> u16 {
@@ -314,11 +323,21 @@ impl Store for PostgresStore {
     }
 }
 
-/// The server's clock; the given row only carries the statement.
+/// The server's timeline as it was heard last, 0 before. Only another one than before is news.
+struct Timeline(watch::Sender<i64>);
+
+impl Timeline {
+    fn heard(&self, timeline: i64) {
+        self.0.send_if_modified(|known| ![0, timeline].contains(&std::mem::replace(known, timeline)));
+    }
+}
+
+/// The server's clock, and its timeline; the given row only carries the statement.
 static NOW: Statement = Statement {
     name: "server.now",
     columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select (extract(epoch from clock_timestamp()) * 1000)::bigint from r",
+    sql: "with r(one) as ({rows}) select (extract(epoch from clock_timestamp()) * 1000)::bigint, endstate_timeline() \
+          from r",
 };
 
 /// Committed messages from a number on. The row that holds it may begin before it; a row has at most one batch.

@@ -5,7 +5,7 @@
 //! asks the database who is in its way, and terminates that session, if it is one of ours (Z5).
 
 use super::connections::{APPLICATION, Connections, in_time};
-use super::{failed, render};
+use super::{Timeline, failed, render};
 use crate::statement::{Kind, Rows, Statement, Value};
 use crate::store::{Assignment, Positions, ShardId, StoreError};
 use crate::witness::Witness;
@@ -19,17 +19,21 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// After that the database is in trouble that a takeover does not cure.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The locking bump: what it returns is what the last commit left, whichever commit that was. On a server that was promoted
-/// the epoch leaves behind all that were given before, also those that this server has never heard of (Z14, ADR 0024).
+/// The locking bump: what it returns is what the last commit left, whichever commit that was. On another timeline, on a server
+/// that was promoted say, the epoch leaves behind all that were given before, also those that this server has never heard of
+/// (Z14, ADR 0024).
 pub(super) static BUMP: Statement = Statement {
     name: "shard.take_over",
     columns: &[Kind::Text, Kind::Int],
-    sql: "with r(side, shard) as ({rows}) insert into shard (side, shard, epoch) \
-          select side, shard, (endstate_era() << 32) + 1 from r where true on conflict (side, shard) do update \
-          set epoch = greatest(shard.epoch + 1, excluded.epoch), era_outbox_seq = case \
-          when shard.epoch >> 32 < excluded.epoch >> 32 then shard.next_outbox_seq else shard.era_outbox_seq end \
+    sql: "with r(side, shard) as ({rows}), t(timeline) as (select endstate_timeline()) \
+          insert into shard as s (side, shard, epoch, timeline) \
+          select side, shard, (greatest(timeline - 1, 0) << 32) + 1, timeline from r, t where true \
+          on conflict (side, shard) do update set epoch = greatest(s.epoch + 1, excluded.epoch, \
+          case when s.timeline not in (0, excluded.timeline) then (((s.epoch >> 32) + 1) << 32) + 1 end), \
+          era_outbox_seq = case when s.timeline not in (0, excluded.timeline) or s.epoch >> 32 < excluded.epoch >> 32 \
+          then s.next_outbox_seq else s.era_outbox_seq end, timeline = excluded.timeline \
           returning epoch, position_start, position_progress, position_spilled_start, position_spilled_progress, \
-          next_seq, next_outbox_seq, published_seq, witness_start, witness_progress",
+          next_seq, next_outbox_seq, published_seq, witness_start, witness_progress, timeline",
 };
 
 /// Takes the shard over. `takers` are sessions that only ever do this, `watchers` those that clear their way.
@@ -37,6 +41,7 @@ pub(super) async fn assign(
     shard: ShardId,
     takers: &Connections,
     watchers: &Connections,
+    timeline: &Timeline,
 ) -> Result<Assignment, StoreError> {
     let mut lent = takers.take().await.map_err(failed(BUMP.name))?;
     let work = async {
@@ -68,21 +73,25 @@ pub(super) async fn assign(
             Value::Int(published_seq),
             Value::Int(witness_start),
             Value::Int(witness_progress),
-        ] => Ok(Assignment {
-            shard,
-            epoch: *epoch,
-            positions: Positions {
-                start: *start,
-                progress: *progress,
-                spilled_start: *spilled_start,
-                spilled_progress: *spilled_progress,
-                witness_start: Witness::stored(*witness_start),
-                witness_progress: Witness::stored(*witness_progress),
-            },
-            next_seq: *next_seq,
-            next_outbox_seq: *next_outbox_seq,
-            published_seq: *published_seq,
-        }),
+            Value::Int(heard),
+        ] => {
+            timeline.heard(*heard);
+            Ok(Assignment {
+                shard,
+                epoch: *epoch,
+                positions: Positions {
+                    start: *start,
+                    progress: *progress,
+                    spilled_start: *spilled_start,
+                    spilled_progress: *spilled_progress,
+                    witness_start: Witness::stored(*witness_start),
+                    witness_progress: Witness::stored(*witness_progress),
+                },
+                next_seq: *next_seq,
+                next_outbox_seq: *next_outbox_seq,
+                published_seq: *published_seq,
+            })
+        }
         _ => {
             Err(StoreError::Failed { statement: BUMP.name.into(), reason: format!("the row of shard {shard} is odd") })
         }

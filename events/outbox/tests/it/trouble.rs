@@ -8,8 +8,11 @@ use endstate_outbox::alert::{self, Waiting};
 use endstate_outbox::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Panics so often at each place, and else writes down what it reads.
+#[derive(Default)]
 struct Shaky {
     assigning: u32,
     committing: u32,
@@ -203,4 +206,53 @@ async fn z10_a_newer_record_is_told_of_once_a_day_while_other_records_flow() {
     }
     let at = store.assign(ShardId { side: Side::Orchestrator, index: 2 }).await.unwrap().positions;
     assert_eq!((at.progress, at.start), (0, 20));
+}
+
+/// A store whose server may be another one from now on.
+struct Moved {
+    inner: Arc<SqliteStore>,
+    timeline: watch::Sender<i64>,
+    assigned: mpsc::UnboundedSender<()>,
+}
+
+#[async_trait]
+impl Store for Moved {
+    async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+        self.inner.read(statement, rows).await
+    }
+
+    async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+        self.assigned.send(()).unwrap();
+        self.inner.assign(shard).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+        self.inner.commit(commit).await
+    }
+
+    fn timeline(&self) -> Option<watch::Receiver<i64>> {
+        Some(self.timeline.subscribe())
+    }
+
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+}
+
+#[tokio::test]
+async fn z14_a_shard_that_has_nothing_to_do_begins_anew_on_another_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = SqliteStore::open(folder.path()).await.unwrap();
+    let (assigned, mut assignments) = mpsc::unbounded_channel();
+    let store = Arc::new(Moved { inner: inner.clone(), timeline: watch::channel(1).0, assigned });
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(shard(store.clone(), inner.bus(), Shaky::default()).run(stop.clone()));
+    assignments.recv().await.unwrap();
+    for timeline in 2..4 {
+        store.timeline.send_replace(timeline);
+        assignments.recv().await.unwrap();
+    }
+    stop.cancel();
+    running.await.unwrap();
+    assert!(assignments.try_recv().is_err(), "once each time");
 }

@@ -181,6 +181,7 @@ async fn both_stores_have_the_same_tables_and_columns() {
             "shard.position_spilled_progress",
             "shard.position_spilled_start",
             "shard.published_seq",
+            "shard.timeline",
             "shard.witness_progress",
             "shard.witness_start"
         ],

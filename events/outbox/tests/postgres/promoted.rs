@@ -8,9 +8,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 /// The server's next timeline, as far as this database can tell.
-async fn promoted(session: &mut PgConnection, era: i64) {
+async fn promoted(session: &mut PgConnection, timeline: i64) {
     let function = format!(
-        "create or replace function endstate_era() returns bigint language plpgsql stable as $$ begin return {era}; end $$"
+        "create or replace function endstate_timeline() returns bigint language plpgsql stable as \
+         $$ begin return {timeline}; end $$"
     );
     session.execute(AssertSqlSafe(function)).await.unwrap();
 }
@@ -32,7 +33,7 @@ async fn z14_an_owner_that_the_promoted_standby_has_never_heard_of_writes_nothin
     let away = step(lost).after();
     session.execute("delete from shard; insert into shard select * from kept").await.unwrap();
     session.execute("delete from system where name = 'lost'").await.unwrap();
-    promoted(&mut session, 1).await;
+    promoted(&mut session, 2).await;
     // Who has it now reads the same records again, and comes to the same numbers with other content.
     let owner = store.assign(SHARD).await.unwrap();
     assert_eq!((owner.next_seq, owner.positions), (lost.next_seq, lost.positions));
@@ -48,12 +49,39 @@ async fn z14_an_era_begins_once_and_never_goes_back() {
     let mut session = database.session("test").await;
     let store = database.store().await;
     let mut epochs = vec![store.assign(SHARD).await.unwrap().epoch];
-    for era in [0, 3, 3, 1] {
-        promoted(&mut session, era).await;
+    for timeline in [1, 4, 4, 2, 0, 2] {
+        promoted(&mut session, timeline).await;
         epochs.push(store.assign(SHARD).await.unwrap().epoch);
     }
-    let era = |epoch: i64| (3 << 32) + epoch;
-    assert_eq!(epochs, [1, 2, era(1), era(2), era(3)], "a copy on a server of its own counts on");
+    let era = |era: i64, epoch: i64| (era << 32) + epoch;
+    assert_eq!(epochs[..4], [1, 2, era(3, 1), era(3, 2)]);
+    assert_eq!(epochs[4..5], [era(4, 1)], "a copy on a server that counts anew, as after an upgrade of its data");
+    assert_eq!(
+        epochs[5..],
+        [era(5, 1), era(5, 2)],
+        "a server without timelines is another one; nothing is known of it"
+    );
     let new = store.assign(ShardId { index: 3, ..SHARD }).await.unwrap();
-    assert_eq!(new.epoch, (1 << 32) + 1, "also of a shard that was never owned");
+    assert_eq!(new.epoch, era(1, 1), "also of a shard that was never owned");
+}
+
+/// The row may be as the owner remembers it, though what others wrote is lost.
+#[tokio::test]
+async fn z14_an_owner_whose_row_is_as_it_was_assigns_himself_anew_all_the_same() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let mut news = store.timeline().unwrap();
+    let owner = store.assign(SHARD).await.unwrap();
+    let commit = |fence| store.commit(Commit { fences: vec![fence], ..Commit::default() });
+    commit(step(owner)).await.unwrap();
+    assert!(store.now_ms().await.unwrap().is_some() && !news.has_changed().unwrap(), "it is the server of before");
+    promoted(&mut database.session("test").await, 2).await;
+    assert_eq!(commit(step(step(owner).after())).await, Err(CommitError::Fenced(SHARD)));
+    assert!(
+        store.now_ms().await.unwrap().is_some() && news.has_changed().unwrap(),
+        "who has nothing to write hears of it"
+    );
+    news.mark_unchanged();
+    commit(step(store.assign(SHARD).await.unwrap())).await.unwrap();
+    assert!(store.now_ms().await.unwrap().is_some() && !news.has_changed().unwrap());
 }
