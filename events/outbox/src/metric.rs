@@ -141,6 +141,8 @@ table! {
     Unpublished = gauge "endstate_outbox_unpublished_messages" [];
     /// Age of the oldest of them.
     UnpublishedAge = gauge "endstate_outbox_unpublished_oldest_seconds" [];
+    /// Time until the broker has acknowledged a record of committed messages, from when it is handed over right behind its commit.
+    PublishDelay = histogram of SHORT "endstate_outbox_publish_delay_seconds" [topic] shared;
     /// How long the timer that is due longest is overdue.
     TimersOverdue = gauge "endstate_timers_overdue_oldest_seconds" [];
     /// A change that lists lack, of a saga that this process decides, is at most so old.

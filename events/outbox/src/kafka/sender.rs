@@ -20,7 +20,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use rdkafka::statistics::{Broker, Statistics};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +105,7 @@ impl Kind {
 /// Whom a delivery report is for.
 pub(super) enum Ticket {
     /// Messages of a shard's outbox, numbered from `seq` on.
-    Committed { window: Arc<Window>, seq: i64, count: usize, place: Place },
+    Committed { window: Arc<Window>, seq: i64, count: usize, place: Place, handed: Instant },
     /// One of them, to a topic of another team.
     Foreign { window: Arc<Window>, seq: i64, place: Place },
     /// Messages that somebody waits for.
@@ -181,8 +181,11 @@ impl ProducerContext for Reports {
         let is_counted = failure.is_none() && self.kind != Kind::Foreign;
         self.sent.acknowledged.fetch_add(u64::from(is_counted), Ordering::Relaxed);
         match *ticket {
-            Ticket::Committed { window, seq, count, place } => match failure {
-                None => window.acknowledged(seq, count, place),
+            Ticket::Committed { window, seq, count, place, handed } => match failure {
+                None => {
+                    Metric::PublishDelay.time(handed.elapsed(), &[place.0.label()]);
+                    window.acknowledged(seq, count, place);
+                }
                 Some(reason) => window.failed(reason),
             },
             Ticket::Foreign { window, seq, place } => {
@@ -342,7 +345,7 @@ impl Carrier {
             entered = self.window.enter(seq, count, place) => entered?,
             () = self.sender.stop.cancelled() => return Err(RelayError("the bus is closing".to_owned())),
         }
-        Ok(Ticket::Committed { window: Arc::clone(&self.window), seq, count, place })
+        Ok(Ticket::Committed { window: Arc::clone(&self.window), seq, count, place, handed: Instant::now() })
     }
 }
 
