@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nothing passes or fails by it but a hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -159,6 +159,11 @@ impl Town {
     /// Starts a process that cannot start, and returns what it said when it had ended.
     pub(crate) fn refused(&self, name: &str, roles: &str) -> String {
         let (mut process, log) = self.start(name, roles, false);
+        let started = Instant::now();
+        while process.is_alive() {
+            assert!(started.elapsed() < PATIENCE, "it goes on: {}", std::fs::read_to_string(&log).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+        }
         assert!(!process.child.wait().unwrap().success());
         std::fs::read_to_string(log).unwrap()
     }
