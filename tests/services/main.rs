@@ -13,6 +13,7 @@ mod frozen;
 mod listening;
 mod midnight;
 mod scrape;
+mod script;
 mod secure;
 mod starting;
 mod statements;
