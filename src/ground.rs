@@ -71,12 +71,13 @@ impl Ground {
         ensure!(!url.is_empty(), "kafka.brokers is set, and no store.url: set both, or neither");
         ensure!(!brokers.is_empty(), "store.url is set, and no kafka.brokers: set both, or neither");
         let store = opened(&postgres(config)).await?;
-        let kafka = connected(kafka(config, store.partitions())?, &store).await?;
+        let brokers = kafka(config, store.partitions())?;
+        let kafka = once_both_answer(&store, async || connected(&brokers, &store).await).await?;
         let patience = Duration::from_millis(config.kafka.spill_after_ms);
         let spill = SpillSettings { patience, most: i64::from(config.kafka.spill_most) };
         let bus = SpillingBus::new(kafka.clone(), store.clone(), store.clone(), Arc::new(SystemClock), spill);
         let clock = StoreClock::new(store.clone(), Arc::new(SystemClock), Uuid::new_v4());
-        clock.ask().await?;
+        once_both_answer(&store, async || Ok(clock.ask().await?)).await?;
         let (environment, moved) = (config.environment.clone(), config.participants.topics()?);
         Ok(Self::Shared { store, kafka, bus, clock, environment, moved })
     }
@@ -192,25 +193,46 @@ where
     }
 }
 
-/// The bus, as soon as a broker answers: brokers that the store goes with, in an environment that is its own.
-async fn connected(settings: KafkaSettings, store: &PostgresStore) -> anyhow::Result<Arc<KafkaBus>> {
+/// The bus: over brokers that the store goes with, in an environment that is its own.
+async fn connected(settings: &KafkaSettings, store: &PostgresStore) -> anyhow::Result<Arc<KafkaBus>> {
     let id = store.id().await?;
-    let open = async || {
-        store.goes_with(&KafkaBus::cluster(&settings).await?).await?;
-        KafkaBus::claim(&settings, &id).await?;
-        anyhow::Ok(KafkaBus::open(settings.clone()).await?)
-    };
+    let cluster = KafkaBus::cluster(settings).await?;
+    store.goes_with(&cluster).await?;
+    match KafkaBus::claim(settings, &id).await {
+        Ok(()) => store.keeps(&cluster).await?,
+        // It was its own before, and one topic must not keep all of the others waiting.
+        Err(unread @ OpenError::Unread { .. }) if store.has_claimed(&cluster).await? => {
+            tracing::warn!(%unread, "the environment was this store's when it was looked at before; going on");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(KafkaBus::open(settings.clone()).await?)
+}
+
+/// Does what needs the store and the brokers as soon as both answer.
+async fn once_both_answer<T>(store: &PostgresStore, work: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let mut patience = Patience::new();
     loop {
-        match open().await {
-            Err(error) if matches!(error.downcast_ref(), Some(OpenError::Unreachable { .. })) => {
+        match work().await {
+            Err(error) if may_pass(&error) => {
                 if !patience.waits(&error).await {
                     return Err(error);
+                }
+                if error.is::<StoreError>() {
+                    store.forget_idle();
                 }
             }
             other => return other,
         }
     }
+}
+
+/// Whether another attempt may find what this one has missed. A session that the database has ended while the brokers were
+/// waited for is found out by its next statement, when the database may answer again: so the failure counts, not whether it
+/// answers now.
+fn may_pass(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OpenError::Unreachable { .. } | OpenError::Unread { .. }))
+        || matches!(error.downcast_ref(), Some(StoreError::Failed { .. }))
 }
 
 /// With servers that a start needs, and that are away.

@@ -51,7 +51,11 @@ pub(super) async fn run(command: BrokerCommand, output: Output) -> Result<(), Fa
         return Err(Failure::no(format!("the brokers of kafka.brokers are of cluster `{found}`, not `{cluster}`")));
     }
     let store = PostgresStore::watch(&settings).await.map_err(|error| told(&error))?;
-    let before = store.adopt(&cluster, from_the_beginning).await.map_err(|error| told(&error))?;
+    let beginnings = match from_the_beginning {
+        true => Some(KafkaBus::beginnings(&kafka).await.map_err(|error| told(&error))?),
+        false => None,
+    };
+    let before = store.adopt(&cluster, beginnings.as_deref()).await.map_err(|error| told(&error))?;
     let value = json!({ "before": before, "cluster": cluster, "from_the_beginning": from_the_beginning });
     output.print(&value, |_| {
         let before = before.as_deref().unwrap_or("none");

@@ -3,6 +3,7 @@
 use super::failure::{Exit, Failure};
 use super::output::{Output, table};
 use crate::config::Config;
+use endstate_outbox::kafka::OpenError;
 use endstate_outbox::postgres::Settings;
 use endstate_outbox::postgres::examine::{Finding, Grade, examine};
 use endstate_outbox::{KafkaBus, KafkaSettings, PostgresStore};
@@ -83,7 +84,14 @@ pub(crate) async fn doctor(config: Option<&Path>, output: Output) -> Result<(), 
 async fn belongs(settings: &Settings, kafka: &KafkaSettings) -> Option<Finding> {
     let store = PostgresStore::watch(settings).await.ok()?;
     let (id, kept) = (store.id().await.ok()?, store.cluster().await.ok()?);
-    let (found, claimed) = (KafkaBus::cluster(kafka).await.ok()?, KafkaBus::claimed(kafka).await.ok()?);
+    let (found, claimed) = (KafkaBus::cluster(kafka).await.ok()?, KafkaBus::claimed(kafka).await);
+    let claimed = match claimed {
+        Err(unread @ OpenError::Unread { .. }) => {
+            let advice = "see whether its partition has a leader".to_owned();
+            return Some(Finding { check: "kafka.belongs", grade: Grade::Mind, text: unread.to_string(), advice });
+        }
+        claimed => claimed.ok()?,
+    };
     let environment = &kafka.environment;
     let (grade, text, advice) = match (kept, claimed) {
         (Some(kept), _) if kept != found => {

@@ -14,6 +14,8 @@ async fn z17_a_second_database_under_one_environment_is_refused() {
     town.set("ENDSTATE_STORE_URL", &format!("{}_second", town.variable("ENDSTATE_STORE_URL")));
     let said = town.refused("b", ALL);
     assert!(said.contains("E4068") && said.contains(&theirs), "{said}");
+    let bound = town.sql("select count(*) from system where name like 'kafka%'");
+    assert_eq!(bound, "0", "who named these brokers by mistake may name the right ones");
     // Nobody has lost a shard to it.
     assert!(first.terminate());
     assert!(!town.logs_of("a").contains("revoked"), "{}", town.logs());

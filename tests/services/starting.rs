@@ -5,19 +5,28 @@ use crate::town::{PATIENCE, Town};
 use std::net::TcpListener;
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::task::JoinSet;
 
-/// From now on a server answers on this port, too.
-async fn forward(port: u16, server: (String, u16)) {
+/// A server that answers on this port, too, as long as this is kept.
+async fn forward(port: u16, server: (String, u16)) -> JoinSet<()> {
     let there = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    tokio::spawn(async move {
+    let mut forwarding = JoinSet::new();
+    forwarding.spawn(async move {
+        let mut clients = JoinSet::new();
         while let Ok((mut client, _)) = there.accept().await {
             let server = server.clone();
-            tokio::spawn(async move {
+            clients.spawn(async move {
                 let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
                 tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
             });
         }
     });
+    forwarding
+}
+
+/// A port on which nobody answers yet.
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[tokio::test]
@@ -25,8 +34,7 @@ async fn a_process_that_starts_before_its_database_is_alive_and_gets_ready_once_
     let mut town = Town::new();
     let url = reqwest::Url::parse(town.variable("ENDSTATE_STORE_URL")).unwrap();
     let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
-    // A port that nobody else takes, and on which nobody answers yet.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port();
     let mut through = url.clone();
     through.set_port(Some(port)).unwrap();
     town.set("ENDSTATE_STORE_URL", through.as_str());
@@ -41,10 +49,34 @@ async fn a_process_that_starts_before_its_database_is_alive_and_gets_ready_once_
         for path in ["/readyz", "/startupz", "/v1/sagas"] {
             assert_eq!(town.http.get(format!("{address}{path}")).send().await.unwrap().status(), 503, "{path}");
         }
-        forward(port, server).await;
+        forward(port, server).await
     };
-    let started = async { tokio::join!(town.serve("a", ALL, true), waiting).0 };
-    let process = tokio::time::timeout(PATIENCE, started).await.expect("it is ready");
+    let started = async { tokio::join!(town.serve("a", ALL, true), waiting) };
+    let (process, _forwarding) = tokio::time::timeout(PATIENCE, started).await.expect("it is ready");
+    assert!(process.terminate(), "it ends well\n{}", town.logs());
+}
+
+#[tokio::test]
+async fn a_process_whose_database_goes_away_while_it_waits_for_its_brokers_waits_for_both() {
+    let mut town = Town::new();
+    let mut url = reqwest::Url::parse(town.variable("ENDSTATE_STORE_URL")).unwrap();
+    let (database, brokers) = (port(), port());
+    let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
+    let broker = town.variable("ENDSTATE_KAFKA_BROKERS").rsplit_once(':').unwrap();
+    let broker = (broker.0.to_owned(), broker.1.parse().unwrap());
+    url.set_port(Some(database)).unwrap();
+    town.set("ENDSTATE_STORE_URL", url.as_str());
+    town.set("ENDSTATE_KAFKA_BROKERS", &format!("127.0.0.1:{brokers}"));
+    let forwarding = forward(database, server.clone()).await;
+    let outages = async {
+        // The log is there as soon as the process is.
+        town.logs_until("a", "E4061").await;
+        drop(forwarding);
+        let to_brokers = forward(brokers, broker).await;
+        town.logs_until("a", "E4001").await;
+        (to_brokers, forward(database, server).await)
+    };
+    let (process, _forwarding) = tokio::join!(town.serve("a", ALL, true), outages);
     assert!(process.terminate(), "it ends well\n{}", town.logs());
 }
 
@@ -53,7 +85,7 @@ async fn a_migration_waits_for_a_database_that_is_coming_up() {
     let town = Town::new();
     let mut url = reqwest::Url::parse(town.variable("ENDSTATE_STORE_URL")).unwrap();
     let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port();
     url.set_port(Some(port)).unwrap();
     let mut migration = tokio::process::Command::new(env!("CARGO_BIN_EXE_endstate"));
     migration.arg("migrate").env("ENDSTATE_STORE_URL", url.as_str());
@@ -62,7 +94,7 @@ async fn a_migration_waits_for_a_database_that_is_coming_up() {
     let done = async {
         // The database answers only after it was asked for the first time.
         while !said.next_line().await.unwrap().expect("it goes on").contains("trying again") {}
-        forward(port, server).await;
+        let _forwarding = forward(port, server).await;
         migration.wait().await.unwrap().success()
     };
     assert!(tokio::time::timeout(PATIENCE, done).await.expect("it ends"));

@@ -3,9 +3,9 @@
 //! stores that come together one is it (Z17, ADR 0023).
 
 use super::OpenError;
-use super::admin::{admin, ask, blocking};
+use super::admin::{Admin, admin, ask, blocking, why};
 use super::settings::{ANSWER, KafkaSettings};
-use super::topics::{LOOKS, SETTLE, answered, counted, replication};
+use super::topics::{LED, SETTLE, answered, counted, replication, watermarks};
 use endstate_events::Environment;
 use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier};
 use rdkafka::config::FromClientConfig as _;
@@ -15,7 +15,11 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the first record is looked for. A start tries again for longer, and says so each time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Characters of a claim that are shown: an id has 36, and whatever else is there is none.
 const SHOWN: usize = 40;
@@ -44,9 +48,7 @@ pub(super) async fn cluster(settings: &KafkaSettings) -> Result<String, OpenErro
 /// Claims the environment for a store, or refuses another one than the first.
 pub(super) async fn claim(settings: &KafkaSettings, store: &str) -> Result<(), OpenError> {
     make(settings).await?;
-    let (own, ours) = (settings.clone(), store.to_owned());
-    let first = answered(settings, blocking(move || first(&own, Some(&ours))).await).await?;
-    match first {
+    match read_or(settings, first(settings, Some(store)).await).await? {
         Some(first) if first == store => Ok(()),
         Some(first) => Err(OpenError::Claimed {
             environment: settings.environment.to_string(),
@@ -62,14 +64,26 @@ pub(super) async fn claim(settings: &KafkaSettings, store: &str) -> Result<(), O
 
 /// The store that has claimed the environment, if one has; changes nothing.
 pub(super) async fn claimed(settings: &KafkaSettings) -> Result<Option<String>, OpenError> {
-    let own = settings.clone();
-    let asked = blocking(move || {
-        let name = topic(&own.environment);
-        let there = super::admin::admin(&own)?.inner().fetch_metadata(Some(&name), Timeout::After(ANSWER))?;
-        let there = there.topics().iter().any(|topic| topic.name() == name && topic.error().is_none());
-        if there { first(&own, None) } else { Ok(None) }
+    let name = topic(&settings.environment);
+    let client = admin(settings).map_err(|error| OpenError::settings(&error))?;
+    let asked = ask(&client, move |client| {
+        let there = client.fetch_metadata(Some(&name), Timeout::After(ANSWER))?;
+        Ok(there.topics().iter().any(|topic| topic.name() == name && topic.error().is_none()))
     });
-    answered(settings, asked.await).await
+    match answered(settings, asked.await).await? {
+        true => read_or(settings, first(settings, None).await).await,
+        false => Ok(None),
+    }
+}
+
+/// The first record, or why it cannot be read though brokers answer.
+async fn read_or(settings: &KafkaSettings, first: KafkaResult<Option<String>>) -> Result<Option<String>, OpenError> {
+    match first {
+        Ok(first) => Ok(first),
+        Err(error) => {
+            Err(OpenError::Unread { topic: topic(&settings.environment), reason: why(settings, &error).await })
+        }
+    }
 }
 
 /// The topic, as it must be: a claim that is deleted after a while claims nothing.
@@ -117,44 +131,103 @@ fn keeps(resource: &ConfigResource) -> Result<(), String> {
 }
 
 /// The first record. Where there is none, `ours` is written and what is first then is told; none when nothing was written, or
-/// nobody took it.
-fn first(settings: &KafkaSettings, ours: Option<&str>) -> KafkaResult<Option<String>> {
-    let name = topic(&settings.environment);
-    let consumer: BaseConsumer = BaseConsumer::from_config(&settings.reader())?;
-    let (mut written, mut trouble) = (false, None);
-    for _ in 0..LOOKS {
-        match (consumer.fetch_watermarks(&name, 0, ANSWER), ours) {
-            (Ok((low, high)), _) if low < high => return read(&consumer, &name, low),
+/// nobody took it. It ends in bounded time, whatever the brokers do, and each thread that waits for them waits for a moment
+/// only: a process that is asked to stop waits for its threads.
+async fn first(settings: &KafkaSettings, ours: Option<&str>) -> KafkaResult<Option<String>> {
+    let admin = admin(settings)?;
+    let first = looked_for(&admin, settings, ours).await;
+    // Its end waits for its threads.
+    drop(tokio::task::spawn_blocking(move || drop(admin)));
+    first
+}
+
+async fn looked_for(admin: &Admin, settings: &KafkaSettings, ours: Option<&str>) -> KafkaResult<Option<String>> {
+    let (name, until) = (topic(&settings.environment), Instant::now() + PATIENCE);
+    let mut written = false;
+    loop {
+        let trouble = match (watermarks(admin, &name, 0, LED).await, ours) {
+            (Ok((low, high)), _) if low < high => return read(settings, name, low, until).await,
             (Ok(_), None) => return Ok(None),
             (Ok(_), Some(ours)) if !written => {
                 written = true;
-                write(settings, &name, ours)?;
+                write(settings, &name, ours.to_owned(), until).await?;
                 continue;
             }
-            (Ok(_), Some(_)) => trouble = None,
+            (Ok(_), Some(_)) => None,
             // One that was just made has no leader yet.
-            (Err(error), _) => trouble = Some(error),
+            (Err(error), _) => Some(error),
+        };
+        if Instant::now() >= until {
+            return trouble.map_or(Ok(None), Err);
         }
-        std::thread::sleep(SETTLE);
+        tokio::time::sleep(SETTLE).await;
     }
-    trouble.map_or(Ok(None), Err)
 }
 
-fn write(settings: &KafkaSettings, name: &str, ours: &str) -> KafkaResult<()> {
+async fn write(settings: &KafkaSettings, name: &str, ours: String, until: Instant) -> KafkaResult<()> {
     let producer: BaseProducer<DefaultProducerContext> = BaseProducer::from_config(&settings.producer())?;
-    let record = BaseRecord::<[u8], str>::to(name).partition(0).payload(ours);
-    producer.send(record).map_err(|(error, _)| error)?;
-    producer.flush(Timeout::After(2 * ANSWER))
+    producer.send(BaseRecord::<[u8], str>::to(name).partition(0).payload(&ours)).map_err(|(error, _)| error)?;
+    let producer = Arc::new(producer);
+    loop {
+        let flushing = Arc::clone(&producer);
+        let flushed = blocking(move || flushing.flush(Timeout::After(LED))).await;
+        if flushed.is_ok() || Instant::now() >= until {
+            drop(tokio::task::spawn_blocking(move || drop(producer)));
+            return flushed;
+        }
+    }
 }
 
-fn read(consumer: &BaseConsumer, name: &str, low: i64) -> KafkaResult<Option<String>> {
+async fn read(settings: &KafkaSettings, name: String, low: i64, until: Instant) -> KafkaResult<Option<String>> {
+    let consumer: Arc<BaseConsumer> = Arc::new(BaseConsumer::from_config(&settings.reader())?);
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(name, 0, Offset::Offset(low))?;
+    list.add_partition_offset(&name, 0, Offset::Offset(low))?;
     consumer.assign(&list)?;
-    let started = Instant::now();
-    while started.elapsed() < 2 * ANSWER {
-        let Some(record) = consumer.poll(Timeout::After(ANSWER)) else { continue };
-        return Ok(Some(String::from_utf8_lossy(record?.payload().unwrap_or_default()).into_owned()));
+    loop {
+        let reading = Arc::clone(&consumer);
+        let record = blocking(move || {
+            let record = reading.poll(Timeout::After(LED)).transpose()?;
+            Ok(record.map(|record| String::from_utf8_lossy(record.payload().unwrap_or_default()).into_owned()))
+        });
+        let record = record.await;
+        if !matches!(record, Ok(None)) || Instant::now() >= until {
+            drop(tokio::task::spawn_blocking(move || drop(consumer)));
+            // It is there, whoever has not brought it.
+            return record?.map(Some).ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut));
+        }
     }
-    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::mocking::MockCluster;
+    use std::collections::BTreeMap;
+
+    /// One of several brokers is down, and the claim was there.
+    #[tokio::test]
+    async fn z17_a_claim_whose_partition_has_no_leader_is_told_of_soon_and_read_once_it_has_one() {
+        let brokers = MockCluster::new(1).unwrap();
+        let settings = KafkaSettings {
+            brokers: brokers.bootstrap_servers(),
+            environment: Environment::default(),
+            partitions: 1,
+            replication: 1,
+            min_insync: 1,
+            retention: Duration::from_secs(3_600),
+            session: Duration::from_secs(6),
+            foreign_partitions: 0,
+            client: BTreeMap::new(),
+        };
+        let name = topic(&settings.environment);
+        brokers.create_topic(&name, 1, 1).unwrap();
+        brokers.partition_leader(&name, 0, None).unwrap();
+        // Nothing passes by this bound but what asks on for minutes.
+        let told = tokio::time::timeout(12 * PATIENCE, claimed(&settings)).await.expect("it is told");
+        assert!(matches!(&told, Err(OpenError::Unread { topic, .. }) if *topic == name), "{told:?}");
+        brokers.partition_leader(&name, 0, Some(1)).unwrap();
+        assert_eq!(first(&settings, Some("ours")).await, Ok(Some("ours".to_owned())));
+        assert_eq!(first(&settings, Some("theirs")).await, Ok(Some("ours".to_owned())));
+        assert_eq!(claimed(&settings).await, Ok(Some("ours".to_owned())));
+    }
 }

@@ -42,7 +42,7 @@ pub use settings::KafkaSettings;
 pub use window::FOREIGN_WINDOW;
 
 use crate::bus::{Bus, BusError, Consumer, Outgoing, Relay};
-use crate::store::ShardId;
+use crate::store::{Positions, ShardId};
 use async_trait::async_trait;
 use endstate_events::{ForeignTopic, Side, Topic};
 use member::{Member, Share};
@@ -63,6 +63,14 @@ pub enum OpenError {
     Unreachable {
         /// Where they should be.
         brokers: String,
+        /// Their words, or the client's.
+        reason: String,
+    },
+    /// Brokers answer, and the topic that says whose the environment is cannot be read.
+    #[error("E4061: brokers answer, and topic {topic}, which says whose the environment is, cannot be read: {reason}")]
+    Unread {
+        /// The topic.
+        topic: String,
         /// Their words, or the client's.
         reason: String,
     },
@@ -144,6 +152,11 @@ impl KafkaBus {
     /// The store that has claimed the environment, if one has.
     pub async fn claimed(settings: &KafkaSettings) -> Result<Option<String>, OpenError> {
         claim::claimed(settings).await
+    }
+
+    /// Where the topics begin that each shard reads; changes nothing.
+    pub async fn beginnings(settings: &KafkaSettings) -> Result<Vec<(ShardId, Positions)>, OpenError> {
+        topics::beginnings(settings).await
     }
 
     /// Connects; makes or checks the topics. Joins no group yet.

@@ -2,9 +2,11 @@
 //! a short retention would delete what a saga still needs.
 
 use super::admin::{Admin, admin, ask, why};
+use super::member::Share;
 use super::settings::{ANSWER, KafkaSettings};
-use super::{OpenError, wire};
-use endstate_events::{Environment, ForeignTopic, Topic};
+use super::{OpenError, position, wire};
+use crate::store::{Positions, ShardId};
+use endstate_events::{Environment, ForeignTopic, Side, Topic};
 use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
@@ -13,10 +15,10 @@ use std::time::Duration;
 /// A topic that was just made is not known to every broker at once.
 pub(super) const SETTLE: Duration = Duration::from_millis(200);
 /// How often it is looked for.
-pub(super) const LOOKS: usize = 50;
+const LOOKS: usize = 50;
 
 /// How long a partition's leader may take to answer at the start, and how often one is looked for: some ten seconds.
-const LED: Duration = Duration::from_secs(1);
+pub(super) const LED: Duration = Duration::from_secs(1);
 const LOOKS_FOR_LEADERS: usize = 8;
 
 /// Names of topics on the broker.
@@ -114,9 +116,41 @@ pub(super) async fn edges(settings: &KafkaSettings, topic: ForeignTopic, partiti
     edges.map_err(|error| format!("{}/{partition}: {error}", topic.name()))
 }
 
-async fn watermarks(admin: &Admin, name: &str, partition: u16, patience: Duration) -> KafkaResult<(i64, i64)> {
+/// The oldest offset of a partition, and the one behind its newest, as its leader tells them.
+pub(super) async fn watermarks(
+    admin: &Admin,
+    name: &str,
+    partition: u16,
+    patience: Duration,
+) -> KafkaResult<(i64, i64)> {
     let name = name.to_owned();
     ask(admin, move |client| client.fetch_watermarks(&name, i32::from(partition), patience)).await
+}
+
+/// Where each shard's topics begin. One that is not there will begin at its first record.
+pub(super) async fn beginnings(settings: &KafkaSettings) -> Result<Vec<(ShardId, Positions)>, OpenError> {
+    let admin = admin(settings).map_err(|error| OpenError::settings(&error))?;
+    let mut all: Vec<_> = [Side::Orchestrator, Side::Participants]
+        .into_iter()
+        .flat_map(|side| (0..settings.partitions).map(move |index| (ShardId { side, index }, Positions::default())))
+        .collect();
+    for (shard, positions) in &mut all {
+        for topic in Share::Shards(shard.side).topics() {
+            let name = topic.name(&settings.environment);
+            match watermarks(&admin, &name, shard.index, ANSWER).await {
+                Ok((low, _)) => positions.advance(topic, position::of(topic, low, 0)),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return answered(settings, Err(error)).await,
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn is_missing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    let code = error.rdkafka_error_code();
+    code.is_some_and(|code| matches!(code, UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
 }
 
 /// Deletes all topics of an environment.

@@ -1,8 +1,10 @@
 //! One environment on one broker is one store's (Z17).
 
-use crate::rig::Rig;
-use endstate_outbox::KafkaBus;
+use crate::rig::{PARTITIONS, Rig, item, send, take};
+use endstate_events::{Side, Topic};
+use endstate_outbox::{Bus as _, KafkaBus, Positions};
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::{Offset, TopicPartitionList};
 
 const STORES: [&str; 2] = ["0f5b1f0e-3a6f-4d52-9c3b-1f1f9a7a0001", "0f5b1f0e-3a6f-4d52-9c3b-1f1f9a7a0002"];
 
@@ -50,4 +52,31 @@ async fn z17_brokers_say_which_cluster_they_are() {
     assert!(!cluster.is_empty());
     assert_eq!(KafkaBus::cluster(&rig.settings).await, Ok(cluster));
     assert_eq!(KafkaBus::claimed(&rig.settings).await, Ok(None), "nothing is made by asking");
+}
+
+/// A log that was copied without its first records.
+#[tokio::test]
+async fn z17_where_topics_begin_that_brokers_have_is_found_out_and_those_that_they_lack_begin_at_0() {
+    let rig = Rig::new();
+    let begins = async || {
+        let all = KafkaBus::beginnings(&rig.settings).await.unwrap();
+        assert_eq!(all.len(), 2 * usize::from(PARTITIONS));
+        all.into_iter().filter(|(_, positions)| *positions != Positions::default()).collect::<Vec<_>>()
+    };
+    assert_eq!(begins().await, [], "they have none");
+    let bus = rig.bus().await;
+    bus.produce((0..9).map(|n| send(&n.to_string())).collect()).await.unwrap();
+    assert_eq!(begins().await, []);
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&rig.name(Topic::Commands), 2, Offset::End).unwrap();
+    rig.admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    let begun = begins().await;
+    let [(shard, positions)] = &*begun else { panic!("{begun:?}") };
+    assert_eq!((shard.side, shard.index), (Side::Participants, 2));
+    // What comes next is read where the log begins, and nothing is missed.
+    bus.produce(vec![send("next")]).await.unwrap();
+    let mut consumer = bus.consumer(Topic::Commands, 2, positions.of(Topic::Commands));
+    assert_eq!(item(&take(&mut *consumer, 1).await.unwrap()[0]), "next");
+    bus.close().await;
+    rig.wipe().await;
 }

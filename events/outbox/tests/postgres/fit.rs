@@ -4,7 +4,9 @@ use crate::database::Database;
 use endstate_events::{Environment, Side};
 use endstate_outbox::postgres::Settings;
 use endstate_outbox::postgres::examine::{Grade, examine};
-use endstate_outbox::{Commit, CommitError, Fence, PostgresStore, ShardId, SqliteStore, Store as _, StoreError};
+use endstate_outbox::{
+    Commit, CommitError, Fence, Positions, PostgresStore, ShardId, SqliteStore, Store as _, StoreError,
+};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,13 +37,21 @@ async fn z17_a_store_goes_with_the_brokers_that_it_was_used_with_first() {
     let store = database.store().await;
     let id = store.id().await.unwrap();
     assert_eq!(store.cluster().await.unwrap(), None);
+    store.goes_with("mistyped").await.unwrap();
+    assert_eq!(store.cluster().await.unwrap(), None, "what has not let it in is not kept");
     store.goes_with("first").await.unwrap();
-    store.goes_with("first").await.unwrap();
-    let said = store.goes_with("second").await.unwrap_err().to_string();
-    assert!(said.starts_with("E4067") && said.contains("`first`") && said.contains("adopt second"), "{said}");
-    assert_eq!(store.adopt("second", false).await.unwrap().as_deref(), Some("first"));
+    assert!(!store.has_claimed("first").await.unwrap());
+    store.keeps("first").await.unwrap();
+    store.keeps("first").await.unwrap();
+    for said in [store.goes_with("second").await, store.keeps("second").await] {
+        let said = said.unwrap_err().to_string();
+        assert!(said.starts_with("E4067") && said.contains("`first`") && said.contains("adopt second"), "{said}");
+    }
+    assert!(store.has_claimed("first").await.unwrap() && !store.has_claimed("second").await.unwrap());
+    assert_eq!(store.adopt("second", None).await.unwrap().as_deref(), Some("first"));
     store.goes_with("second").await.unwrap();
     assert!(store.goes_with("first").await.is_err());
+    assert!(!store.has_claimed("second").await.unwrap(), "nobody has looked there yet");
     PostgresStore::migrate(&database.url()).await.unwrap();
     assert_eq!(store.id().await.unwrap(), id);
     let other = Database::new().await.store().await.id().await.unwrap();
@@ -58,14 +68,19 @@ async fn z17_positions_are_not_moved_under_a_process_that_runs() {
     let mut fence = Fence::still(assigned);
     fence.positions.progress = 5 << 10;
     store.commit(Commit { fences: vec![fence], ..Commit::default() }).await.unwrap();
+    let other = ShardId { index: 2, ..shard };
+    let mut further = Fence::still(store.assign(other).await.unwrap());
+    further.positions.progress = 9 << 10;
+    store.commit(Commit { fences: vec![further], ..Commit::default() }).await.unwrap();
     let watching = PostgresStore::watch(&database.settings()).await.unwrap();
-    let said = watching.adopt("new", true).await.unwrap_err().to_string();
+    let said = watching.adopt("new", Some(&[])).await.unwrap_err().to_string();
     assert!(said.contains("still use this database"), "{said}");
     assert_eq!(watching.cluster().await.unwrap(), None, "all or nothing");
     drop(store);
+    let beginnings = [(shard, Positions { progress: 3 << 10, ..Positions::default() })];
     let adopting = async {
         // The server ends sessions in its own time.
-        while watching.adopt("new", true).await.is_err() {
+        while watching.adopt("new", Some(&beginnings)).await.is_err() {
             tokio::task::yield_now().await;
         }
     };
@@ -73,7 +88,8 @@ async fn z17_positions_are_not_moved_under_a_process_that_runs() {
     let store = database.store().await;
     let late = store.commit(Commit { fences: vec![Fence::still(fence.after())], ..Commit::default() }).await;
     assert_eq!(late, Err(CommitError::Fenced(shard)));
-    assert_eq!(store.assign(shard).await.unwrap().positions.progress, 0);
+    assert_eq!(store.assign(shard).await.unwrap().positions.progress, 3 << 10, "what lay before was deleted");
+    assert_eq!(store.assign(other).await.unwrap().positions.progress, 0, "nothing is known of its topic");
 }
 
 #[tokio::test]
