@@ -127,30 +127,30 @@ pub(super) async fn watermarks(
     ask(admin, move |client| client.fetch_watermarks(&name, i32::from(partition), patience)).await
 }
 
-/// Where each shard's topics begin. One that is not there will begin at its first record.
+/// Where each shard's topics begin. One that is not there will begin at its first record; of one that is there and has no
+/// leader nobody knows.
 pub(super) async fn beginnings(settings: &KafkaSettings) -> Result<Vec<(ShardId, Positions)>, OpenError> {
     let admin = admin(settings).map_err(|error| OpenError::settings(&error))?;
-    let mut all: Vec<_> = [Side::Orchestrator, Side::Participants]
-        .into_iter()
-        .flat_map(|side| (0..settings.partitions).map(move |index| (ShardId { side, index }, Positions::default())))
-        .collect();
-    for (shard, positions) in &mut all {
-        for topic in Share::Shards(shard.side).topics() {
-            let name = topic.name(&settings.environment);
-            match watermarks(&admin, &name, shard.index, ANSWER).await {
-                Ok((low, _)) => positions.advance(topic, position::of(topic, low, 0)),
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return answered(settings, Err(error)).await,
+    let mut all = Vec::new();
+    for side in [Side::Orchestrator, Side::Participants] {
+        let mut there = Vec::new();
+        for topic in Share::Shards(side).topics() {
+            let name = topic.name(&settings.environment).into_owned();
+            let away = |reason| OpenError::Unreachable { brokers: settings.brokers.clone(), reason };
+            if counted(&admin, &name).await.map_err(away)? > 0 {
+                there.push((topic, name));
             }
+        }
+        for index in 0..settings.partitions {
+            let mut positions = Positions::default();
+            for (topic, name) in &there {
+                let (low, _) = answered(settings, watermarks(&admin, name, index, ANSWER).await).await?;
+                positions.advance(*topic, position::of(*topic, low, 0));
+            }
+            all.push((ShardId { side, index }, positions));
         }
     }
     Ok(all)
-}
-
-fn is_missing(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
-    let code = error.rdkafka_error_code();
-    code.is_some_and(|code| matches!(code, UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
 }
 
 /// Deletes all topics of an environment.
