@@ -131,11 +131,11 @@ impl Load {
     /// Waits until nothing is open and the books agree, or for `limit`.
     pub(crate) async fn settle(
         &self,
-        journal: &Journal,
+        told: &[Told],
         provider_file: &Path,
         limit: Duration,
     ) -> anyhow::Result<(BTreeMap<String, u64>, Books)> {
-        settle(&self.run, &journal.orders, provider_file, limit).await
+        settle(&self.run, told, provider_file, limit).await
     }
 
     /// How far it is, for people.

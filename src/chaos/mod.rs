@@ -6,9 +6,11 @@
 //! - [`operator`]: a person who looks at what is parked
 //! - [`load`]: buyers and small sagas, driven over HTTP until each has its end
 //! - [`case`]: what goes wrong; [`cases`] does it
-//! - [`check`]: what must be true afterwards; [`twice`]: what money may do when a standby is promoted
+//! - [`check`]: what must be true afterwards; when a standby was promoted, [`anew`]: what may be decided otherwise, and
+//!   [`twice`]: what money may do
 //! - [`report`]: a line per case
 
+mod anew;
 mod case;
 mod cases;
 mod check;

@@ -3,6 +3,7 @@
 use super::sale::{Journey, Sale, Story};
 use serde::Serialize;
 use serde_json::Value;
+use std::time::Instant;
 
 /// What the driver was told about one order.
 #[derive(Debug, Clone, Serialize)]
@@ -15,10 +16,18 @@ pub(crate) struct Told {
     pub(crate) cancels: u32,
     /// Payments made at the provider: (its number, minor units).
     pub(crate) paid: Vec<(String, i64)>,
+    /// How often it was said to be unknown although it was accepted; only after a promotion.
+    pub(crate) unknown: u32,
     /// The order's last view.
     pub(crate) last: Value,
+    /// When that view was asked for.
+    #[serde(skip)]
+    pub(crate) last_asked: Option<Instant>,
     /// The last view of the refund the buyer asked for, if any.
     pub(crate) refund: Option<Value>,
+    /// When that view was asked for.
+    #[serde(skip)]
+    pub(crate) refund_asked: Option<Instant>,
     /// Answers that no buyer should get.
     pub(crate) surprises: Vec<String>,
 }
@@ -31,8 +40,11 @@ impl Told {
             accepted: 0,
             cancels: 0,
             paid: Vec::new(),
+            unknown: 0,
             last: Value::Null,
+            last_asked: None,
             refund: None,
+            refund_asked: None,
             surprises: Vec::new(),
         }
     }

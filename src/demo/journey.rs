@@ -4,6 +4,7 @@ use super::Run;
 use super::journal::{Told, ended};
 use super::random::Random;
 use super::sale::{Journey, Story};
+use super::shop::Answer;
 use anyhow::{Context, bail};
 use rustc_hash::FxHasher;
 use serde_json::{Value, json};
@@ -15,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How often a buyer looks again when nobody tells of a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
+/// How soon a buyer asks again about an order that is unknown for a while.
+const UNKNOWN: Duration = Duration::from_millis(100);
 
 /// Money for the provider.
 #[derive(Debug, Clone, Copy)]
@@ -184,7 +188,7 @@ impl<'a> Buyer<'a> {
         let key = format!("{}-cancel-{reason}", self.journey.order);
         let mut accepted = false;
         for _ in 0..=self.random.below(2) {
-            let answer = self.run.shop.cancel(&self.journey.order, reason, &key).await?;
+            let answer = self.ask_to_cancel(reason, &key).await?;
             match answer.status.as_u16() {
                 200..=299 => {
                     accepted = true;
@@ -195,6 +199,20 @@ impl<'a> Buyer<'a> {
             }
         }
         Ok(accepted)
+    }
+
+    /// After a promotion an order that was accepted may be unknown until its start has been read again: then asks again.
+    async fn ask_to_cancel(&mut self, reason: &str, key: &str) -> anyhow::Result<Answer> {
+        let started = Instant::now();
+        loop {
+            let answer = self.run.shop.cancel(&self.journey.order, reason, key).await?;
+            let comes_again = self.told.accepted > 0 && self.run.promoted().is_some();
+            if answer.status.as_u16() != 404 || !comes_again || started.elapsed() > PATIENCE {
+                return Ok(answer);
+            }
+            self.told.unknown += 1;
+            tokio::time::sleep(UNKNOWN).await;
+        }
     }
 
     /// Cancels; an order that was faster and completed is refunded as a whole instead.
@@ -228,9 +246,10 @@ impl<'a> Buyer<'a> {
         }
         let started = Instant::now();
         loop {
+            let asked = Instant::now();
             let answer = self.run.shop.refund_view(&refund_no).await?;
             if ended(&answer.body) {
-                self.told.refund = Some(answer.body);
+                (self.told.refund, self.told.refund_asked) = (Some(answer.body), Some(asked));
                 return Ok(());
             }
             if started.elapsed() > PATIENCE {
@@ -246,10 +265,11 @@ impl<'a> Buyer<'a> {
         let mut changes = self.run.feed.follow(&self.journey.order);
         let mut pause = Duration::from_millis(60);
         loop {
+            let asked = Instant::now();
             let answer = self.run.shop.order(&self.journey.order).await?;
             // Accepted but not begun yet is "not found" for a moment.
             if answer.status.is_success() {
-                self.told.last = answer.body;
+                (self.told.last, self.told.last_asked) = (answer.body, Some(asked));
                 if good(&self.told.last) {
                     return Ok(self.told.last.clone());
                 }
@@ -259,6 +279,56 @@ impl<'a> Buyer<'a> {
             }
             let _ = tokio::time::timeout(pause, changes.changed()).await;
             pause = (pause * 2).min(LOOK_AGAIN);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::progress::Progress;
+    use crate::demo::sale::Sale;
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const SALE: &str = r#"{"sale":{"version":1,"name":"s","currency":"CNY"}}
+{"promotion":{"id":"P","name":"p","stock_strategy":"reserve","pay_within_s":3}}
+{"goods":{"sku":"A","name":"a","price_minor":1000,"stock":9}}
+{"customer":{"id":"u","name":"u","points":0,"coupons":[]}}
+{"journey":{"order":"1","at_ms":0,"customer":"u","promotion":"P","lines":[{"sku":"A","quantity":1}],"story":"pay"}}"#;
+
+    /// A cancel of an accepted order that two answers do not know; what the buyer noted.
+    async fn cancelled(promoted: bool, accepted: u32) -> Told {
+        let asked = AtomicU32::new(0);
+        let answer = move || {
+            let known = asked.fetch_add(1, Ordering::Relaxed) >= 2;
+            async move { if known { StatusCode::ACCEPTED } else { StatusCode::NOT_FOUND } }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().route("/v1/sagas/flash_sale_order/{number}/cancel", post(answer));
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        let sale = Sale::parse(Path::new("s"), SALE).unwrap();
+        let run = Run::open(sale, 1, &[server], Progress::silent(1)).unwrap();
+        if promoted {
+            run.promote();
+        }
+        let mut buyer = Buyer::new(&run, &run.sale.journeys[0]);
+        buyer.told.accepted = accepted;
+        buyer.cancel("user").await.unwrap();
+        serving.abort();
+        buyer.told
+    }
+
+    #[tokio::test]
+    async fn an_accepted_order_may_be_unknown_for_a_while_after_a_promotion_and_only_then() {
+        let told = cancelled(true, 1).await;
+        assert!(told.surprises.is_empty() && told.cancels > 0 && told.unknown == 2, "{told:?}");
+        for told in [cancelled(false, 1).await, cancelled(true, 0).await] {
+            assert!(told.surprises[0].starts_with("cancel answered 404") && told.unknown == 0, "{told:?}");
         }
     }
 }

@@ -39,7 +39,7 @@ use sale::Sale;
 use shop::Shop;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -70,6 +70,8 @@ pub(crate) struct Run {
     pub(crate) progress: Progress,
     /// When the sale opened.
     opened: Instant,
+    /// When the database was replaced by a standby that lacks the last commits, if it was.
+    promoted: OnceLock<std::time::Instant>,
 }
 
 impl Run {
@@ -77,7 +79,18 @@ impl Run {
     pub(crate) fn open(sale: Sale, seed: u64, servers: &[String], progress: Progress) -> anyhow::Result<Self> {
         let (shop, office) = (Shop::new(servers.to_vec())?, Shop::new(servers.to_vec())?);
         let feed = Feed::new(&sale);
-        Ok(Self { sale, seed, shop, office, feed, progress, opened: Instant::now() })
+        let promoted = OnceLock::new();
+        Ok(Self { sale, seed, shop, office, feed, progress, opened: Instant::now(), promoted })
+    }
+
+    /// From now on the database may lack what was committed last: what was accepted is read again.
+    pub(crate) fn promote(&self) {
+        self.promoted.get_or_init(std::time::Instant::now);
+    }
+
+    /// When that was.
+    pub(crate) fn promoted(&self) -> Option<std::time::Instant> {
+        self.promoted.get().copied()
     }
 
     /// Lets all buyers go; what each was told, in the order of the sale.

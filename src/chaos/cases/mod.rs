@@ -40,7 +40,8 @@ pub(super) async fn act(
     plan: &Plan,
     random: Random,
 ) -> anyhow::Result<Vec<String>> {
-    let (started, shop, load) = (Instant::now(), &load.run.office, plan.load);
+    let (started, run, load) = (Instant::now(), &load.run, plan.load);
+    let shop = &run.office;
     let mut scene = Scene { town, ground, shop, random, started, load, done: Vec::new() };
     match case {
         Case::Kill => processes::kill(&mut scene).await?,
@@ -54,7 +55,7 @@ pub(super) async fn act(
         Case::Strangers => records::strangers(&mut scene).await?,
         Case::Database => servers::restart(&mut scene, Server::Postgres).await?,
         Case::Broker => servers::restart(&mut scene, Server::Kafka).await?,
-        Case::Standby => servers::promote(&mut scene).await?,
+        Case::Standby => servers::promote(&mut scene, run).await?,
     }
     Ok(scene.done)
 }

@@ -2,6 +2,7 @@
 
 use super::Scene;
 use crate::chaos::ground::Server;
+use crate::demo::Run;
 use anyhow::Context as _;
 
 pub(super) async fn restart(scene: &mut Scene<'_>, server: Server) -> anyhow::Result<()> {
@@ -30,10 +31,11 @@ pub(super) async fn restart(scene: &mut Scene<'_>, server: Server) -> anyhow::Re
 }
 
 /// A standby that lacks the last commits takes over: once, because there is one.
-pub(super) async fn promote(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+pub(super) async fn promote(scene: &mut Scene<'_>, run: &Run) -> anyhow::Result<()> {
     let half_ms = usize::try_from(scene.load.as_millis())? / 2;
     scene.pause(half_ms / 2, half_ms + 1).await;
     let address = scene.ground.promote().await?;
+    run.promote();
     scene.town.proxy.as_ref().context("this case has a proxy")?.lead_to(&address);
     scene.done.push("the standby promoted, a second behind".to_owned());
     Ok(())
