@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use endstate_events::Environment;
 use endstate_outbox::postgres::Settings;
 use endstate_outbox::{Kind, PostgresStore, Row, Rows, Statement, Store as _};
+use reqwest::Method;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -167,7 +168,14 @@ async fn promoted(
     let (not_back, back) = twice::forced(&twice::forced_sagas(load).await?, &anew.orders, &left);
     wrong.extend(not_back);
     expected.extend(back);
-    match twice::expected(sale, &books, &twice::given_twice(sale, &anew.orders, &left)) {
+    let given = twice::given_twice(sale, &anew.orders, &left);
+    let mut timelines = BTreeMap::new();
+    for order in given.keys() {
+        let path = format!("/v1/sagas/{}/{order}/timeline", twice::ORDER);
+        timelines.insert(order, load.run.office.call(Method::GET, &path, None, None).await?.body);
+    }
+    std::fs::write(town.folder().join("timelines.json"), serde_json::to_string_pretty(&timelines)?)?;
+    match twice::expected(sale, &books, &given) {
         Some(twice) => expected.push(twice),
         None => wrong.extend(books.differences()),
     }

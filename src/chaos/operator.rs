@@ -1,5 +1,6 @@
 //! A person who looks: has what is parked go on, and closes the discrepancies that a case makes on purpose. After a promotion
-//! there may be refunds that no retry ends, because the money has gone back already: those sagas the person forces.
+//! there may be refunds that no retry ends, because the money has gone back already: those sagas the person forces; and
+//! orders whose participant now says that it has let go of what they count on: those the person turns back.
 
 use super::load::Load;
 use super::twice;
@@ -44,13 +45,17 @@ async fn look(load: &Load) -> anyhow::Result<()> {
     let parked = parked["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     for saga in parked.iter().filter(|saga| !promoted || is_its_turn(saga, parked)) {
         let path = format!("/v1/sagas/{}/{}", text(saga, "definition"), text(saga, "number"));
-        if promoted && saga["status"] == REFUND_FAILED {
-            let timeline = office.call(Method::GET, &format!("{path}/timeline"), None, None).await?;
-            if timeline.status.is_success() && is_past_help(&timeline.body) {
-                act(load, &format!("{path}/force"), &json!({ "reason": "went back already", "end": "cancelled" }))
-                    .await?;
-                continue;
-            }
+        let timeline = match promoted {
+            true => office.call(Method::GET, &format!("{path}/timeline"), None, None).await?.body,
+            false => Value::Null,
+        };
+        if saga["status"] == REFUND_FAILED && is_past_help(&timeline) {
+            act(load, &format!("{path}/force"), &json!({ "reason": "went back already", "end": "cancelled" })).await?;
+            continue;
+        }
+        if is_contradicted(&timeline) {
+            act(load, &format!("{path}/compensate"), &json!({ "reason": "nothing to go on with" })).await?;
+            continue;
         }
         act(load, &format!("{path}/retry"), &json!({ "reason": "looked at" })).await?;
     }
@@ -108,6 +113,20 @@ fn is_past_help(timeline: &Value) -> bool {
     last && refusals >= ENOUGH
 }
 
+/// Whether a participant contradicts what the saga knows, while it still goes forward.
+fn is_contradicted(timeline: &Value) -> bool {
+    let (mut contradicted, mut forward) = (false, true);
+    for entry in timeline["items"].as_array().into_iter().flatten() {
+        match entry["event"].as_str().unwrap_or_default() {
+            "contradicted" => contradicted = true,
+            "contradiction_accepted" => contradicted = false,
+            "turned_back" => forward = false,
+            _ => {}
+        }
+    }
+    contradicted && forward
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +145,18 @@ mod tests {
         assert!(!is_past_help(&[other(), retried(), other(), retried(), other()]), "another refusal");
         let stock = || entry("run_refused", "take_stock", EXCEEDED);
         assert!(!is_past_help(&[stock(), stock(), stock()]), "another step");
+    }
+
+    #[test]
+    fn only_a_saga_that_goes_forward_is_turned_back_by_a_contradiction() {
+        let is_contradicted = |events: &[&str]| {
+            let items: Vec<Value> = events.iter().map(|event| json!({ "event": event, "data": {} })).collect();
+            is_contradicted(&json!({ "items": items }))
+        };
+        assert!(is_contradicted(&["started", "contradicted", "run_done"]));
+        assert!(!is_contradicted(&["started", "contradicted", "contradiction_accepted"]));
+        assert!(!is_contradicted(&["started", "turned_back", "contradicted"]));
+        assert!(!is_contradicted(&["started", "run_refused"]));
     }
 
     #[test]

@@ -292,6 +292,7 @@ mod tests {
     use axum::http::StatusCode;
     use axum::routing::post;
     use std::path::Path;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     const SALE: &str = r#"{"sale":{"version":1,"name":"s","currency":"CNY"}}
@@ -302,7 +303,7 @@ mod tests {
 
     /// A cancel of an accepted order that two answers do not know; what the buyer noted.
     async fn cancelled(promoted: bool, accepted: u32) -> Told {
-        let asked = AtomicU32::new(0);
+        let asked = Arc::new(AtomicU32::new(0));
         let answer = move || {
             let known = asked.fetch_add(1, Ordering::Relaxed) >= 2;
             async move { if known { StatusCode::ACCEPTED } else { StatusCode::NOT_FOUND } }
