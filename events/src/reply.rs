@@ -76,4 +76,7 @@ pub struct InquiryAnswer {
     pub effect_id: EffectId,
     /// True: the saga needs it. False: the participant releases it by itself.
     pub keep: bool,
+    /// Whether there is such a saga. Programs of before never said so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub known: bool,
 }

@@ -85,7 +85,7 @@ fn our_messages() -> Vec<(&'static str, Message)> {
         ("operate_wake", operate(Operation::Wake { step: "refund".into() })),
         ("inquire", input(InputBody::Inquire { effect_id: effect(Direction::Do), reply_to })),
         ("answer", Message::Answer(reply(Verdict::Done { data: serde_json::Value::Null }))),
-        ("inquired", Message::Inquired(InquiryAnswer { effect_id: effect(Direction::Do), keep: true })),
+        ("inquired", Message::Inquired(InquiryAnswer { effect_id: effect(Direction::Do), keep: true, known: false })),
         (
             "domain",
             Message::Domain(DomainEvent {

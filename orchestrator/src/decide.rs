@@ -167,7 +167,7 @@ impl Working {
     fn answer_stranger(&mut self, input: &Input) -> bool {
         let InputBody::Inquire { effect_id, reply_to } = &input.body else { return false };
         let (id, key) = (effect_id.to_string(), effect_id.to_string());
-        let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: false });
+        let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: false, known: false });
         let (topic, partition) = (reply_to.topic, reply_to.partition);
         self.outcome.messages.push(outgoing(topic, partition, self.now_ms, Lane::Live, id, key, message));
         true

@@ -103,6 +103,26 @@ impl SagaHandler {
         }
     }
 
+    /// Brings what a round needs, with the definitions of its sagas: another process may have loaded one since the last look.
+    async fn load(
+        &mut self,
+        working: &mut Working,
+        needed: (&[Heard], &[SagaId]),
+        again: bool,
+    ) -> Result<(), StoreError> {
+        let loaded = consume::load(&*self.store, &mut self.cache, working, needed, again).await?;
+        let mut versions: Vec<(&str, u32)> = Vec::new();
+        for Stored { saga, .. } in loaded.sagas.values() {
+            let version = (&*saga.definition, saga.definition_version);
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        self.definitions.ensure(versions.into_iter()).await?;
+        working.take_over(loaded);
+        Ok(())
+    }
+
     /// The due sagas to look at in this batch, and when to look next.
     async fn due(&self, batch: &Batch) -> Result<(Vec<SagaId>, Option<i64>), StoreError> {
         let Some(until) = batch.timers_ms.filter(|until| self.look_ms.is_some_and(|look| look <= *until)) else {
@@ -170,7 +190,7 @@ impl Rounds for SagaHandler {
         self.definitions.ensure(starts).await?;
         // A later round may hold what many records led to; hop by hop, it is a batch of its own.
         let alone = *alone && messages.len() <= 1;
-        working.take_over(consume::load(&*self.store, &mut self.cache, working, (messages, &[]), *again).await?);
+        self.load(working, (messages, &[]), *again).await?;
         for (topic, envelope) in messages {
             if working.is_full() && !alone {
                 // The shard halves it.
@@ -196,7 +216,7 @@ impl Rounds for SagaHandler {
         let Open { working, due, woken, poisoned, look_ms, again, .. } = open;
         let ids = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).chain(poisoned.iter().filter_map(saga_of));
         let ids: Vec<SagaId> = ids.collect();
-        working.take_over(consume::load(&*self.store, &mut self.cache, working, (&[], &ids), *again).await?);
+        self.load(working, (&[], &ids), *again).await?;
         for id in due.drain(..) {
             if working.is_full() {
                 // They are still due.

@@ -6,7 +6,7 @@ use crate::consume::start_of;
 use crate::gateway::Gateway;
 use crate::job::{Job, Report};
 use async_trait::async_trait;
-use endstate_events::{Envelope, SagaId, Start, Topic};
+use endstate_events::{ACTIVE_VERSION, Envelope, SagaId, Start, Topic};
 use endstate_outbox::{Alert, Commit, Kind, Outgoing, Row, Rows, Statement, StoreError, Write, alert};
 use serde_json::json;
 use std::sync::Arc;
@@ -72,6 +72,9 @@ impl Orphan {
     fn alert(&self, now_ms: i64) -> Alert {
         let Envelope { id, time_ms, .. } = &*self.envelope;
         let text = match self.start() {
+            Some(Start { definition, version: ACTIVE_VERSION, .. }) => {
+                format!("start {id} waits for a program that can read the active version of {definition}")
+            }
             Some(Start { definition, version, .. }) => {
                 format!("start {id} waits for a program that can read version {version} of {definition}")
             }
@@ -102,8 +105,7 @@ impl Job for Orphans {
             orphans.iter().filter_map(|orphan| orphan.start().map(|start| (&*start.definition, start.version)));
         definitions.ensure(versions).await?;
         for orphan in orphans {
-            let can_start =
-                orphan.start().is_some_and(|start| definitions.get(&start.definition, start.version).is_some());
+            let can_start = orphan.start().is_some_and(|start| definitions.of_start(start).is_ok());
             let goes = orphan.has_saga || can_start;
             report.found += 1;
             report.details.push(json!({ "orphan": orphan.envelope.id, "saga": orphan.saga, "sent": goes }));

@@ -1,6 +1,7 @@
 //! The self-check of old holds (H3): a hold that outlived every payment limit asks its saga, and gives itself back when
-//! the saga has no use for it or is unknown. Too many such answers at once mean that the wrong one is asked (a strange
-//! environment, a lost table): then it halts and alerts instead of giving everything back (Z17).
+//! the saga has no use for it or is unknown. Too many unknown ones at once mean that the wrong one is asked (a strange
+//! environment, a lost table): then it halts and alerts instead of giving everything back (Z17). A saga that is known and done
+//! with its hold is right, however many say so.
 
 use crate::decide;
 use crate::desk::Desk;
@@ -18,7 +19,7 @@ pub(crate) struct SelfCheck {
     next_ms: i64,
     /// Holds asked about in this round.
     asked: i64,
-    /// Given back in this round.
+    /// Given back in this round, because nobody knew their saga.
     released: i64,
     halted: bool,
 }
@@ -35,13 +36,17 @@ impl SelfCheck {
         !self.halted && now_ms >= self.next_ms
     }
 
+    /// Asks about so many; without any, what is still on its way belongs to the round before.
     pub(crate) fn start_round(&mut self, asked: usize, next_ms: i64) {
-        *self = Self { next_ms, asked: asked as i64, released: 0, halted: self.halted };
+        self.next_ms = next_ms;
+        if asked > 0 {
+            (self.asked, self.released) = (asked as i64, 0);
+        }
     }
 
-    /// A new assignment: rounds begin anew, but a halt is a person's to end, by a restart.
+    /// A new assignment asks at once. What was asked may be answered still, and a halt is a person's to end, by a restart.
     pub(crate) fn assigned(&mut self) {
-        *self = Self { halted: self.halted, ..Self::default() };
+        self.next_ms = 0;
     }
 
     /// Acts on a saga's answer about a hold; tells people when it halts.
@@ -57,7 +62,7 @@ impl SelfCheck {
         }
         // Of what was asked, not of all that is held: a page of wrong answers is a small share of many holds.
         let most = (self.asked * i64::from(settings.release_share_percent) / 100).max(FEW);
-        if self.released >= most {
+        if !answer.known && self.released >= most {
             self.halted = true;
             let Assignment { shard, epoch, .. } = assignment;
             let text = format!(
@@ -71,7 +76,7 @@ impl SelfCheck {
         let hold: Arc<str> = answer.effect_id.to_string().into();
         let undo = EffectId { direction: Direction::Undo, ..answer.effect_id.clone() };
         if decide::inquired(desk, &hold, &undo.to_string().into()) {
-            self.released += 1;
+            self.released += i64::from(!answer.known);
             tracing::warn!(%hold, "an old hold was given back: its saga does not want it");
         }
         None

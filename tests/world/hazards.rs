@@ -266,7 +266,7 @@ async fn z13_a_confirm_that_is_refused_after_payment_gives_the_money_back() {
     let seen = world.find("flash_sale_order", "Z13").expect("it waits for its payment");
     // A participant that gave its hold back by itself, against the saga's will.
     let effect_id = format!("{}:hold_stock:0:do:0", seen.id).parse().expect("an effect id");
-    let message = Message::Inquired(InquiryAnswer { effect_id, keep: false });
+    let message = Message::Inquired(InquiryAnswer { effect_id, keep: false, known: false });
     let (schema, time_ms, key) = (SCHEMA_VERSION, BEGIN_MS, "tea".to_owned());
     let envelope = Envelope { id: "lie".to_owned(), schema, time_ms, key, lane: Lane::Live, message };
     let partition = Slot::of("tea").partition(SHARDS);

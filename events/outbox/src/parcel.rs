@@ -140,7 +140,7 @@ mod tests {
 
     fn message(topic: Topic, partition: u16, key: String) -> Outgoing {
         let effect_id = "0193a0b2-7c00-8abc-9def-0123456789ab:hold:line-1:do:0".parse().unwrap();
-        let message = Message::Inquired(InquiryAnswer { effect_id, keep: true });
+        let message = Message::Inquired(InquiryAnswer { effect_id, keep: true, known: true });
         let envelope = Envelope { id: "i".into(), schema: SCHEMA_VERSION, time_ms: 0, key, lane: Lane::Live, message };
         Outgoing { topic, partition, envelope: envelope.into() }
     }

@@ -370,6 +370,6 @@ fn inquired<P: Program + ?Sized>(program: &P, saga: Option<Saga>, effect_id: &Ef
             present && saga.control.needs_effect(state)
         })
     });
-    let answer = InquiryAnswer { effect_id: effect_id.clone(), keep };
+    let answer = InquiryAnswer { effect_id: effect_id.clone(), keep, known: saga.is_some() };
     Decision { saga, effects: vec![Effect::Answer { to, answer }], ..Decision::default() }
 }

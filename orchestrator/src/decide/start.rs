@@ -28,23 +28,23 @@ impl Working {
             }
             return;
         }
-        let version = match start.version {
-            ACTIVE_VERSION => self.definitions.active_version(&start.definition).unwrap_or(ACTIVE_VERSION),
-            version => version,
-        };
-        let Some(definition) = self.definitions.get(&start.definition, version) else {
-            if self.definitions.is_unreadable(&start.definition, version) {
+        let definition = match self.definitions.of_start(start) {
+            Ok(definition) => definition,
+            Err(version) if self.definitions.is_unreadable(&start.definition, version) => {
                 // No poison: it waits for a program that can read its definition.
                 return self.pages.orphan(self.assignment.shard.index, input.saga, envelope, self.now_ms);
             }
-            let reason = match version {
-                ACTIVE_VERSION => format!("E3001: definition {} has no active version", start.definition),
-                version => format!("E3001: definition {} version {version} is not loaded", start.definition),
-            };
-            return self.bury(topic, envelope, reason);
+            Err(ACTIVE_VERSION) => {
+                let reason = format!("E3001: definition {} has no active version", start.definition);
+                return self.bury(topic, envelope, reason);
+            }
+            Err(version) => {
+                let reason = format!("E3001: definition {} version {version} is not loaded", start.definition);
+                return self.bury(topic, envelope, reason);
+            }
         };
-        let pinned = (version != start.version).then(|| {
-            let start = Start { version, ..start.clone() };
+        let pinned = (definition.version() != start.version).then(|| {
+            let start = Start { version: definition.version(), ..start.clone() };
             Input { body: InputBody::Start(Box::new(start)), ..input.clone() }
         });
         let decision = decide(&*definition, None, arrival(envelope, pinned.as_ref().unwrap_or(input)), self.setting());

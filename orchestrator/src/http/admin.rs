@@ -6,7 +6,7 @@ use crate::listen;
 use axum::Json as Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use endstate_events::{Envelope, Input, InputBody, Message, Side, Topic};
+use endstate_events::{Envelope, Message, Side, Topic};
 use endstate_http::guard::StrictJson;
 use endstate_http::problem::ProblemBody;
 use endstate_http::{Allowed, Code, Fields, Params, Problem, Timestamp, scope};
@@ -180,18 +180,7 @@ async fn again(api: &Api, letter: Outgoing) -> Result<Vec<Outgoing>, String> {
         }
         (Topic::Foreign(_), _) => Err("it is no event".to_owned()),
         (_, Message::Foreign(_)) => Err("an event of another team comes by a topic of theirs".to_owned()),
-        _ => {
-            choose_version(api, &mut envelope);
-            Ok(vec![Outgoing { envelope: envelope.into(), ..letter }])
-        }
-    }
-}
-
-/// Whoever queues a start chooses the version; one that was queued while its definition had none gets it now.
-fn choose_version(api: &Api, envelope: &mut Envelope) {
-    let Message::Input(Input { body: InputBody::Start(start), .. }) = &mut envelope.message else { return };
-    if start.version == 0 {
-        start.version = api.gateway.definitions().active(&start.definition).map_or(0, |active| active.version());
+        _ => Ok(vec![Outgoing { envelope: envelope.into(), ..letter }]),
     }
 }
 

@@ -98,8 +98,10 @@ pub async fn receive(
     let event = cloud_event(&headers, &bytes)?;
     let named = match event.subject.as_deref().and_then(|subject| subject.split_once('/')) {
         Some((definition, number)) => {
-            let known = api.gateway.definitions().wanted(definition, None).await.map_err(refuse::store)?;
-            known.map(|_| (definition, number))
+            let definitions = api.gateway.definitions();
+            definitions.wanted(definition, None).await.map_err(refuse::store)?;
+            // Also one whose active version is too new for this process: the saga may have another.
+            definitions.is_active(definition).then_some((definition, number))
         }
         None => None,
     };
@@ -135,6 +137,12 @@ async fn start_all(api: &Api, caller: &Caller, event: &CloudEvent) -> Result<Vec
     }
     if !known {
         return Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"));
+    }
+    for (name, version, input) in &starts {
+        // All or none: what nobody can start is refused before the first one is queued.
+        let Some(definition) = api.gateway.definitions().get(name, *version) else { continue };
+        let composed = api.gateway.compose(&definition, input.clone(), None).await;
+        composed.map_err(|error| refuse::gateway(name, error))?;
     }
     let mut started = Vec::with_capacity(starts.len());
     for (name, version, input) in starts {

@@ -34,12 +34,13 @@ pub(super) async fn find(
     }
     let (name, version) = (&stored.saga.definition, stored.saga.definition_version);
     let known = gateway.definitions().of_saga(name, version).await.map_err(refuse::store)?;
-    let unread = || {
-        let detail = format!("E3003: this process cannot read version {version} of `{name}`, which `{number}` has");
-        Problem::new(Code::VersionUnread, detail)
-    };
-    let known = known.ok_or_else(unread)?;
+    let known = known.ok_or_else(|| unread(name, version))?;
     Ok((stored, known))
+}
+
+/// Another process can.
+pub(super) fn unread(definition: &str, version: u32) -> Problem {
+    Problem::new(Code::VersionUnread, format!("E3003: this process cannot read version {version} of `{definition}`"))
 }
 
 fn sees_others(caller: &Caller) -> bool {

@@ -1,7 +1,7 @@
 //! Starts. The business number is the idempotency key: a repeat gets the first saga.
 
 use super::model::StartedBody;
-use super::{Api, refuse, show};
+use super::{Api, read, refuse, show};
 use crate::gateway::{GatewayError, StartOptions, Started};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -131,7 +131,10 @@ async fn begin(
 /// Whether the definition lets this caller start it; the version that says so, which is the one to start.
 async fn check_starter(api: &Api, caller: &Caller, definition: &str, input: &Json) -> Result<u32, Problem> {
     let active = api.gateway.definitions().wanted(definition, None).await.map_err(refuse::store)?;
-    let unknown = || refuse::gateway(definition, GatewayError::UnknownDefinition(definition.to_owned()));
+    let unknown = || match api.gateway.definitions().active_version(definition) {
+        Some(version) => read::unread(definition, version),
+        None => refuse::gateway(definition, GatewayError::UnknownDefinition(definition.to_owned())),
+    };
     let loaded = active.ok_or_else(unknown)?;
     match loaded.started_by() {
         Starter::Link => caller.need_any(&[Scope::SagasOperate])?,

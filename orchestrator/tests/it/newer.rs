@@ -2,7 +2,8 @@
 
 use crate::hazards::damage_definition;
 use crate::system::{System, done, source};
-use endstate_events::{SCHEMA_VERSION, SagaId, Topic};
+use endstate_events::{ACTIVE_VERSION, Input, InputBody, Message, SCHEMA_VERSION, SagaId, Topic};
+use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::job::Job as _;
 use endstate_orchestrator::orphan::Orphans;
 use endstate_outbox::{Clock as _, Turn, dead_letter};
@@ -78,4 +79,46 @@ async fn z15_a_start_of_a_version_that_cannot_be_read_waits_for_the_upgrade() {
     older.run_until_idle().await;
     assert_eq!(&*older.saga(saga).await.unwrap().status, "reserving");
     assert_eq!(orphans.run(now_ms, false).await.unwrap().found, 0);
+}
+
+/// Who made it knew of no active version, and the one that is active cannot be read here either.
+#[tokio::test]
+async fn z15_a_start_of_the_active_version_waits_for_the_upgrade_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let (saga, mut start) = system.start("bench_saga", json!({ "number": "early", "fail_at": "" }));
+    if let Message::Input(Input { body: InputBody::Start(start), .. }) = &mut Arc::make_mut(&mut start.envelope).message
+    {
+        start.version = ACTIVE_VERSION;
+    }
+    damage_definition(&system, "bench_saga").await;
+    drop(system);
+    let mut older = System::open(folder.path(), 10).await;
+    older.queue(&[start]).await;
+    older.run_until_idle().await;
+    let orphans = Orphans::new(older.gateway());
+    assert_eq!(orphans.run(older.clock.now_ms(), false).await.unwrap().found, 1);
+    let told = older.told().await;
+    assert!(told[0].text.contains("the active version of bench_saga"), "{}", told[0].text);
+
+    older.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    assert_eq!(orphans.run(older.clock.now_ms(), false).await.unwrap().changed, 1);
+    older.run_until_idle().await;
+    assert_eq!(older.saga(saga).await.unwrap().definition_version, 1);
+}
+
+/// Its owner has taken the shard from a process that had heard of the version.
+#[tokio::test]
+async fn a_saga_of_a_version_that_nobody_here_has_heard_of_is_decided_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    let unheard = Definitions::open(system.store.clone()).await.unwrap();
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let saga = system.begin("bench_saga", json!({ "number": "B-1", "fail_at": "" })).await;
+    system.definitions = unheard;
+    system.shards = system.anew(None);
+    system.tell(saga, "reserve", done(saga, "reserve")).await;
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "locking");
+    assert_eq!(Orphans::new(system.gateway()).run(system.clock.now_ms(), false).await.unwrap().found, 0);
 }

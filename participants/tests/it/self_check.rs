@@ -6,7 +6,12 @@ use endstate_events::*;
 use endstate_outbox::*;
 use serde_json::json;
 
+/// Sagas of before, that tell nothing but whether they keep it.
 async fn inquired(system: &mut System, keep: impl Fn(&EffectId) -> bool) -> usize {
+    answered(system, false, keep).await
+}
+
+async fn answered(system: &mut System, known: bool, keep: impl Fn(&EffectId) -> bool) -> usize {
     let asked: Vec<_> = system
         .inputs()
         .await
@@ -17,7 +22,7 @@ async fn inquired(system: &mut System, keep: impl Fn(&EffectId) -> bool) -> usiz
         })
         .collect();
     let answers = asked.iter().map(|(effect_id, to)| {
-        let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: keep(effect_id) });
+        let message = Message::Inquired(InquiryAnswer { effect_id: effect_id.clone(), keep: keep(effect_id), known });
         let envelope = Envelope {
             id: effect_id.to_string(),
             schema: SCHEMA_VERSION,
@@ -70,6 +75,21 @@ async fn z17_the_self_check_halts_before_it_gives_everything_back() {
     let told: Vec<_> = waiting.iter().map(|waiting| &*waiting.alert.kind).collect();
     assert_eq!(told, ["self_check"], "people know, once");
     assert!(waiting[0].alert.text.starts_with("E5005"), "{}", waiting[0].alert.text);
+}
+
+#[tokio::test]
+async fn what_known_sagas_are_done_with_is_given_back_however_much_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path()).await;
+    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 100 }))]).await;
+    let holds: Vec<_> = (0..40).map(|n| hold_stock(n, "A", 1)).collect();
+    system.send(&holds).await;
+    system.settle().await;
+    system.clock.advance(41 * MINUTE_MS);
+    system.settle().await;
+    assert_eq!(answered(&mut system, true, |_| false).await, 40);
+    assert_eq!(system.book("stock:A").await.held, 0);
+    assert!(alert::waiting(&*system.store, system.clock.now_ms(), 10).await.unwrap().is_empty());
 }
 
 /// Of many wrong holds one round asks about a page: a share of that is enough to doubt. A new assignment by the same process

@@ -397,7 +397,7 @@ mod tests {
 
     fn message() -> Outgoing {
         let effect_id = "0193a0b2-7c00-8abc-9def-0123456789ab:hold:line-1:do:0".parse().unwrap();
-        let message = Message::Inquired(InquiryAnswer { effect_id, keep: true });
+        let message = Message::Inquired(InquiryAnswer { effect_id, keep: true, known: true });
         let (id, key, lane) = ("i".to_owned(), "k".to_owned(), Lane::Live);
         let envelope = Envelope { id, schema: SCHEMA_VERSION, time_ms: 0, key, lane, message };
         Outgoing { topic: Topic::Commands, partition: 0, envelope: envelope.into() }

@@ -200,7 +200,7 @@ mod tests {
 
     fn envelope(key: String) -> Envelope {
         let effect_id = "0193a0b2-7c00-8abc-9def-0123456789ab:hold:line-1:do:0".parse().unwrap();
-        let message = Message::Inquired(InquiryAnswer { effect_id, keep: true });
+        let message = Message::Inquired(InquiryAnswer { effect_id, keep: true, known: true });
         Envelope { id: "i".into(), schema: SCHEMA_VERSION, time_ms: 0, key, lane: Lane::Test, message }
     }
 

@@ -30,7 +30,7 @@ fn batch() -> Vec<Outgoing> {
         outgoing(Topic::Events, &format!("{saga}:{version}:1"), Message::Domain(event))
     };
     let effect_id = format!("{saga}:hold::do:0").parse().unwrap();
-    let told = outgoing(Topic::Progress, "i", Message::Inquired(InquiryAnswer { effect_id, keep: true }));
+    let told = outgoing(Topic::Progress, "i", Message::Inquired(InquiryAnswer { effect_id, keep: true, known: true }));
     vec![change(1, "created"), told, change(2, "paid")]
 }
 
