@@ -128,27 +128,16 @@ pub(super) fn failed(reason: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use endstate_events::{Environment, Topic};
+    use endstate_events::Topic;
     use rdkafka::ClientConfig;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     /// Two partitions of `commands`, the second one's broker away, and a record in the first.
     fn half_away() -> (MockCluster<'static, rdkafka::producer::DefaultProducerContext>, KafkaSettings) {
         let cluster = MockCluster::new(2).unwrap();
-        let settings = KafkaSettings {
-            brokers: cluster.bootstrap_servers(),
-            environment: Environment::default(),
-            partitions: 2,
-            replication: 1,
-            min_insync: 1,
-            retention: Duration::from_secs(3_600),
-            session: Duration::from_secs(6),
-            foreign_partitions: 0,
-            client: BTreeMap::new(),
-        };
+        let settings = KafkaSettings::of_test(&cluster.bootstrap_servers(), 2);
         let topic = Topic::Commands;
         let name = topic.name(&settings.environment);
         cluster.create_topic(&name, 2, 1).unwrap();

@@ -391,9 +391,8 @@ impl Relay for Carrier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use endstate_events::{Environment, InquiryAnswer, Lane, Message, SCHEMA_VERSION};
+    use endstate_events::{InquiryAnswer, Lane, Message, SCHEMA_VERSION};
     use rdkafka::mocking::MockCluster;
-    use std::collections::BTreeMap;
 
     fn message() -> Outgoing {
         let effect_id = "0193a0b2-7c00-8abc-9def-0123456789ab:hold:line-1:do:0".parse().unwrap();
@@ -406,17 +405,7 @@ mod tests {
     #[tokio::test]
     async fn z10_a_partition_that_takes_nothing_costs_a_caller_his_answer_and_a_shard_nothing() {
         let cluster = MockCluster::new(1).unwrap();
-        let settings = KafkaSettings {
-            brokers: cluster.bootstrap_servers(),
-            environment: Environment::default(),
-            partitions: 1,
-            replication: 1,
-            min_insync: 1,
-            retention: Duration::from_secs(3_600),
-            session: Duration::from_secs(6),
-            foreign_partitions: 0,
-            client: BTreeMap::new(),
-        };
+        let settings = KafkaSettings::of_test(&cluster.bootstrap_servers(), 1);
         let name = Topic::Commands.name(&settings.environment);
         cluster.create_topic(&name, 1, 1).unwrap();
         cluster.partition_leader(&name, 0, None).unwrap();

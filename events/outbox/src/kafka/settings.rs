@@ -138,4 +138,20 @@ impl KafkaSettings {
             .set("auto.offset.reset", "latest");
         config
     }
+
+    /// For tests that reach brokers of their own, or none.
+    #[cfg(test)]
+    pub(super) fn of_test(brokers: &str, partitions: u16) -> Self {
+        Self {
+            brokers: brokers.to_owned(),
+            environment: Environment::default(),
+            partitions,
+            replication: 1,
+            min_insync: 1,
+            retention: Duration::from_secs(3_600),
+            session: Duration::from_secs(6),
+            foreign_partitions: 0,
+            client: BTreeMap::new(),
+        }
+    }
 }

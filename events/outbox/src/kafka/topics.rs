@@ -271,17 +271,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             // Nobody is there, so that each question takes its whole time.
-            let settings = KafkaSettings {
-                brokers: "127.0.0.1:9".to_owned(),
-                environment: Environment::default(),
-                partitions: 1,
-                replication: 1,
-                min_insync: 1,
-                retention: Duration::from_secs(3_600),
-                session: Duration::from_secs(6),
-                foreign_partitions: 0,
-                client: std::collections::BTreeMap::new(),
-            };
+            let settings = KafkaSettings::of_test("127.0.0.1:9", 1);
             let mut reaching = std::pin::pin!(foreign(&settings, ForeignTopic::named("theirs").unwrap()));
             let mut asking = std::pin::pin!(edges(&settings, ForeignTopic::named("theirs").unwrap(), 0));
             tokio::select! {
