@@ -5,9 +5,9 @@
 use super::OpenError;
 use super::admin::{Admin, admin, ask, blocking, why};
 use super::settings::{ANSWER, KafkaSettings};
-use super::topics::{LED, SETTLE, answered, counted, replication, watermarks};
+use super::topics::{LED, SETTLE, answered, counted, create, patience, replication, watermarks};
 use endstate_events::Environment;
-use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier};
+use rdkafka::admin::{ConfigResource, NewTopic, ResourceSpecifier};
 use rdkafka::config::FromClientConfig as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -64,15 +64,10 @@ pub(super) async fn claim(settings: &KafkaSettings, store: &str) -> Result<(), O
 
 /// The store that has claimed the environment, if one has; changes nothing.
 pub(super) async fn claimed(settings: &KafkaSettings) -> Result<Option<String>, OpenError> {
-    let name = topic(&settings.environment);
     let client = admin(settings).map_err(|error| OpenError::settings(&error))?;
-    let asked = ask(&client, move |client| {
-        let there = client.fetch_metadata(Some(&name), Timeout::After(ANSWER))?;
-        Ok(there.topics().iter().any(|topic| topic.name() == name && topic.error().is_none()))
-    });
-    match answered(settings, asked.await).await? {
-        true => read_or(settings, first(settings, None).await).await,
-        false => Ok(None),
+    match answered(settings, counted(&client, &topic(&settings.environment)).await).await? {
+        0 => Ok(None),
+        _ => read_or(settings, first(settings, None).await).await,
     }
 }
 
@@ -89,9 +84,7 @@ async fn read_or(settings: &KafkaSettings, first: KafkaResult<Option<String>>) -
 /// The topic, as it must be: a claim that is deleted after a while claims nothing.
 async fn make(settings: &KafkaSettings) -> Result<(), OpenError> {
     let client = admin(settings).map_err(|error| OpenError::settings(&error))?;
-    let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
     let name = topic(&settings.environment);
-    let wrong = |reason: String| OpenError::Topic { topic: name.clone(), reason };
     // Who cannot be asked is told of by the next call.
     let there = counted(&client, &name).await.unwrap_or(0) > 0;
     if !there {
@@ -103,18 +96,13 @@ async fn make(settings: &KafkaSettings) -> Result<(), OpenError> {
         if settings.min_insync > 0 {
             wanted = wanted.set("min.insync.replicas", &min_insync);
         }
-        for made in answered(settings, client.create_topics([&wanted], &options).await).await? {
-            match made {
-                Ok(name) => tracing::info!(topic = name, "made"),
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, error)) => return Err(wrong(format!("it cannot be made: {error}"))),
-            }
-        }
+        let made = answered(settings, create(&client, &[wanted], &patience()).await).await?;
+        made.map_err(|(topic, reason)| OpenError::Topic { topic, reason })?;
     }
-    let described = client.describe_configs(&[ResourceSpecifier::Topic(&name)], &options).await;
+    let described = client.describe_configs(&[ResourceSpecifier::Topic(&name)], &patience()).await;
     for resource in answered(settings, described).await? {
         let resource = answered(settings, resource.map_err(KafkaError::AdminOp)).await?;
-        keeps(&resource).map_err(wrong)?;
+        keeps(&resource).map_err(|reason| OpenError::Topic { topic: name.clone(), reason })?;
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 
 use super::member::Share;
 use super::settings::ANSWER;
-use super::topics::Names;
+use super::topics::{Names, delete};
 use endstate_events::{Environment, Side, Topic};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -76,11 +76,7 @@ impl Raw {
     /// Deletes every topic of the environment.
     pub async fn wipe(&self) -> Result<(), String> {
         let admin: Result<AdminClient<DefaultClientContext>, _> = self.client("stranger").create();
-        let names = Topic::ALL.map(|topic| self.name(topic));
-        let claim = super::claim::topic(&self.environment);
-        let names: Vec<&str> = names.iter().chain([&claim]).map(String::as_str).collect();
-        let admin = admin.map_err(|error| error.to_string())?;
-        admin.delete_topics(&names, &AdminOptions::new()).await.map(drop).map_err(|error| error.to_string())
+        delete(&admin.map_err(|error| error.to_string())?, &self.environment).await
     }
 
     fn client(&self, group: &str) -> ClientConfig {

@@ -7,9 +7,9 @@ use super::settings::{ANSWER, KafkaSettings};
 use super::{OpenError, position, wire};
 use crate::store::{Positions, ShardId};
 use endstate_events::{Environment, ForeignTopic, Side, Topic};
-use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
 use std::time::Duration;
 
 /// A topic that was just made is not known to every broker at once.
@@ -61,6 +61,27 @@ pub(super) fn replication(settings: &KafkaSettings) -> TopicReplication<'static>
     TopicReplication::Fixed(if settings.replication == 0 { -1 } else { i32::from(settings.replication) })
 }
 
+/// How long the brokers may take to make topics, or to tell their settings.
+pub(super) fn patience() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER))
+}
+
+/// Makes topics; one that is there already serves as well. The first that cannot be made is told, with the reason.
+pub(super) async fn create(
+    admin: &Admin,
+    wanted: &[NewTopic<'_>],
+    options: &AdminOptions,
+) -> KafkaResult<Result<(), (String, String)>> {
+    for made in admin.create_topics(wanted, options).await? {
+        match made {
+            Ok(name) => tracing::info!(topic = name, "made"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, error)) => return Ok(Err((topic, format!("it cannot be made: {error}")))),
+        }
+    }
+    Ok(Ok(()))
+}
+
 /// Partitions of a topic of another team. One that is not there is made if the settings say so, else it is an error.
 pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Result<u16, String> {
     let admin = admin(settings).map_err(|error| error.to_string())?;
@@ -71,41 +92,37 @@ pub(super) async fn foreign(settings: &KafkaSettings, topic: ForeignTopic) -> Re
 }
 
 async fn found_or_made(admin: &Admin, settings: &KafkaSettings, name: &str) -> Result<u16, String> {
-    let mut count = counted(admin, name).await?;
+    let mut count = counted(admin, name).await.map_err(|error| error.to_string())?;
     if count == 0 && settings.foreign_partitions > 0 {
         let wanted = NewTopic::new(name, i32::from(settings.foreign_partitions), replication(settings));
-        let made = admin.create_topics([&wanted], &AdminOptions::new()).await.map_err(|error| error.to_string())?;
-        match made.into_iter().next() {
-            Some(Err((_, error))) if error != RDKafkaErrorCode::TopicAlreadyExists => {
-                return Err(format!("topic `{name}` cannot be made: {error}"));
-            }
-            _ => tracing::info!(topic = name, "made"),
-        }
-        for _ in 0..LOOKS {
-            count = counted(admin, name).await?;
-            if count > 0 {
-                break;
-            }
-            tokio::time::sleep(SETTLE).await;
-        }
+        let made = create(admin, &[wanted], &AdminOptions::new()).await.map_err(|error| error.to_string())?;
+        made.map_err(|(topic, reason)| format!("topic `{topic}`: {reason}"))?;
+        count = awaited(admin, name).await.map_err(|error| error.to_string())?;
     }
     if count == 0 {
         return Err(format!("there is no topic `{name}`, or this program may not see it"));
     }
-    Ok(count)
-}
-
-/// Partitions of a topic; 0 when it is not there.
-pub(super) async fn counted(admin: &Admin, name: &str) -> Result<u16, String> {
-    let metadata = metadata(admin, name).await.map_err(|error| error.to_string())?;
-    let found = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
-    let count = found.map_or(0, |topic| topic.partitions().len());
     u16::try_from(count).map_err(|_| format!("topic `{name}` has {count} partitions"))
 }
 
-async fn metadata(admin: &Admin, name: &str) -> KafkaResult<Metadata> {
-    let name = name.to_owned();
-    ask(admin, move |client| client.fetch_metadata(Some(&name), ANSWER)).await
+/// Partitions of a topic; 0 when it is not there.
+pub(super) async fn counted(admin: &Admin, name: &str) -> KafkaResult<usize> {
+    let topic = name.to_owned();
+    let metadata = ask(admin, move |client| client.fetch_metadata(Some(&topic), ANSWER)).await?;
+    let found = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
+    Ok(found.map_or(0, |topic| topic.partitions().len()))
+}
+
+/// The same of a topic that was made, once it is there.
+async fn awaited(admin: &Admin, name: &str) -> KafkaResult<usize> {
+    for _ in 0..LOOKS {
+        let count = counted(admin, name).await?;
+        if count > 0 {
+            return Ok(count);
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+    Ok(0)
 }
 
 /// The oldest offset of a partition, and the one behind its newest.
@@ -136,7 +153,10 @@ pub(super) async fn beginnings(settings: &KafkaSettings) -> Result<Vec<(ShardId,
         let mut there = Vec::new();
         for topic in Share::Shards(side).topics() {
             let name = topic.name(&settings.environment).into_owned();
-            let away = |reason| OpenError::Unreachable { brokers: settings.brokers.clone(), reason };
+            let away = |error: KafkaError| {
+                let (brokers, reason) = (settings.brokers.clone(), error.to_string());
+                OpenError::Unreachable { brokers, reason }
+            };
             if counted(&admin, &name).await.map_err(away)? > 0 {
                 there.push((topic, name));
             }
@@ -156,8 +176,13 @@ pub(super) async fn beginnings(settings: &KafkaSettings) -> Result<Vec<(ShardId,
 /// Deletes all topics of an environment.
 pub(super) async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
     let admin = admin(settings).map_err(|error| error.to_string())?;
-    let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
-    let claim = super::claim::topic(&settings.environment);
+    delete(&admin, &settings.environment).await
+}
+
+/// The same, by whoever may reach the brokers.
+pub(super) async fn delete(admin: &AdminClient<DefaultClientContext>, environment: &Environment) -> Result<(), String> {
+    let Names(names) = Names::of(environment);
+    let claim = super::claim::topic(environment);
     let names: Vec<&str> = names.iter().chain([&claim]).map(String::as_str).collect();
     admin.delete_topics(&names, &AdminOptions::new()).await.map(drop).map_err(|error| error.to_string())
 }
@@ -165,8 +190,7 @@ pub(super) async fn wipe(settings: &KafkaSettings) -> Result<(), String> {
 /// Makes the topics that are missing, and checks all.
 pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
     let admin = admin(settings).map_err(|error| OpenError::settings(&error))?;
-    let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(2 * ANSWER));
-    let names = Topic::ALL.map(|topic| topic.name(&settings.environment).into_owned());
+    let Names(names) = Names::of(&settings.environment);
     let retention_ms = settings.retention.as_millis().to_string();
     let (min_insync, batch) = (settings.min_insync.to_string(), wire::BATCH.to_string());
     let wanted = names.iter().map(|name| {
@@ -174,20 +198,13 @@ pub(super) async fn ensure(settings: &KafkaSettings) -> Result<(), OpenError> {
         topic.set("max.message.bytes", &batch)
     });
     let wanted: Vec<NewTopic<'_>> = wanted.collect();
-    for made in answered(settings, admin.create_topics(&wanted, &options).await).await? {
-        match made {
-            Ok(name) => tracing::info!(topic = name, "made"),
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, error)) => {
-                return Err(OpenError::Topic { topic, reason: format!("it cannot be made: {error}") });
-            }
-        }
-    }
+    let made = answered(settings, create(&admin, &wanted, &patience()).await).await?;
+    made.map_err(|(topic, reason)| OpenError::Topic { topic, reason })?;
     for name in &names {
         partitions(&admin, settings, name).await?;
     }
     let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-    let described = answered(settings, admin.describe_configs(&resources, &options).await).await?;
+    let described = answered(settings, admin.describe_configs(&resources, &patience()).await).await?;
     for (name, resource) in names.iter().zip(described) {
         let resource = answered(settings, resource.map_err(KafkaError::AdminOp)).await?;
         let wrong = |reason| OpenError::Topic { topic: name.clone(), reason };
@@ -204,15 +221,7 @@ fn new_topic<'a>(settings: &KafkaSettings, name: &'a str, retention_ms: &'a str,
 }
 
 async fn partitions(admin: &Admin, settings: &KafkaSettings, name: &str) -> Result<(), OpenError> {
-    let mut found = 0;
-    for _ in 0..LOOKS {
-        let metadata = answered(settings, metadata(admin, name).await).await?;
-        found = metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |t| t.partitions().len());
-        if found > 0 {
-            break;
-        }
-        tokio::time::sleep(SETTLE).await;
-    }
+    let found = answered(settings, awaited(admin, name).await).await?;
     if found == usize::from(settings.partitions) {
         return led(admin, settings, name).await;
     }
