@@ -28,6 +28,7 @@ fn message(id: &str, (topic, partition): Place) -> Outgoing {
                 round: 0,
             },
             keep: true,
+            known: true,
         }),
         _ => Message::Input(Input { saga, body }),
     };
