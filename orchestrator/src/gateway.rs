@@ -215,11 +215,21 @@ impl Gateway {
     pub async fn start(&self, definition: &str, input: Json, options: StartOptions) -> Result<Started, GatewayError> {
         let wanted = self.definitions.wanted(definition, options.version).await?;
         let definition = wanted.ok_or_else(|| GatewayError::UnknownDefinition(definition.to_owned()))?;
-        let (start, lane) = self.compose(&definition, input, options.lane).await?;
-        let (number, key) = (start.number.clone(), start.key.clone());
-        if let Some(key) = options.idempotency_key.filter(|key| *key != number) {
-            return Err(GatewayError::KeyIsNotNumber { key, number });
+        let composed = self.compose(&definition, input, options.lane).await?;
+        let number = &composed.0.number;
+        if let Some(key) = options.idempotency_key.filter(|key| key != number) {
+            return Err(GatewayError::KeyIsNotNumber { key, number: number.clone() });
         }
+        self.begin(composed, options.wait).await
+    }
+
+    /// Queues a start that was composed, and waits as [`start`](Self::start) does.
+    pub(crate) async fn begin(
+        &self,
+        (start, lane): (Start, Lane),
+        wait: Option<Duration>,
+    ) -> Result<Started, GatewayError> {
+        let (number, key) = (start.number.clone(), start.key.clone());
         let saga = SagaId::mint(self.clock.now_ms(), Slot::of(&key), rand::random());
         let (definition, body_hash) = (start.definition.clone(), start.body_hash.clone());
         let wanted = Wanted { definition, number: number.clone(), body_hash };
@@ -229,14 +239,14 @@ impl Gateway {
         self.queue(Topic::Start, saga, number.clone(), key, lane, body).await?;
         let decision = if self.is_spilling(Topic::Start, saga) { SPILLED } else { self.decision };
         tokio::time::timeout(decision, waiting.until(|notice| notice.claim.is_some())).await.ok();
-        if let Some(patience) = options.wait {
+        if let Some(patience) = wait {
             tokio::time::timeout(patience, waiting.until(Notice::is_settled)).await.ok();
         }
         let notice = waiting.latest();
         match notice.claim {
             Some(Claim::Taken { by, same_body: false }) => Err(GatewayError::NumberTaken { number, by }),
             Some(Claim::Taken { by, same_body: true }) => {
-                let notice = self.news(by, options.wait).await?;
+                let notice = self.news(by, wait).await?;
                 Ok(Started { saga: Some(by), number, replayed: true, notice })
             }
             Some(Claim::First) => Ok(Started { saga: Some(saga), number, replayed: false, notice }),

@@ -180,7 +180,7 @@ async fn again(api: &Api, letter: Outgoing) -> Result<Vec<Outgoing>, String> {
         }
         (Topic::Foreign(_), _) => Err("it is no event".to_owned()),
         (_, Message::Foreign(_)) => Err("an event of another team comes by a topic of theirs".to_owned()),
-        _ => Ok(vec![Outgoing { envelope: envelope.into(), ..letter }]),
+        _ => Ok(vec![letter]),
     }
 }
 

@@ -3,7 +3,6 @@
 use super::model::{Change, Page, Received, StartedBody};
 use super::{Api, act, read, refuse};
 use crate::feed::{FeedError, Position};
-use crate::gateway::StartOptions;
 use axum::Json as Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -133,21 +132,21 @@ async fn start_all(api: &Api, caller: &Caller, event: &CloudEvent) -> Result<Vec
         act::check_event(caller, &definition, &event.kind, &event.data, "/data")?;
         let failed = |error: endstate_saga::plan::EvalError| Problem::new(Code::InputRefused, error.to_string());
         let input = definition.start_input(&event.kind, &event.data).map_err(failed)?;
-        starts.extend(input.map(|input| (listed.name.clone(), listed.version, input)));
+        starts.extend(input.map(|input| (definition, input)));
     }
     if !known {
         return Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"));
     }
-    for (name, version, input) in &starts {
-        // All or none: what nobody can start is refused before the first one is queued.
-        let Some(definition) = api.gateway.definitions().get(name, *version) else { continue };
-        let composed = api.gateway.compose(&definition, input.clone(), None).await;
-        composed.map_err(|error| refuse::gateway(name, error))?;
+    // All or none: what nobody can start is refused before the first one is queued.
+    let mut composed = Vec::with_capacity(starts.len());
+    for (definition, input) in starts {
+        let start = api.gateway.compose(&definition, input, None).await;
+        composed
+            .push((definition.name().to_owned(), start.map_err(|error| refuse::gateway(definition.name(), error))?));
     }
-    let mut started = Vec::with_capacity(starts.len());
-    for (name, version, input) in starts {
-        let options = StartOptions { version: Some(version), ..StartOptions::default() };
-        let start = api.gateway.start(&name, input, options).await;
+    let mut started = Vec::with_capacity(composed.len());
+    for (name, start) in composed {
+        let start = api.gateway.begin(start, None).await;
         let start = start.map_err(|error| refuse::gateway(&name, error))?;
         started.push(StartedBody::new(&name, &start));
     }

@@ -59,16 +59,22 @@ async fn an_old_hold_asks_its_saga_and_is_given_back_when_nobody_wants_it() {
     assert_eq!((book.held, book.left), (0, 10), "the saga's own release finds it done");
 }
 
-#[tokio::test]
-async fn z17_the_self_check_halts_before_it_gives_everything_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut system = System::open(folder.path()).await;
-    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 100 }))]).await;
-    let holds: Vec<_> = (0..40).map(|n| hold_stock(n, "A", 1)).collect();
+/// So many holds of one unit each, which are all old enough to be asked about.
+async fn with_old_holds(folder: &std::path::Path, holds: u64) -> System {
+    let mut system = System::open(folder).await;
+    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": holds }))]).await;
+    let holds: Vec<_> = (0..holds).map(|n| hold_stock(n, "A", 1)).collect();
     system.send(&holds).await;
     system.settle().await;
     system.clock.advance(41 * MINUTE_MS);
     system.settle().await;
+    system
+}
+
+#[tokio::test]
+async fn z17_the_self_check_halts_before_it_gives_everything_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = with_old_holds(folder.path(), 40).await;
     assert_eq!(inquired(&mut system, |_| false).await, 40);
     assert_eq!(system.book("stock:A").await.held, 30, "ten of forty are enough to doubt");
     let waiting = alert::waiting(&*system.store, system.clock.now_ms(), 10).await.unwrap();
@@ -80,13 +86,7 @@ async fn z17_the_self_check_halts_before_it_gives_everything_back() {
 #[tokio::test]
 async fn what_known_sagas_are_done_with_is_given_back_however_much_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let mut system = System::open(folder.path()).await;
-    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 100 }))]).await;
-    let holds: Vec<_> = (0..40).map(|n| hold_stock(n, "A", 1)).collect();
-    system.send(&holds).await;
-    system.settle().await;
-    system.clock.advance(41 * MINUTE_MS);
-    system.settle().await;
+    let mut system = with_old_holds(folder.path(), 40).await;
     assert_eq!(answered(&mut system, true, |_| false).await, 40);
     assert_eq!(system.book("stock:A").await.held, 0);
     assert!(alert::waiting(&*system.store, system.clock.now_ms(), 10).await.unwrap().is_empty());
@@ -97,13 +97,7 @@ async fn what_known_sagas_are_done_with_is_given_back_however_much_it_is() {
 #[tokio::test]
 async fn z17_the_self_check_halts_in_its_first_round_however_much_is_held() {
     let folder = tempfile::tempdir().unwrap();
-    let mut system = System::open(folder.path()).await;
-    system.operate("opening", &[line("stock.open", json!({ "unit": "A", "quantity": 3_000 }))]).await;
-    let holds: Vec<_> = (0..3_000).map(|n| hold_stock(n, "A", 1)).collect();
-    system.send(&holds).await;
-    system.settle().await;
-    system.clock.advance(41 * MINUTE_MS);
-    system.settle().await;
+    let mut system = with_old_holds(folder.path(), 3_000).await;
     assert_eq!(inquired(&mut system, |_| false).await, 500, "a page");
     assert_eq!(system.book("stock:A").await.held, 2_900, "a fifth of a page");
     for _ in 0..10 {

@@ -29,8 +29,9 @@ pub(super) struct Ends {
 #[derive(Default)]
 struct Known {
     ends: FxHashMap<Place, SpillEnd>,
-    /// How far this process has spilled itself, or has read what others did, with the number of looks that had begun by then: only a look that began
-    /// later has seen it. Afterwards the table alone is believed, which may have lost what was appended (Z14).
+    /// How far this process has spilled itself, or has read what others did, with the number of looks that had begun by then:
+    /// only a look that began later has seen it. Afterwards the table alone is believed, which may have lost what was appended
+    /// (Z14).
     grown: FxHashMap<Place, (i64, u64)>,
     /// Looks that have begun.
     begun: u64,
