@@ -1,6 +1,7 @@
 //! What a batch needs to know before it decides: the sagas it names, and who holds the numbers it claims.
 
 use crate::decide::Working;
+use crate::orphan::{self, Awaited, Orphan};
 use crate::persist::{self, Claimed, Stored};
 use endstate_events::{Envelope, Input, InputBody, Message, SagaId, Start, Topic};
 use endstate_outbox::{Store, StoreError};
@@ -15,6 +16,8 @@ pub struct Cache {
     bytes: usize,
     /// Who holds the numbers that were claimed or looked up: a buyer who clicks twice costs no batch a second attempt.
     claims: FxHashMap<(String, String), Claimed>,
+    /// Sagas whose inputs came before their start.
+    awaited: Awaited,
 }
 
 /// Sagas kept in memory per shard; beyond, the cache is emptied: open sagas are read again.
@@ -57,10 +60,21 @@ impl Cache {
         self.claims.extend(claims);
     }
 
-    /// Forgets everything: a new assignment.
-    pub fn clear(&mut self) {
+    /// Remembers sagas whose inputs came before their start, as it is committed.
+    pub fn await_starts(&mut self, sagas: impl IntoIterator<Item = SagaId>) {
+        self.awaited.add(sagas);
+    }
+
+    /// Forgets that inputs wait for a saga: it has started, as it is committed.
+    pub fn started(&mut self, saga: SagaId) {
+        self.awaited.remove(saga);
+    }
+
+    /// Forgets everything: a new assignment, with what it awaits.
+    pub fn begin(&mut self, awaited: Awaited) {
         self.forget_sagas();
         self.claims.clear();
+        self.awaited = awaited;
     }
 
     fn forget_sagas(&mut self) {
@@ -78,9 +92,12 @@ pub struct Loaded {
     pub unreadable: FxHashMap<SagaId, String>,
     /// Earlier claims by (definition, number).
     pub claims: FxHashMap<(String, String), Claimed>,
+    /// What came before the sagas that start now.
+    pub orphans: FxHashMap<SagaId, Vec<Orphan>>,
 }
 
-/// Reads what the messages and `others` need and neither `working` nor `cache` holds: at most two reads.
+/// Reads what the messages and `others` need and neither `working` nor `cache` holds: at most two reads, and a third when
+/// inputs have come before their saga.
 ///
 /// New numbers and new saga ids are the rule, so a first attempt reads neither: what is not remembered the commit finds
 /// out, and the second attempt (`again`) knows.
@@ -93,7 +110,7 @@ pub async fn load(
 ) -> Result<Loaded, StoreError> {
     let mut wanted: FxHashSet<SagaId> = others.iter().copied().collect();
     let mut numbers: Vec<(&str, &str)> = Vec::new();
-    let mut known = Vec::new();
+    let (mut known, mut awaited) = (Vec::new(), Vec::new());
     for (_, envelope) in messages {
         let input = match &envelope.message {
             Message::Input(input) => input,
@@ -103,7 +120,11 @@ pub async fn load(
             }
             _ => continue,
         };
-        match start_of(input) {
+        let start = start_of(input);
+        if start.is_some() && cache.awaited.may_hold(input.saga) {
+            awaited.push(input.saga);
+        }
+        match start {
             Some(start) if again => {
                 numbers.push((&start.definition, &start.number));
                 wanted.insert(input.saga);
@@ -147,7 +168,12 @@ pub async fn load(
             }
         }
     }
-    Ok(Loaded { sagas, unreadable, claims })
+    // A start that is tried once more, alone, is not held up by what came for it: that may be at fault.
+    if again && messages.len() <= 1 {
+        awaited.clear();
+    }
+    let orphans = orphan::load(store, &awaited).await?;
+    Ok(Loaded { sagas, unreadable, claims, orphans })
 }
 
 /// The start, if the input is one.

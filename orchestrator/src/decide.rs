@@ -10,6 +10,7 @@ pub use poison::saga_of;
 
 use crate::consume::start_of;
 use crate::definitions::Definitions;
+use crate::orphan::Orphan;
 use crate::persist::{self, Claimed, Pages, Stored};
 use crate::silence::Hearing;
 use crate::waiters::Claim;
@@ -98,6 +99,10 @@ pub struct Working {
     standing: FxHashSet<SagaId>,
     /// Those of them that are due: looked at again later, so that they are in nobody's way.
     put_off: Vec<SagaId>,
+    /// What came before the sagas that start in this batch, as the store has it.
+    waiting: FxHashMap<SagaId, Vec<Orphan>>,
+    /// What came in this batch for sagas that nobody knows.
+    orphans: Vec<Orphan>,
     hearing: Hearing,
     pages: Pages,
     outcome: Outcome,
@@ -125,6 +130,8 @@ impl Working {
             refused: Vec::new(),
             standing: FxHashSet::default(),
             put_off: Vec::new(),
+            waiting: FxHashMap::default(),
+            orphans: Vec::new(),
             hearing,
             pages: Pages::default(),
             outcome: Outcome::default(),
@@ -159,7 +166,7 @@ impl Working {
             Some(_) => {}
             // Of a saga that is there, nobody may say that it is not; a program that can decide for it may come.
             None if !self.standing.contains(&input.saga) && self.answer_stranger(input) => {}
-            None => self.pages.orphan(partition, input.saga, envelope, self.now_ms),
+            None => self.orphans.push(Orphan::new(input.saga, Arc::clone(envelope))),
         }
     }
 
@@ -405,6 +412,7 @@ impl Working {
             let (saga, phase, answers, claim) = (None, Phase::Ended, Vec::new(), Some(claim));
             Changed { id, saga, phase, was: None, due_ms: None, bytes: 0, claim, motion: 0, answers, story: None }
         }));
+        self.orphans.iter().for_each(|orphan| self.pages.orphan(shard, orphan, self.now_ms));
         let again_ms = self.now_ms + PUT_OFF_MS;
         self.put_off.iter().for_each(|id| self.pages.put_off(*id, again_ms));
         self.outcome.seqs = seq - self.assignment.next_seq;

@@ -3,6 +3,7 @@
 use crate::consume::{self, Cache};
 use crate::decide::{Changed, PUT_OFF_MS, Working, saga_of};
 use crate::definitions::Definitions;
+use crate::orphan::Awaited;
 use crate::persist::{self, Claimed, Stored};
 use crate::silence::{Hearing, Silence};
 use crate::tally::Tally;
@@ -41,6 +42,8 @@ pub struct SagaHandler {
     changed: Vec<Changed>,
     /// Who holds the numbers of that batch's starts.
     claims: FxHashMap<(String, String), Claimed>,
+    /// Sagas that its inputs wait for.
+    awaited: Vec<SagaId>,
     look_after_ms: Option<i64>,
     silence: Silence,
     /// What the batch that is being committed heard of silent participants.
@@ -73,6 +76,7 @@ impl SagaHandler {
             look_ms: None,
             changed: Vec::new(),
             claims: FxHashMap::default(),
+            awaited: Vec::new(),
             look_after_ms: None,
             silence: Silence::default(),
             hearing: Hearing::default(),
@@ -240,6 +244,7 @@ impl Rounds for SagaHandler {
     fn close(&mut self, open: Open) -> Result<Outcome, DecideError> {
         let Open { mut working, look_ms, .. } = open;
         self.claims = working.claims();
+        self.awaited = working.awaited();
         let (outcome, changed, hearing) = working.finish()?;
         self.hearing = hearing;
         let earliest = changed.iter().filter_map(|changed| changed.due_ms).min();
@@ -267,11 +272,10 @@ impl Handler for SagaHandler {
     }
 
     async fn assigned(&mut self, assignment: &Assignment) -> Result<(), StoreError> {
-        self.cache.clear();
-        self.changed.clear();
-        self.claims.clear();
+        self.rolled_back();
         self.silence.clear();
         let shard = assignment.shard.index;
+        self.cache.begin(Awaited::load(&*self.store, shard).await?);
         self.in_motion = persist::count_in_motion(&*self.store, shard).await?;
         self.motion = Some(Metric::InMotion.gauge(&[&shard.to_string()]));
         self.show_motion();
@@ -289,11 +293,13 @@ impl Handler for SagaHandler {
         // Those that were woken are looked at as soon as no input waits.
         self.look_ms = if self.silence.has_woken() { Some(self.decided_ms) } else { self.look_after_ms };
         self.cache.claim(std::mem::take(&mut self.claims));
+        self.cache.await_starts(std::mem::take(&mut self.awaited));
         for changed in std::mem::take(&mut self.changed) {
             self.in_motion = self.in_motion.saturating_add_signed(changed.motion);
             self.tally.take(&changed, self.decided_ms);
             let waiters = &self.listeners.waiters;
             if let Some(claim) = changed.claim {
+                self.cache.started(changed.id);
                 waiters.sagas.notify(&changed.id, |notice| notice.claim = Some(claim));
             }
             for (input, answer) in changed.answers {
@@ -315,6 +321,7 @@ impl Handler for SagaHandler {
     fn rolled_back(&mut self) {
         self.changed.clear();
         self.claims.clear();
+        self.awaited.clear();
         self.hearing = Hearing::default();
     }
 

@@ -1,6 +1,15 @@
 //! Orphans: inputs whose saga nobody knows. They may be money (a callback for an archived order), so they are kept, tried
 //! again, and told of; nothing is dropped. And starts of a version that the shard's owner cannot read: in an upgrade, a newer
 //! program can.
+//!
+//! A saga that starts is given its orphans at once, in the order in which they came ([`rows`]): starts lie in another topic
+//! than what follows them, so that after a failover to an older state the two may be read in another order (Z14). The job
+//! sends what is left.
+
+mod rows;
+
+pub use rows::{Awaited, Orphan};
+pub(crate) use rows::{DELETE, INSERT, load};
 
 use crate::consume::start_of;
 use crate::gateway::Gateway;
@@ -8,6 +17,7 @@ use crate::job::{Job, Report};
 use async_trait::async_trait;
 use endstate_events::{ACTIVE_VERSION, Envelope, SagaId, Start, Topic};
 use endstate_outbox::{Alert, Commit, Kind, Outgoing, Row, Rows, Statement, StoreError, Write, alert};
+use rows::{OF_SAGAS, SAGAS};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -18,7 +28,7 @@ static WAITING: Statement = Statement {
     name: "orphan.waiting",
     columns: &[Kind::Int],
     sql: "with r(page) as ({rows}) select o.id, o.saga, o.tries, o.body, exists (select 1 from saga s where s.id = o.saga) \
-          from orphan o, r order by o.tried_ms limit (select page from r)",
+          from orphan o, r order by o.tried_ms, o.id limit (select page from r)",
 };
 
 static TRIED: Statement = Statement {
@@ -28,18 +38,15 @@ static TRIED: Statement = Statement {
           where orphan.id = r.id",
 };
 
-static DELETE: Statement =
-    Statement { name: "orphan.delete", columns: &[Kind::Int], sql: "delete from orphan where id in ({rows})" };
-
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&WAITING, &TRIED, &DELETE];
+pub(crate) static STATEMENTS: &[&Statement] = &[&WAITING, &TRIED, &INSERT, &DELETE, &SAGAS, &OF_SAGAS];
 
 /// Sends orphans whose saga has turned up, and tells people of the others.
 pub struct Orphans {
     gateway: Gateway,
 }
 
-struct Orphan {
+struct Waiting {
     id: i64,
     saga: SagaId,
     tries: i64,
@@ -47,7 +54,7 @@ struct Orphan {
     has_saga: bool,
 }
 
-impl Orphan {
+impl Waiting {
     /// The start that it is, if it is one.
     fn start(&self) -> Option<&Start> {
         start_of(self.envelope.message.as_input()?)
@@ -68,7 +75,7 @@ impl Orphans {
     }
 }
 
-impl Orphan {
+impl Waiting {
     fn alert(&self, now_ms: i64) -> Alert {
         let Envelope { id, time_ms, .. } = &*self.envelope;
         let text = match self.start() {
@@ -99,7 +106,7 @@ impl Job for Orphans {
         let mut report = Report::default();
         let (mut found, mut tried, mut messages, mut alerts) = (Rows::new(), Rows::new(), Vec::new(), Vec::new());
         let rows = store.read(&WAITING, Rows::one([PAGE.into()])).await?;
-        let orphans: Vec<Orphan> = rows.iter().filter_map(orphan).collect();
+        let orphans: Vec<Waiting> = rows.iter().filter_map(waiting).collect();
         let definitions = self.gateway.definitions();
         let versions =
             orphans.iter().filter_map(|orphan| orphan.start().map(|start| (&*start.definition, start.version)));
@@ -124,7 +131,8 @@ impl Job for Orphans {
             return Ok(report);
         }
         report.changed = found.len();
-        let writes = [Write::exact(&DELETE, found), Write::exact(&TRIED, tried)];
+        // Any number: their sagas may have started meanwhile, and have been given them.
+        let writes = [Write::any(&DELETE, found), Write::any(&TRIED, tried)];
         let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).chain(alert::write(&alerts)).collect();
         let failed = |reason: String| StoreError::Failed { statement: "orphan.run".to_owned(), reason };
         // Sent first: what is sent and not deleted is sent again, and its saga knows it by its id.
@@ -134,9 +142,9 @@ impl Job for Orphans {
     }
 }
 
-fn orphan(row: &Row) -> Option<Orphan> {
+fn waiting(row: &Row) -> Option<Waiting> {
     let [id, saga, tries, body, has_saga] = row.as_slice() else { return None };
-    Some(Orphan {
+    Some(Waiting {
         id: id.int()?,
         saga: SagaId(saga.id()?),
         tries: tries.int()?,

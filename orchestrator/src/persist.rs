@@ -1,6 +1,7 @@
 //! All SQL of sagas: what a batch reads and what it writes.
 
-use endstate_events::{Envelope, SagaId};
+use crate::orphan::{self, Orphan};
+use endstate_events::SagaId;
 use endstate_outbox::{Alert, Kind, Row, Rows, Statement, Store, StoreError, Value, Write, alert};
 use endstate_saga::control::Phase;
 use endstate_saga::event::Event;
@@ -92,13 +93,6 @@ static PUT_SNAPSHOTS: Statement = Statement {
           on conflict (saga) do update set version = excluded.version, time_ms = excluded.time_ms",
 };
 
-static INSERT_ORPHANS: Statement = Statement {
-    name: "orphan.insert",
-    columns: &[Kind::Int, Kind::Id, Kind::Int, Kind::Int, Kind::Text],
-    sql: "with r(shard, saga, time_ms, tried_ms, body) as ({rows}) \
-          insert into orphan (shard, saga, time_ms, tried_ms, body) select * from r",
-};
-
 static INSERT_DISCREPANCIES: Statement = Statement {
     name: "discrepancy.insert",
     columns: &[Kind::Id, Kind::Text, Kind::Text, Kind::Text, Kind::Int],
@@ -125,7 +119,6 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
     &UPDATE_SAGAS,
     &INSERT_EVENTS,
     &PUT_SNAPSHOTS,
-    &INSERT_ORPHANS,
     &INSERT_DISCREPANCIES,
     &PUT_OFF,
     &TIMELINE,
@@ -266,6 +259,7 @@ pub struct Pages {
     events: Rows,
     snapshots: Rows,
     orphans: Rows,
+    adopted: Rows,
     discrepancies: Rows,
     put_off: Rows,
     alerts: Vec<Alert>,
@@ -328,15 +322,16 @@ impl Pages {
     }
 
     /// Keeps an input whose saga is unknown.
-    pub fn orphan(&mut self, shard: u16, saga: SagaId, envelope: &Envelope, now_ms: i64) {
+    pub fn orphan(&mut self, shard: u16, orphan: &Orphan, now_ms: i64) {
+        let Orphan { saga, envelope, .. } = orphan;
         let body = serde_json::to_string(envelope).unwrap_or_default();
-        self.orphans.push([
-            i64::from(shard).into(),
-            saga.0.into(),
-            envelope.time_ms.into(),
-            now_ms.into(),
-            body.into(),
-        ]);
+        let (shard, time_ms) = (i64::from(shard), envelope.time_ms);
+        self.orphans.push([shard.into(), saga.0.into(), time_ms.into(), now_ms.into(), body.into()]);
+    }
+
+    /// Forgets an orphan that its saga was given.
+    pub fn adopted(&mut self, orphan: i64) {
+        self.adopted.push([orphan.into()]);
     }
 
     /// Writes a discrepancy.
@@ -363,7 +358,8 @@ impl Pages {
             (&UPDATE_SAGAS, self.updates),
             (&INSERT_EVENTS, self.events),
             (&PUT_SNAPSHOTS, self.snapshots),
-            (&INSERT_ORPHANS, self.orphans),
+            (&orphan::INSERT, self.orphans),
+            (&orphan::DELETE, self.adopted),
             (&INSERT_DISCREPANCIES, self.discrepancies),
             (&PUT_OFF, self.put_off),
         ];

@@ -1,14 +1,15 @@
 //! Control: the small state that the transition works on, and what can be read off it.
 //!
 //! It holds no strings, times or ids, so that the model check can explore it exhaustively; what payloads and conditions
-//! read rides beside it (see [`crate::saga`]). Four files work on it:
+//! read rides beside it (see [`crate::saga`]). Five files work on it:
 //! - [`event`]: what can happen to it, and `apply`
-//! - [`react`]: an input to events; total, one row for each case
+//! - [`react`]: an input to events; total, one row for each case; `answers`: of replies
 //! - [`advance`](mod@advance): what the saga does next by itself
 //! - [`table`]: all of that as a page
 
 pub mod event;
 pub mod react;
+mod answers;
 pub mod advance;
 pub mod table;
 pub(crate) mod wire;

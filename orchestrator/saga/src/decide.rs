@@ -14,6 +14,8 @@ mod laid;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod lost;
+#[cfg(test)]
 mod moments;
 #[cfg(test)]
 mod odd;
@@ -180,7 +182,7 @@ pub fn decide<P: Program + ?Sized>(
             match body {
                 InputBody::Start(_) => turn.answer_caller(),
                 InputBody::Reply(reply) => replied(&mut turn, reply),
-                InputBody::Event { name, data } => turn.occurred(name, arrival.id, arrival.time_ms, data),
+                InputBody::Event { name, data } => turn.occurred(name, arrival.id, data),
                 InputBody::Cancel { reason, actor } => cancelled(&mut turn, arrival.id, reason, actor),
                 InputBody::Operate { operation, reason, actor } => {
                     let (operation, reason, actor) = (operation.clone(), reason.clone(), actor.clone());

@@ -175,7 +175,7 @@ fn called(plan: &Plan, saga: &Saga, call: &Call, effect_id: EffectId, reply_to: 
     let text = effect_id.to_string();
     let number = text.split_once(':').map_or(text.as_str(), |(_, rest)| rest);
     Effect::Start(Box::new(LinkedStart {
-        id: linked_id(saga, saga.started_ms, &text),
+        id: linked_id(saga, &text),
         definition: call.action.clone(),
         number: format!("{}/{}:{number}", saga.definition, saga.number),
         key: saga.key.clone(),
@@ -184,13 +184,14 @@ fn called(plan: &Plan, saga: &Saga, call: &Call, effect_id: EffectId, reply_to: 
     }))
 }
 
-/// The id of a saga that this one starts: the same cause gives the same id.
+/// The id of a saga that this one starts: the same cause gives the same id, whenever and however it is met. So its time is
+/// this saga's.
 #[must_use]
-pub fn linked_id(saga: &Saga, time_ms: i64, cause: &str) -> SagaId {
+pub fn linked_id(saga: &Saga, cause: &str) -> SagaId {
     use sha2::{Digest, Sha256};
     let digest = Sha256::new().chain_update(saga.id.0.as_bytes()).chain_update(cause.as_bytes()).finalize();
     let random = digest.iter().take(8).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
-    SagaId::mint(time_ms, saga.id.slot(), random)
+    SagaId::mint(saga.started_ms, saga.id.slot(), random)
 }
 
 /// The step part of the effect id of a wait's ask; a step's name holds no dot.

@@ -62,13 +62,15 @@ pub struct Options {
     pub symmetry: bool,
 }
 
-/// Whether participants keep to what they said.
+/// What participants know, and whether they keep to what they said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Participants {
     /// What they answered they answer again.
     Honest,
     /// Any answer at any time.
     Contradictory,
+    /// Honest, and ahead of the saga: in a history that is lost they may have undone what it has not had undone yet (Z14).
+    Ahead,
 }
 
 /// Whether rounds are told apart.

@@ -32,26 +32,34 @@ impl Working {
         let saga = reply.effect_id.saga;
         let partition = saga.slot().partition(self.partitions);
         if partition == self.assignment.shard.index && self.open(saga) {
-            let Some(copy) = self.copies.get(&saga) else { return };
-            let definition = Arc::clone(&copy.definition);
-            let Some((participant, action)) = told_by(&definition, &reply.effect_id) else {
+            if !self.hears(envelope, reply) {
                 let reason = format!("E5018: {} is no effect of a participant over Kafka", reply.effect_id);
-                return self.bury(topic, envelope, reason);
-            };
-            let asked = Envelope::asked_about(&envelope.id).is_some();
-            let promised = |data: &Json| definition.reply_misfit(&participant, &action, data);
-            let (verdict, broken) = weighed(promised, reply, asked);
-            if let Some(broken) = broken {
-                self.tell_broken(&definition, reply, (&participant, &action), &broken);
+                self.bury(topic, envelope, reason);
             }
-            let reply = Reply { effect_id: reply.effect_id.clone(), verdict };
-            // What the saga sends next carries the time of its cause, and a stranger's clock may show anything.
-            let envelope = Arc::new(Envelope { time_ms: self.now_ms, ..Envelope::clone(envelope) });
-            return self.step(&envelope, &Input { saga, body: InputBody::Reply(reply) });
+            return;
         }
         // Elsewhere, or nowhere: as for any reply.
         let reply = Reply { effect_id: reply.effect_id.clone(), verdict: reply.verdict.clone() };
         self.input(topic, envelope, &Input { saga, body: InputBody::Reply(reply) });
+    }
+
+    /// Tells an open saga what a participant answered; false when nobody over Kafka makes such an effect.
+    pub(super) fn hears(&mut self, envelope: &Arc<Envelope>, reply: &ForeignReply) -> bool {
+        let saga = reply.effect_id.saga;
+        let Some(copy) = self.copies.get(&saga) else { return false };
+        let definition = Arc::clone(&copy.definition);
+        let Some((participant, action)) = told_by(&definition, &reply.effect_id) else { return false };
+        let asked = Envelope::asked_about(&envelope.id).is_some();
+        let promised = |data: &Json| definition.reply_misfit(&participant, &action, data);
+        let (verdict, broken) = weighed(promised, reply, asked);
+        if let Some(broken) = broken {
+            self.tell_broken(&definition, reply, (&participant, &action), &broken);
+        }
+        let reply = Reply { effect_id: reply.effect_id.clone(), verdict };
+        // What the saga sends next carries the time of its cause, and a stranger's clock may show anything.
+        let envelope = Arc::new(Envelope { time_ms: self.now_ms, ..Envelope::clone(envelope) });
+        self.step(&envelope, &Input { saga, body: InputBody::Reply(reply) });
+        true
     }
 
     fn tell_broken(

@@ -2,9 +2,10 @@
 
 use super::{Copy, Working, arrival};
 use crate::listen::EVENT_ID;
+use crate::orphan::Orphan;
 use crate::persist::Claimed;
 use crate::waiters::Claim;
-use endstate_events::{ACTIVE_VERSION, Envelope, Input, InputBody, Link, SagaId, Start, Topic, Verdict};
+use endstate_events::{ACTIVE_VERSION, Envelope, Input, InputBody, Link, Message, SagaId, Start, Topic, Verdict};
 use endstate_outbox::Alert;
 use endstate_saga::decide::decide;
 use endstate_saga::effect::DiscrepancyKind;
@@ -32,7 +33,7 @@ impl Working {
             Ok(definition) => definition,
             Err(version) if self.definitions.is_unreadable(&start.definition, version) => {
                 // No poison: it waits for a program that can read its definition.
-                return self.pages.orphan(self.assignment.shard.index, input.saga, envelope, self.now_ms);
+                return self.orphans.push(Orphan::new(input.saga, Arc::clone(envelope)));
             }
             Err(ACTIVE_VERSION) => {
                 let reason = format!("E3001: definition {} has no active version", start.definition);
@@ -70,6 +71,30 @@ impl Working {
         self.order.push(input.saga);
         self.copies.insert(input.saga, copy);
         self.take(input.saga, envelope.time_ms, decision);
+        self.adopt(input.saga);
+    }
+
+    /// Gives a new saga what came for it before its start, in that order, and before anything that comes after.
+    fn adopt(&mut self, saga: SagaId) {
+        let earlier = self.waiting.remove(&saga).unwrap_or_default();
+        let is_its = |orphan: &mut Orphan| orphan.saga == saga && orphan.follows_start();
+        let of_batch: Vec<Orphan> = self.orphans.extract_if(.., is_its).collect();
+        for orphan in earlier.into_iter().chain(of_batch) {
+            let decided = match &orphan.envelope.message {
+                Message::Input(input) => {
+                    self.step(&orphan.envelope, input);
+                    true
+                }
+                Message::Reply(reply) => self.hears(&orphan.envelope, reply),
+                _ => false,
+            };
+            match orphan.id {
+                Some(id) if decided => self.pages.adopted(id),
+                None if !decided => self.orphans.push(orphan),
+                // Kept as it is, for the job to send.
+                Some(_) | None => {}
+            }
+        }
     }
 
     /// A saga's own start has no caller who reads that its number is taken: the step that waits for it is told, and

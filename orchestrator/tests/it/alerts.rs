@@ -1,6 +1,7 @@
 //! Telling people (H2): whatever happens to the process or the receiver, an alert is told, and known as the same.
 
-use crate::jobs::{MINUTE_MS, open, parked, signal};
+use crate::jobs::{MINUTE_MS, open, parked};
+use crate::orphans::signal;
 use crate::system::{System, job};
 use axum::Json as Body;
 use axum::http::StatusCode;

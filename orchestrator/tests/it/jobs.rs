@@ -21,11 +21,6 @@ static SET_DUE: Statement = Statement {
     columns: &[Kind::Id, Kind::Int],
     sql: "with r(saga, due) as ({rows}) update saga set due = r.due from r where saga.id = r.saga",
 };
-static ORPHANS: Statement = Statement {
-    name: "test.orphans",
-    columns: &[Kind::Int],
-    sql: "with r(one) as ({rows}) select o.tries, o.body from r cross join orphan o",
-};
 
 /// A system that knows the definitions of these tests.
 pub(crate) async fn open(folder: &Path) -> System {
@@ -60,7 +55,7 @@ async fn set_due(system: &System, saga: SagaId, due_ms: i64) {
     system.store.commit(Commit { writes: vec![write], ..Commit::default() }).await.unwrap();
 }
 
-async fn facts(system: &System, saga: SagaId) -> Vec<Fact> {
+pub(crate) async fn facts(system: &System, saga: SagaId) -> Vec<Fact> {
     let timeline = persist::load_timeline(&*system.store, saga).await.unwrap();
     timeline.into_iter().flat_map(|(_, _, events)| events).map(|event| event.fact).collect()
 }
@@ -264,47 +259,4 @@ impl Job for Held {
         self.go.notified().await;
         self.inner.run(now_ms, dry_run).await
     }
-}
-
-pub(crate) fn signal() -> InputBody {
-    InputBody::Event { name: "lab.signal".to_owned(), data: json!({ "value": 1 }) }
-}
-
-#[tokio::test]
-async fn z12_an_input_without_a_saga_is_kept_told_of_once_and_finds_its_saga() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut system = open(folder.path()).await;
-    let (saga, start) = system.start("odd_job", job("late"));
-    system.tell(saga, "signal-1", signal()).await;
-    let orphans = Orphans::new(system.gateway());
-    let tries = async |system: &System| {
-        let rows = system.store.read(&ORPHANS, Rows::one([1.into()])).await.unwrap();
-        rows.iter().map(|row| row[0].int().unwrap()).collect::<Vec<_>>()
-    };
-    assert_eq!(tries(&system).await, [0], "it is kept");
-
-    let looked = orphans.run(system.clock.now_ms(), true).await.unwrap();
-    assert_eq!((looked.found, looked.changed), (1, 0));
-    assert_eq!(looked.details, [json!({ "orphan": "signal-1", "saga": saga, "sent": false })]);
-    assert_eq!((tries(&system).await, system.told().await), (vec![0], vec![]), "a dry run does nothing");
-    for run in 1..=3 {
-        assert_eq!(orphans.run(system.clock.now_ms(), false).await.unwrap().changed, 0);
-        assert_eq!(tries(&system).await, [run]);
-    }
-    let told = system.told().await;
-    assert_eq!((told.len(), &*told[0].kind, told[0].saga), (1, "orphan", Some(saga)), "told once");
-    assert!(told[0].text.contains("signal-1"));
-
-    system.queue(&[start]).await;
-    system.run_until_idle().await;
-    let sent = orphans.run(system.clock.now_ms(), false).await.unwrap();
-    assert_eq!((sent.found, sent.changed), (1, 1));
-    assert!(tries(&system).await.is_empty());
-    system.run_until_idle().await;
-    assert!(facts(&system, saga).await.iter().any(|fact| matches!(fact, Fact::EventKept(_))), "it waits for its wait");
-    for step in ["make", "hint"] {
-        system.tell(saga, step, done(saga, step)).await;
-    }
-    assert_eq!(&*system.saga(saga).await.unwrap().status, "dividing", "and is taken there");
-    assert_eq!(orphans.run(system.clock.now_ms(), false).await.unwrap().found, 0);
 }

@@ -10,6 +10,7 @@ mod memory;
 mod motion;
 mod newer;
 mod numbers;
+mod orphans;
 mod place;
 mod poison;
 mod rush;

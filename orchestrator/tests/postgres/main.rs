@@ -19,6 +19,8 @@ mod linked;
 mod motion;
 #[path = "../it/newer.rs"]
 mod newer;
+#[path = "../it/orphans.rs"]
+mod orphans;
 mod place;
 #[path = "../it/poison.rs"]
 mod poison;

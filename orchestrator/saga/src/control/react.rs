@@ -1,6 +1,7 @@
 //! Reacting: one input to what it makes happen at once. Total: every combination is a row, duplicates, late and
-//! out-of-order inputs too. What then follows by itself is [`super::advance`]'s.
+//! out-of-order inputs too; those of replies are in [`answers`]. What then follows by itself is [`super::advance`]'s.
 
+use super::answers;
 use super::{Contradiction, Control, ControlEvent, Course, Forward, Outcome, Run, Undo, WaitState};
 use crate::plan::{AfterPivot, AtDeadline, Mismatch, Plan};
 use endstate_events::Direction;
@@ -98,7 +99,7 @@ pub enum Ignored {
     Duplicate,
     /// It answers a round that is over.
     OldRound,
-    /// It answers what was never sent.
+    /// It answers what was never sent, and changes nothing.
     NeverSent,
     /// The saga gives this back or went on without it; the answer changes nothing.
     Overtaken,
@@ -138,8 +139,9 @@ pub fn react(plan: &Plan, control: &Control, input: ControlInput) -> Reaction {
         ControlInput::Reply { run, direction, round, answer } => match control.runs().get(usize::from(run)) {
             None => Reaction::Ignored(Ignored::NeverSent),
             Some(state) => match direction {
-                Direction::Do => answer_forward(control, run, state, round, answer),
-                Direction::Undo => answer_undo(control, run, state, round, answer),
+                Direction::Do => answers::forward(control, run, state, round, answer),
+                Direction::Undo if state.undo == Undo::None => answers::unasked(plan, control, state, round, answer),
+                Direction::Undo => answers::undo(control, run, state, round, answer),
             },
         },
         ControlInput::Exhausted { run } => exhausted(control, run),
@@ -175,67 +177,8 @@ pub fn react(plan: &Plan, control: &Control, input: ControlInput) -> Reaction {
     }
 }
 
-fn one(event: ControlEvent) -> Reaction {
+pub(super) fn one(event: ControlEvent) -> Reaction {
     Reaction::Events(vec![event])
-}
-
-fn answer_forward(control: &Control, run: u8, state: &Run, round: u8, answer: Answer) -> Reaction {
-    if round != state.round {
-        return Reaction::Ignored(if round < state.round { Ignored::OldRound } else { Ignored::NeverSent });
-    }
-    // Once its undo was sent, nothing hangs on the answer: the undo holds for done and unknown alike.
-    if state.undo != Undo::None {
-        return Reaction::Ignored(Ignored::Overtaken);
-    }
-    match (state.forward, answer) {
-        (_, Answer::Unknown | Answer::NeverSeen) => Reaction::Ignored(Ignored::Inconclusive),
-        (Forward::Done, Answer::Done) | (Forward::Refused, Answer::Refused) => Reaction::Ignored(Ignored::Duplicate),
-        (Forward::Done, Answer::Refused) | (Forward::Refused, Answer::Done) => contradiction(control, run, state),
-        (Forward::InFlight | Forward::Exhausted | Forward::Abandoned, Answer::Done | Answer::Refused)
-            if control.is_ended() =>
-        {
-            Reaction::Ignored(Ignored::Ended)
-        }
-        (Forward::InFlight | Forward::Exhausted | Forward::Abandoned, Answer::Done) => {
-            one(ControlEvent::RunDone { run })
-        }
-        (Forward::InFlight | Forward::Exhausted, Answer::Refused) => one(ControlEvent::RunRefused { run }),
-        (Forward::Abandoned, Answer::Refused) => Reaction::Ignored(Ignored::Overtaken),
-    }
-}
-
-fn answer_undo(control: &Control, run: u8, state: &Run, round: u8, answer: Answer) -> Reaction {
-    if state.undo == Undo::None || round > state.undo_round {
-        return Reaction::Ignored(Ignored::NeverSent);
-    }
-    if round < state.undo_round {
-        return Reaction::Ignored(Ignored::OldRound);
-    }
-    match (state.undo, answer) {
-        (Undo::None, Answer::Done | Answer::Refused | Answer::Unknown | Answer::NeverSeen) => {
-            Reaction::Ignored(Ignored::NeverSent)
-        }
-        (Undo::InFlight | Undo::Done | Undo::Refused | Undo::Abandoned, Answer::Unknown | Answer::NeverSeen) => {
-            Reaction::Ignored(Ignored::Inconclusive)
-        }
-        (Undo::Done, Answer::Done) | (Undo::Refused, Answer::Refused) => Reaction::Ignored(Ignored::Duplicate),
-        (Undo::Done, Answer::Refused) | (Undo::Refused, Answer::Done) => contradiction(control, run, state),
-        (Undo::InFlight | Undo::Abandoned, Answer::Done | Answer::Refused) if control.is_ended() => {
-            Reaction::Ignored(Ignored::Ended)
-        }
-        (Undo::InFlight | Undo::Abandoned, Answer::Done) => one(ControlEvent::UndoDone { run }),
-        (Undo::InFlight, Answer::Refused) => one(ControlEvent::UndoRefused { run }),
-        (Undo::Abandoned, Answer::Refused) => Reaction::Ignored(Ignored::Overtaken),
-    }
-}
-
-/// The first answer stays; a person looks. Known contradictions are not raised again.
-fn contradiction(control: &Control, run: u8, state: &Run) -> Reaction {
-    match state.contradiction {
-        Contradiction::Open | Contradiction::Accepted => Reaction::Ignored(Ignored::Duplicate),
-        Contradiction::None if control.forced || control.is_ended() => Reaction::Discrepant,
-        Contradiction::None => one(ControlEvent::Contradicted { run }),
-    }
 }
 
 fn exhausted(control: &Control, run: u8) -> Reaction {

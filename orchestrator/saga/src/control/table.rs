@@ -48,6 +48,9 @@ pub fn markdown() -> String {
     answers(&mut page, &FORWARDS, |forward| (forward, Undo::InFlight), Direction::Do, Course::Compensating);
     answers(&mut page, &FORWARDS, |forward| (forward, Undo::None), Direction::Do, ended());
     page += "\n## A reply to an undo\n";
+    page += "\nOne that was never sent, as far as anybody knows: the saga had turned back in a history that is lost.\n";
+    answers(&mut page, &FORWARDS, |forward| (forward, Undo::None), Direction::Undo, Course::Forward);
+    page += "\nOne that was sent:\n";
     answers(&mut page, &UNDOS, |undo| (Forward::Done, undo), Direction::Undo, Course::Compensating);
     page += "\nAfter the end:\n";
     answers(&mut page, &UNDOS, |undo| (Forward::Done, undo), Direction::Undo, ended());

@@ -102,7 +102,7 @@ fn what_nobody_knows_and_nobody_may_is_turned_down() {
 #[test]
 fn z12_every_cause_has_a_linked_saga_of_its_own() {
     let run = Run::start(Toy::bench());
-    let id = |cause: u32| effect::linked_id(&run.saga, 5, &format!("payment {cause}"));
+    let id = |cause: u32| effect::linked_id(&run.saga, &format!("payment {cause}"));
     assert_eq!((0..1_000).map(id).collect::<BTreeSet<_>>().len(), 1_000);
     assert_eq!(id(7), id(7));
 }

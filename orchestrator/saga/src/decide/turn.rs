@@ -12,6 +12,9 @@ use crate::saga::Saga;
 use endstate_events::{CommandKind, Direction, Json, Verdict};
 use std::sync::Arc;
 
+/// The reason of a saga that turns back because a participant has undone what the saga did not have undone.
+const UNDONE: &str = "undone";
+
 /// One input being carried out.
 pub(super) struct Turn<'a, P: ?Sized> {
     pub(super) program: &'a P,
@@ -33,7 +36,6 @@ pub(super) enum Carried<'a> {
     Reply(&'a Verdict),
     Event {
         id: &'a str,
-        time_ms: i64,
         data: &'a Json,
     },
     Request {
@@ -103,6 +105,8 @@ impl<'a, P: Program + ?Sized> Turn<'a, P> {
         match (input, carried) {
             (_, Carried::Request { reason, .. }) => Some(reason.clone()),
             (_, Carried::Reply(Verdict::Refused { code, .. })) => Some(code.as_str().into()),
+            // Only one that the saga does not know to have been sent turns it back.
+            (ControlInput::Reply { direction: Direction::Undo, .. }, Carried::Reply(_)) => Some(UNDONE.into()),
             (ControlInput::Deadline { stage } | ControlInput::Unanswered { stage }, _) => {
                 let plan = self.plan();
                 let wait = plan.stages[usize::from(*stage)].wait.as_ref()?;
@@ -179,7 +183,7 @@ impl<'a, P: Program + ?Sized> Turn<'a, P> {
                 }
             }
             ControlEvent::EventTaken { stage } => {
-                if let Carried::Event { id, data, .. } = carried {
+                if let Carried::Event { id, data } = carried {
                     self.record(Fact::EventTaken { stage, id: (*id).into(), data: Arc::new((*data).clone()) });
                 }
             }
@@ -189,8 +193,8 @@ impl<'a, P: Program + ?Sized> Turn<'a, P> {
             }
             ControlEvent::KeptLate { stage } => self.kept_late(stage),
             ControlEvent::EventLate { event } => {
-                if let Carried::Event { id, time_ms, data } = carried {
-                    self.late(event, id, *time_ms, data);
+                if let Carried::Event { id, data } = carried {
+                    self.late(event, id, data);
                 }
             }
             ControlEvent::WaitAsked { stage } => self.ask(stage),

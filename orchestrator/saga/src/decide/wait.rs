@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 impl<P: Program + ?Sized> Turn<'_, P> {
     /// Something happened outside. An event that was consumed before is a no-op, even after the end.
-    pub(super) fn occurred(&mut self, name: &str, id: &str, time_ms: i64, data: &Json) {
+    pub(super) fn occurred(&mut self, name: &str, id: &str, data: &Json) {
         let Some(event) = self.plan().event(name) else { return self.deny(Denied::UnknownEvent(name.to_owned())) };
         if self.saga.data.consumed.iter().any(|consumed| **consumed == *id) {
             return;
         }
         let event = event as u8;
-        let carried = Carried::Event { id, time_ms, data };
+        let carried = Carried::Event { id, data };
         match self.matches(event, data) {
             Ok(matches) => {
                 self.react(ControlInput::Event { event, matches }, carried);
@@ -61,7 +61,7 @@ impl<P: Program + ?Sized> Turn<'_, P> {
     }
 
     pub(super) fn kept(&self, stage: u8, carried: &Carried<'_>) -> Option<Kept> {
-        let Carried::Event { id, data, .. } = carried else { return None };
+        let Carried::Event { id, data } = carried else { return None };
         let event = self.plan().stages[usize::from(stage)].wait.as_ref()?.event as u8;
         Some(Kept { stage, event, id: (*id).into(), data: Arc::new((*data).clone()) })
     }
@@ -71,25 +71,25 @@ impl<P: Program + ?Sized> Turn<'_, P> {
         self.record(Fact::KeptLate { stage });
         for Kept { event, id, data, .. } in kept {
             if self.plan().events[usize::from(event)].late {
-                self.link(event, &id, self.setting.now_ms, &data);
+                self.link(event, &id, &data);
             }
         }
     }
 
     /// A late event. An ended saga never changes: only its linked saga starts, which its number makes unique.
-    pub(super) fn late(&mut self, event: u8, id: &str, time_ms: i64, data: &Json) {
+    pub(super) fn late(&mut self, event: u8, id: &str, data: &Json) {
         if !self.saga.control.is_ended() {
             self.record(Fact::EventLate { event, id: id.into() });
         }
-        self.link(event, id, time_ms, data);
+        self.link(event, id, data);
     }
 
-    fn link(&mut self, event: u8, id: &str, time_ms: i64, data: &Json) {
+    fn link(&mut self, event: u8, id: &str, data: &Json) {
         match self.program.late(usize::from(event), data, &self.saga) {
             Ok(start) => {
                 let link = Link { order: self.saga.id, snapshot: self.saga.snapshot(self.plan()), caller: None };
                 self.effects.push(Effect::Start(Box::new(LinkedStart {
-                    id: effect::linked_id(&self.saga, time_ms, id),
+                    id: effect::linked_id(&self.saga, id),
                     definition: start.definition,
                     number: start.number,
                     key: self.saga.key.clone(),

@@ -105,6 +105,9 @@ fn replies(control: &Control, index: usize, options: &Options, add: &mut impl Fn
             reply(Direction::Do, run.round, Answer::Done);
             reply(Direction::Do, run.round, Answer::Refused);
         }
+        if options.participants == Participants::Ahead {
+            reply(Direction::Undo, run.round, Answer::Done);
+        }
         return;
     }
     let unknown = match run.undo {

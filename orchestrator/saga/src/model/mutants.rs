@@ -102,7 +102,7 @@ const QUICK: Options = Options {
 /// A sample that is explored in no time.
 fn small(plan: &Plan, options: &Options) -> Sample {
     match options.participants {
-        Participants::Honest => order(plan, 1, 0, 0),
+        Participants::Honest | Participants::Ahead => order(plan, 1, 0, 0),
         Participants::Contradictory => bare_order(plan),
     }
 }

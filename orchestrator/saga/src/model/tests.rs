@@ -46,6 +46,13 @@ fn z13_a_flash_sale_survives_participants_that_contradict_themselves() {
 }
 
 #[test]
+fn z14_a_flash_sale_follows_participants_that_undid_it_in_a_lost_history() {
+    let plan = flash_sale();
+    let options = Options { participants: Participants::Ahead, kept: 1, ..Options::default() };
+    clean(&plan, &[order(&plan, 1, 0, 0)], &options);
+}
+
+#[test]
 fn a_flash_sale_survives_expressions_that_fail() {
     let plan = flash_sale();
     let options = Options { faults: true, kept: 1, ..Options::default() };

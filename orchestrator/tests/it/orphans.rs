@@ -1,0 +1,136 @@
+//! Inputs that come before their saga (Z12, Z14): kept, told of, and given to it in their order when it starts.
+
+use crate::hazards::bench;
+use crate::jobs::{facts, open};
+use crate::poison::BANE;
+use crate::system::{System, done, job, reply};
+use endstate_events::{InputBody, SagaId, Topic, Verdict};
+use endstate_orchestrator::job::Job as _;
+use endstate_orchestrator::orphan::Orphans;
+use endstate_outbox::{Clock as _, Kind, Outgoing, Rows, Statement, dead_letter};
+use endstate_saga::control::Outcome;
+use endstate_saga::event::Fact;
+use serde_json::json;
+use std::sync::atomic::Ordering;
+
+static ORPHANS: Statement = Statement {
+    name: "test.orphans",
+    columns: &[Kind::Int],
+    sql: "with r(one) as ({rows}) select o.tries, o.body from r cross join orphan o",
+};
+
+const STEPS: [&str; 4] = ["reserve", "lock", "deduct", "confirm"];
+
+pub(crate) fn signal() -> InputBody {
+    InputBody::Event { name: "lab.signal".to_owned(), data: json!({ "value": 1 }) }
+}
+
+/// How often each orphan was tried.
+async fn tries(system: &System) -> Vec<i64> {
+    let rows = system.store.read(&ORPHANS, Rows::one([1.into()])).await.unwrap();
+    rows.iter().map(|row| row[0].int().unwrap()).collect()
+}
+
+/// What participants answered to every step of a saga, in their order.
+fn answers(system: &System, saga: SagaId) -> Vec<Outgoing> {
+    STEPS.iter().map(|step| system.message(Topic::Progress, saga, (*step).to_owned(), done(saga, step))).collect()
+}
+
+async fn outcome(system: &System, saga: SagaId) -> Option<Outcome> {
+    system.saga(saga).await.unwrap().control.outcome()
+}
+
+#[tokio::test]
+async fn z12_an_input_without_a_saga_is_kept_told_of_once_and_finds_its_saga() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, start) = system.start("odd_job", job("late"));
+    system.tell(saga, "signal-1", signal()).await;
+    let orphans = Orphans::new(system.gateway());
+    assert_eq!(tries(&system).await, [0], "it is kept");
+
+    let looked = orphans.run(system.clock.now_ms(), true).await.unwrap();
+    assert_eq!((looked.found, looked.changed), (1, 0));
+    assert_eq!(looked.details, [json!({ "orphan": "signal-1", "saga": saga, "sent": false })]);
+    assert_eq!((tries(&system).await, system.told().await), (vec![0], vec![]), "a dry run does nothing");
+    for run in 1..=3 {
+        assert_eq!(orphans.run(system.clock.now_ms(), false).await.unwrap().changed, 0);
+        assert_eq!(tries(&system).await, [run]);
+    }
+    let told = system.told().await;
+    assert_eq!((told.len(), &*told[0].kind, told[0].saga), (1, "orphan", Some(saga)), "told once");
+    assert!(told[0].text.contains("signal-1"));
+
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    assert!(tries(&system).await.is_empty());
+    assert!(facts(&system, saga).await.iter().any(|fact| matches!(fact, Fact::EventKept(_))), "it waits for its wait");
+    for step in ["make", "hint"] {
+        system.tell(saga, step, done(saga, step)).await;
+    }
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "dividing", "and is taken there");
+    assert_eq!(orphans.run(system.clock.now_ms(), false).await.unwrap().found, 0);
+}
+
+/// Positions were put back, and what follows a start is read again before it: in batches of its own, by another owner, or in
+/// the batch of the start.
+#[tokio::test]
+async fn z14_a_saga_is_given_what_was_read_before_its_start_in_its_order() {
+    for (batches, begins_anew) in [(2, false), (2, true), (1, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut system = open(folder.path()).await;
+        let (saga, start) = system.start("bench_saga", bench("early"));
+        system.queue(&answers(&system, saga)).await;
+        if batches == 2 {
+            system.run_until_idle().await;
+            assert_eq!(tries(&system).await.len(), STEPS.len());
+        }
+        if begins_anew {
+            system.shards = system.anew(None);
+        }
+        system.queue(&[start]).await;
+        system.run_until_idle().await;
+        let case = format!("{batches} batches, begins anew: {begins_anew}");
+        assert_eq!(outcome(&system, saga).await, Some(Outcome::Completed), "{case}");
+        assert!(tries(&system).await.is_empty(), "{case}");
+        assert_eq!(system.told().await, [], "nobody need look: {case}");
+    }
+}
+
+/// What is read after the start was decided after it before, too.
+#[tokio::test]
+async fn z14_what_came_before_the_start_comes_before_what_came_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, start) = system.start("odd_job", job("refused"));
+    let refusal = reply(saga, "make", Verdict::Refused { code: "lab.no".into(), detail: String::new() });
+    system.tell(saga, "make", refusal).await;
+    let later = system.message(Topic::Progress, saga, "make".into(), done(saga, "make"));
+    system.queue(&[later, start]).await;
+    system.run_until_idle().await;
+    let is_answer = |fact: &Fact| matches!(fact, Fact::RunDone { .. } | Fact::RunRefused { .. });
+    let answers: Vec<Fact> = facts(&system, saga).await.into_iter().filter(is_answer).collect();
+    assert!(matches!(answers[..], [Fact::RunRefused { .. }, ..]), "{answers:?}");
+}
+
+/// It may be the orphan that nobody can handle: its saga starts without it.
+#[tokio::test]
+async fn z14_an_orphan_that_the_store_refuses_keeps_no_saga_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, start) = system.start("bench_saga", bench("poisoned"));
+    let bane = reply(saga, "reserve", Verdict::Done { data: json!({ "of": BANE }) });
+    system.tell(saga, "reserve", bane).await;
+    system.refuses.store(true, Ordering::Relaxed);
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "reserving");
+    assert!(dead_letter::list(&*system.store, 0, 10).await.unwrap().is_empty());
+    assert_eq!(tries(&system).await, [0], "it is kept");
+
+    let orphans = Orphans::new(system.gateway());
+    assert_eq!(orphans.run(system.clock.now_ms(), false).await.unwrap().changed, 1);
+    system.run_until_idle().await;
+    let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
+    assert_eq!(letters.len(), 1, "it is put aside as what it is, for a person to look at");
+}
