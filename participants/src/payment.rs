@@ -60,10 +60,11 @@ struct Booking {
     payment: Captured,
 }
 
+/// What `refund` is told.
 #[derive(Debug, Deserialize)]
-struct Refund {
-    payment: Captured,
-    amount_minor: MinorUnits,
+pub(crate) struct Refund {
+    pub(crate) payment: Captured,
+    pub(crate) amount_minor: MinorUnits,
 }
 
 /// The accounts and transfers that a command may touch.

@@ -7,9 +7,10 @@ mod client;
 pub(crate) use callback::verify;
 pub use callback::{Callback, CallbackError, SIGNATURE, TIMESTAMP, sign, verify_callback};
 pub use client::ProviderClient;
+use client::escaped;
 
 use crate::caller::Outside;
-use crate::payment::Captured;
+use crate::payment::{Captured, Refund};
 use async_trait::async_trait;
 use endstate_events::{Command, Json, Lane, MinorUnits, SagaId, Verdict};
 use serde::{Deserialize, Serialize};
@@ -148,14 +149,9 @@ impl Payments {
                 Ok(answer)
             }
             "refund" => {
-                #[derive(Deserialize)]
-                struct With {
-                    payment: Captured,
-                    amount_minor: MinorUnits,
-                }
-                let With { payment: Captured { provider_no, currency, .. }, amount_minor } = with(command)?;
-                let refunded = self.provider.refund(&key, &RefundOrder { provider_no, amount_minor, currency }).await?;
-                Ok(json!(refunded))
+                let Refund { payment: Captured { provider_no, currency, .. }, amount_minor } = with(command)?;
+                let order = RefundOrder { provider_no, amount_minor, currency };
+                Ok(json!(self.provider.refund(&refund_key(command), &order).await?))
             }
             action => Err(ProviderError::Unknown(format!("E5001: participant payment has no action {action}"))),
         }
@@ -171,14 +167,31 @@ impl Outside for Payments {
     async fn ask(&self, command: &Command, lane: Lane) -> Verdict {
         match command.action.as_str() {
             _ if !self.serves(lane) => Verdict::NeverSeen,
-            "open" | "refund" => match self.provider.find(&command.effect_id.to_string()).await {
-                Ok(Some(data)) => Verdict::Done { data },
-                Ok(None) => Verdict::NeverSeen,
-                Err(error) => verdict(Err(error)),
-            },
+            "open" => found(self.provider.find(&command.effect_id.to_string()).await),
+            "refund" => found(self.provider.find(&refund_key(command)).await),
             // Closing and asking again is harmless and tells the latest.
             _ => Verdict::NeverSeen,
         }
+    }
+}
+
+/// The idempotency key of a refund: its effect's id, but all of a payment goes back once, whichever saga gives it back. After
+/// a promotion that lost commits that may be another one than the one that had asked before (Z14).
+fn refund_key(command: &Command) -> String {
+    match Refund::deserialize(&command.with) {
+        Ok(Refund { payment, amount_minor }) if amount_minor == payment.amount_minor => {
+            let [provider, number] = [&payment.provider, &payment.provider_no].map(|text| escaped(text));
+            format!("payment/{provider}/{number}:refund:{}", command.effect_id.round)
+        }
+        Ok(_) | Err(_) => command.effect_id.to_string(),
+    }
+}
+
+fn found(answer: Result<Option<Json>, ProviderError>) -> Verdict {
+    match answer {
+        Ok(Some(data)) => Verdict::Done { data },
+        Ok(None) => Verdict::NeverSeen,
+        Err(error) => verdict(Err(error)),
     }
 }
 

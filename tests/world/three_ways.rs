@@ -101,6 +101,8 @@ pub(crate) struct Post {
     sagas: BTreeSet<SagaId>,
     /// Effects to whose first command, call or answer something happened.
     met: BTreeSet<EffectId>,
+    /// Undos by which a participant was made to refuse; their sagas know nothing of them.
+    forged: BTreeSet<EffectId>,
     asked: usize,
     turned: bool,
     /// Comes when all is over.
@@ -122,6 +124,7 @@ impl Post {
             turns_at,
             sagas: BTreeSet::new(),
             met: BTreeSet::new(),
+            forged: BTreeSet::new(),
             asked: 0,
             turned: false,
             late: Vec::new(),
@@ -141,6 +144,9 @@ impl Post {
             {
                 self.answer(message, &reply.effect_id)
             }
+            Message::Input(Input { body: InputBody::Reply(reply), .. }) if self.forged.remove(&reply.effect_id) => {
+                Vec::new()
+            }
             _ => vec![message],
         }
     }
@@ -154,6 +160,7 @@ impl Post {
                 vec![message.clone(), message]
             }
             (Case::Refused, CommandKind::Do) if id.round == 0 => {
+                self.forged.insert(EffectId { direction: Direction::Undo, ..id.clone() });
                 self.met.insert(id);
                 refused(message, command)
             }

@@ -103,18 +103,17 @@ impl PaymentProvider for ProviderClient {
     }
 
     async fn find(&self, key: &str) -> Result<Option<Json>, ProviderError> {
-        let escaped: String = key.bytes().map(escape).collect();
-        self.get(&format!("/effects/{escaped}")).await
+        self.get(&format!("/effects/{}", escaped(key))).await
     }
 }
 
-/// A byte as it may stand in a path segment.
-fn escape(byte: u8) -> String {
-    if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
-        char::from(byte).to_string()
-    } else {
-        format!("%{byte:02X}")
-    }
+/// A text as it may stand in a segment of a path, or in a header.
+pub(super) fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        byte if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 fn read<T: DeserializeOwned>(data: Json) -> Result<T, ProviderError> {

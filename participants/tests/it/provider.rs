@@ -231,3 +231,35 @@ async fn a_real_provider_never_hears_of_test_and_load_traffic() {
     stop.cancel();
     serving.await.unwrap();
 }
+
+/// Two sagas give the same payment back, because one of them is of a history that is lost.
+#[tokio::test]
+async fn z14_all_of_a_payment_goes_back_once_whoever_gives_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("provider.ndjson");
+    let mut world = World::start(&file, StatusCode::OK, |_| {}).await;
+    world.client.open("key-1", &opening(1)).await.unwrap();
+    assert_eq!(world.pay(saga(1), &Pay::default()).await.0, 200);
+    let callback = world.callbacks.recv().await.unwrap();
+    let payment = json!({
+        "provider": callback.provider, "provider_no": callback.provider_no, "amount_minor": 100, "currency": "CNY", "saga": saga(1),
+    });
+    let back = |by, amount: i64| {
+        tell(by, "payment.refund", "refund", json!({ "payment": payment.clone(), "amount_minor": amount }))
+    };
+    let World { client, stop, serving, .. } = world;
+    let payments = Payments::real(Arc::new(client));
+    assert_eq!(payments.ask(&back(2, 100), Lane::Live).await, Verdict::NeverSeen);
+    let first = payments.make(&back(1, 100), Lane::Live).await;
+    assert!(matches!(first, Verdict::Done { .. }), "{first:?}");
+    assert_eq!(payments.make(&back(2, 100), Lane::Live).await, first, "it is the same act");
+    assert_eq!(payments.ask(&back(2, 100), Lane::Live).await, first);
+    let Verdict::Refused { code, .. } = payments.make(&back(3, 40), Lane::Live).await else {
+        panic!("more than there was")
+    };
+    assert_eq!(code, "payment.exceeded", "a part of it is another act");
+    let refunds = read_file(&file).unwrap().into_iter().filter(|line| matches!(line.entry, Entry::Refunded { .. }));
+    assert_eq!(refunds.count(), 1);
+    stop.cancel();
+    serving.await.unwrap();
+}
