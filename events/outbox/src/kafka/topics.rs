@@ -17,7 +17,8 @@ pub(super) const SETTLE: Duration = Duration::from_millis(200);
 /// How often it is looked for.
 const LOOKS: usize = 50;
 
-/// How long a partition's leader may take to answer at the start, and how often one is looked for: some ten seconds.
+/// How long a partition's leader may take to answer, and how often one is looked for at the start: two seconds where the broker
+/// says at once that there is none, ten where it is silent.
 pub(super) const LED: Duration = Duration::from_secs(1);
 const LOOKS_FOR_LEADERS: usize = 8;
 
