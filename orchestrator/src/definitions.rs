@@ -2,11 +2,12 @@
 
 mod reach;
 mod rows;
+mod starts;
 
 pub use reach::Reach;
 pub(crate) use rows::STATEMENTS;
 
-use endstate_events::{ACTIVE_VERSION, Start};
+use endstate_events::ACTIVE_VERSION;
 use endstate_outbox::{Commit, CommitError, Rows, Store, StoreError, Write};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
 use rows::{ACTIVATE, ACTIVATE_FIRST, ACTIVE, ALL, INSERT, ROLL_BACK, Stored, activated, activation, stored};
@@ -226,15 +227,6 @@ impl Definitions {
     #[must_use]
     pub fn get(&self, name: &str, version: u32) -> Option<Arc<Definition>> {
         self.read(|known| known.definitions.get(&(Arc::from(name), version)).cloned())
-    }
-
-    /// What a start is to be decided with; else the version that it means.
-    pub fn of_start(&self, start: &Start) -> Result<Arc<Definition>, u32> {
-        let version = match start.version {
-            ACTIVE_VERSION => self.active_version(&start.definition).unwrap_or(ACTIVE_VERSION),
-            version => version,
-        };
-        self.get(&start.definition, version).ok_or(version)
     }
 
     /// Whether the store has a version that this program could not read when it met it; a newer one can.

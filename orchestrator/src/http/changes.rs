@@ -121,21 +121,17 @@ pub async fn receive(
 }
 
 async fn start_all(api: &Api, caller: &Caller, event: &CloudEvent) -> Result<Vec<StartedBody>, Problem> {
-    let mut starts = Vec::new();
-    let mut known = false;
-    for listed in api.gateway.definitions().list().iter().filter(|listed| listed.active) {
-        let Some(definition) = api.gateway.definitions().get(&listed.name, listed.version) else { continue };
-        if !definition.start_events().any(|name| **name == *event.kind) {
-            continue;
-        }
-        known = true;
+    let starting = api.gateway.definitions().starting_on(&event.kind);
+    let starting = starting.map_err(|(name, version)| read::unread(&name, version))?;
+    if starting.is_empty() {
+        return Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"));
+    }
+    let mut starts = Vec::with_capacity(starting.len());
+    for definition in starting {
         act::check_event(caller, &definition, &event.kind, &event.data, "/data")?;
         let failed = |error: endstate_saga::plan::EvalError| Problem::new(Code::InputRefused, error.to_string());
         let input = definition.start_input(&event.kind, &event.data).map_err(failed)?;
         starts.extend(input.map(|input| (definition, input)));
-    }
-    if !known {
-        return Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"));
     }
     // All or none: what nobody can start is refused before the first one is queued.
     let mut composed = Vec::with_capacity(starts.len());

@@ -121,11 +121,10 @@ async fn starts(
     id: String,
 ) -> Result<Vec<Outgoing>, Fault> {
     let mut wanted: Vec<(Arc<Definition>, Json)> = Vec::new();
-    for listed in gateway.definitions().list().iter().filter(|listed| listed.active) {
-        let Some(definition) = gateway.definitions().get(&listed.name, listed.version) else { continue };
-        if !definition.start_events().any(|name| **name == *event.kind) {
-            continue;
-        }
+    let unread = |(name, version)| {
+        Fault::Refused(format!("E3003: this program cannot read version {version} of `{name}`, which may start on it"))
+    };
+    for definition in gateway.definitions().starting_on(&event.kind).map_err(unread)? {
         let data = data(event)?;
         check(&definition, event, &data)?;
         let failed = |error: endstate_saga::plan::EvalError| Fault::Refused(format!("E2302: {error}"));

@@ -266,12 +266,13 @@ async fn asked(system: &System) -> Vec<EffectId> {
     asks.map(|command| command.effect_id).collect()
 }
 
-/// As a newer program would have stored it: what this one cannot read.
+/// Its last version, as a newer program would have stored it: what this one cannot read.
 pub(crate) async fn damage_definition(system: &System, name: &str) {
     static DAMAGE: Statement = Statement {
         name: "test.damage",
         columns: &[Kind::Text, Kind::Text],
-        sql: "with r(name, source) as ({rows}) update definition set source = r.source from r where definition.name = r.name",
+        sql: "with r(name, source) as ({rows}) update definition set source = r.source from r where definition.name = r.name \
+              and definition.version = (select max(known.version) from definition known where known.name = r.name)",
     };
     let writes = vec![Write::exact(&DAMAGE, Rows::one([name.into(), "?".into()]))];
     system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();

@@ -236,6 +236,23 @@ async fn an_event_finds_the_definition_that_another_process_has_just_loaded() {
 }
 
 #[tokio::test]
+async fn an_event_that_may_start_what_this_program_cannot_read_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::open(folder.path(), 100).await;
+    system.definitions.load(&shop_order(), 0).await.unwrap();
+    let elsewhere = Definitions::open(system.store.clone()).await.unwrap();
+    let newer = Source { text: shop_order().text.replacen("version: 1", "version: 2", 1), ..shop_order() };
+    system.definitions.load(&newer, 0).await.unwrap();
+    system.definitions.activate("shop_order", 2, 0).await.unwrap();
+    crate::hazards::damage_definition(&system, "shop_order").await;
+    elsewhere.refresh().await.unwrap();
+    let theirs = Theirs::beside(&system);
+    theirs.tell(0, "e-1", "shop.placed", None, r#"{"order_no":"S-1"}"#);
+    let _listening = listener(&system, &theirs, &elsewhere, true);
+    assert!(letters(&system, 1).await[0].contains("version 2 of `shop_order`"));
+}
+
+#[tokio::test]
 async fn a_saga_that_this_program_cannot_read_keeps_no_other_events_waiting() {
     let folder = tempfile::tempdir().unwrap();
     let mut system = System::open(folder.path(), 100).await;

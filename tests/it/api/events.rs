@@ -5,7 +5,7 @@ use super::*;
 const WAIT: (&str, &str) = ("prefer", "wait=20");
 
 /// A server on which the refund R-1 of the completed order O-1 waits for approval.
-async fn with_refund() -> Server {
+pub(super) async fn with_refund() -> Server {
     let server = with_tea().await;
     let placed = server.post_with("/v1/orders", &[WAIT], &order("O-1", "ann", 0)).await;
     assert_eq!(placed.body["outcome"], "completed", "{}", placed.body);
@@ -16,11 +16,11 @@ async fn with_refund() -> Server {
     server
 }
 
-fn cloud_event(event: &Value, kind: &str) -> Request<Body> {
+pub(super) fn cloud_event(event: &Value, kind: &str) -> Request<Body> {
     Request::post("/v1/events").header("content-type", kind).body(Body::from(event.to_string())).unwrap()
 }
 
-const STRUCTURED: &str = "application/cloudevents+json";
+pub(super) const STRUCTURED: &str = "application/cloudevents+json";
 
 #[tokio::test]
 async fn an_event_of_another_team_finds_its_saga_or_is_refused() {
@@ -106,4 +106,101 @@ async fn a_malformed_event_is_refused_with_the_place_and_parks_nothing() {
     let taken = server.post_with(&told, &[("idempotency-key", "e-1")], &right).await;
     assert_eq!((taken.status, &taken.body["input"]), (StatusCode::ACCEPTED, &json!("event/refund.approved/e-1")));
     server.until(path, |answer| answer.body["phase"] == "ended").await;
+}
+
+/// A definition of which one saga starts for each shop that has counted its shelves; `more` are further lines of it.
+pub(super) fn counted(name: &str, more: &str, declared: &str, input: &Value) -> endstate_saga::definition::Source {
+    let text = format!(
+        r#"saga: {name}
+version: 1
+input: in.json
+number: =input.shop
+key: =input.shop
+events:
+  shop.counted:
+    schema: {declared}
+    example: {{ shop: s-1, shelves: 4 }}
+stages:
+  - stage: look
+    status: looking
+    steps:
+      look: {{ call: bench.reserve, with: {{ fail: false }}, undo: bench.unreserve }}
+{more}
+ends: {{ completed: seen, cancelled: gone, forced: gone }}
+"#
+    );
+    let bench = shipped().into_iter().find(|source| source.text.contains("saga: bench_saga")).unwrap();
+    endstate_saga::definition::Source {
+        file: format!("{name}.yaml"),
+        text,
+        schemas: [("in.json".to_owned(), input.to_string())].into(),
+        samples: [("one.json".to_owned(), r#"{"input":{"shop":"s-1","shelves":4}}"#.to_owned())].into(),
+        ..bench
+    }
+}
+
+#[tokio::test]
+async fn of_the_sagas_that_an_event_starts_all_start_or_none() {
+    let server = Server::start().await;
+    let input = |shelves: Value| {
+        let properties = json!({"shop": {"type": "string"}, "shelves": shelves});
+        json!({"type": "object", "required": ["shop", "shelves"], "properties": properties})
+    };
+    let easy = counted(
+        "audit",
+        "starts_on: { shop.counted: { with: { shop: =event.shop, shelves: 1 } } }",
+        "{ type: object, properties: { shop: { type: string } } }",
+        &input(json!({"type": "integer"})),
+    );
+    let strict = counted(
+        "recount",
+        "starts_on: { shop.counted: { when: =event.shelves != 7, with: { shop: =event.shop, shelves: =event.shelves } } }\n\
+         values: { each: =100 / input.shelves }",
+        "{ type: object, properties: { shop: { type: string }, shelves: { type: integer } } }",
+        &input(json!({"type": "integer", "maximum": 50})),
+    );
+    for source in [easy, strict] {
+        server.definitions.load(&source, SystemClock.now_ms()).await.unwrap();
+    }
+    let tell = async |id: &str, data: Value| {
+        let event = json!({"specversion": "1.0", "id": id, "source": "/shop", "type": "shop.counted", "data": data});
+        server.send(cloud_event(&event, STRUCTURED)).await
+    };
+    let refused = [
+        ("breaks the declaration of the second", json!({"shop": "s-1", "shelves": "many"}), "/data/shelves"),
+        ("has nothing that the second asks for", json!({"shop": "s-1"}), "starts_on.shop.counted.when"),
+        ("makes an input that does not fit the second", json!({"shop": "s-1", "shelves": 51}), "/shelves"),
+        ("makes an input that the second cannot compute with", json!({"shop": "s-1", "shelves": 0}), "values"),
+    ];
+    for (what, data, place) in refused {
+        let answer = tell(what, data).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::UNPROCESSABLE_ENTITY, "E2302"), "{what}");
+        assert!(answer.body.to_string().contains(place), "{what}: {}", answer.body);
+        for path in ["/v1/sagas/audit/s-1", "/v1/sagas/recount/s-1"] {
+            assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{what}: {path}");
+        }
+    }
+
+    let names = |answer: &Answer| {
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        let started = answer.body["started"].as_array().unwrap().iter();
+        let named =
+            |item: &Value| ["definition", "number", "saga"].map(|field| item[field].as_str().unwrap().to_owned());
+        started.map(named).collect::<Vec<_>>()
+    };
+    let both = names(&tell("e-1", json!({"shop": "s-1", "shelves": 4})).await);
+    let told: Vec<_> = both.iter().map(|[definition, number, _]| (&**definition, &**number)).collect();
+    assert_eq!(told, [("audit", "s-1"), ("recount", "s-1")]);
+    for [definition, number, saga] in &both {
+        let path = format!("/v1/sagas/{definition}/{number}");
+        let ended = server.until(&path, |answer| answer.body["phase"] == "ended").await;
+        assert_eq!((&ended.body["saga"], &ended.body["status"]), (&json!(saga), &json!("seen")));
+    }
+    assert_eq!(names(&tell("e-1", json!({"shop": "s-1", "shelves": 4})).await), both, "told again, they are the same");
+    let one = names(&tell("e-2", json!({"shop": "s-2", "shelves": 7})).await);
+    assert_eq!(
+        one.iter().map(|[definition, ..]| &**definition).collect::<Vec<_>>(),
+        ["audit"],
+        "a `when` refuses nothing"
+    );
 }
