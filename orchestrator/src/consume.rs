@@ -4,7 +4,7 @@ use crate::decide::Working;
 use crate::orphan::{self, Awaited, Orphan};
 use crate::persist::{self, Claimed, Stored};
 use endstate_events::{Envelope, Input, InputBody, Message, SagaId, Start, Topic};
-use endstate_outbox::{Store, StoreError};
+use endstate_outbox::{LAST_ATTEMPT, Store, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
@@ -100,17 +100,20 @@ pub struct Loaded {
 /// inputs have come before their saga.
 ///
 /// New numbers and new saga ids are the rule, so a first attempt reads neither: what is not remembered the commit finds
-/// out, and the second attempt (`again`) knows.
+/// out, and the second attempt knows.
 pub async fn load(
     store: &dyn Store,
     cache: &mut Cache,
     working: &Working,
     (messages, others): (&[(Topic, Arc<Envelope>)], &[SagaId]),
-    again: bool,
+    attempt: u32,
 ) -> Result<Loaded, StoreError> {
+    let again = attempt > 0;
+    // A start that has failed twice, and alone, is not held up by what came for it: that may be at fault.
+    let adopts = attempt < LAST_ATTEMPT || messages.len() > 1;
     let mut wanted: FxHashSet<SagaId> = others.iter().copied().collect();
     let mut numbers: Vec<(&str, &str)> = Vec::new();
-    let (mut known, mut awaited) = (Vec::new(), Vec::new());
+    let (mut known, mut awaited) = (Vec::new(), FxHashSet::default());
     for (_, envelope) in messages {
         let input = match &envelope.message {
             Message::Input(input) => input,
@@ -121,8 +124,8 @@ pub async fn load(
             _ => continue,
         };
         let start = start_of(input);
-        if start.is_some() && cache.awaited.may_hold(input.saga) {
-            awaited.push(input.saga);
+        if adopts && start.is_some() && cache.awaited.may_hold(input.saga) {
+            awaited.insert(input.saga);
         }
         match start {
             Some(start) if again => {
@@ -167,10 +170,6 @@ pub async fn load(
                 unreadable.insert(id, error.to_string());
             }
         }
-    }
-    // A start that is tried once more, alone, is not held up by what came for it: that may be at fault.
-    if again && messages.len() <= 1 {
-        awaited.clear();
     }
     let orphans = orphan::load(store, &awaited).await?;
     Ok(Loaded { sagas, unreadable, claims, orphans })

@@ -162,7 +162,10 @@ impl Working {
         }
         match start_of(input) {
             Some(start) if !self.exists(input.saga) => self.start(topic, envelope, input, start),
-            Some(_) | None if self.open(input.saga) => self.step(envelope, input),
+            start if self.open(input.saga) => {
+                start.into_iter().for_each(|start| self.repeated(envelope, start));
+                self.step(envelope, input);
+            }
             Some(_) => {}
             // Of a saga that is there, nobody may say that it is not; a program that can decide for it may come.
             None if !self.standing.contains(&input.saga) && self.answer_stranger(input) => {}

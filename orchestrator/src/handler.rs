@@ -112,9 +112,9 @@ impl SagaHandler {
         &mut self,
         working: &mut Working,
         needed: (&[Heard], &[SagaId]),
-        again: bool,
+        attempt: u32,
     ) -> Result<(), StoreError> {
-        let loaded = consume::load(&*self.store, &mut self.cache, working, needed, again).await?;
+        let loaded = consume::load(&*self.store, &mut self.cache, working, needed, attempt).await?;
         let mut versions: Vec<(&str, u32)> = Vec::new();
         for Stored { saga, .. } in loaded.sagas.values() {
             let version = (&*saga.definition, saga.definition_version);
@@ -164,8 +164,8 @@ pub struct Open {
     woken: Vec<(SagaId, Arc<str>)>,
     poisoned: Vec<Poisoned>,
     look_ms: Option<i64>,
-    /// Whether an earlier attempt met a conflict.
-    again: bool,
+    /// As the batch's.
+    attempt: u32,
     /// Whether the batch is one record, which no halving makes smaller.
     alone: bool,
 }
@@ -179,14 +179,14 @@ impl Rounds for SagaHandler {
         let woken = self.silence.woken(&hearing).cloned().collect();
         let working = Working::new(self.definitions.clone(), batch, self.store.partitions(), hearing)
             .snapshots_after(self.snapshot_after_ms);
-        let (poisoned, again, alone) = (batch.poisoned.clone(), batch.attempt > 0, batch.messages.len() <= 1);
+        let (poisoned, attempt, alone) = (batch.poisoned.clone(), batch.attempt, batch.messages.len() <= 1);
         self.decided_ms = batch.now_ms;
         self.until_ms = batch.timers_ms.unwrap_or(i64::MIN);
-        Ok(Open { working, due, woken, poisoned, look_ms, again, alone })
+        Ok(Open { working, due, woken, poisoned, look_ms, attempt, alone })
     }
 
     async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
-        let Open { working, again, alone, .. } = open;
+        let Open { working, attempt, alone, .. } = open;
         let starts = messages.iter().filter_map(|(_, envelope)| match &envelope.message {
             Message::Input(Input { body: InputBody::Start(start), .. }) => Some((&*start.definition, start.version)),
             _ => None,
@@ -194,7 +194,7 @@ impl Rounds for SagaHandler {
         self.definitions.ensure(starts).await?;
         // A later round may hold what many records led to; hop by hop, it is a batch of its own.
         let alone = *alone && messages.len() <= 1;
-        self.load(working, (messages, &[]), *again).await?;
+        self.load(working, (messages, &[]), *attempt).await?;
         for (topic, envelope) in messages {
             if working.is_full() && !alone {
                 // The shard halves it.
@@ -217,10 +217,10 @@ impl Rounds for SagaHandler {
     }
 
     async fn timers(&mut self, open: &mut Open) -> Result<Vec<Outgoing>, DecideError> {
-        let Open { working, due, woken, poisoned, look_ms, again, .. } = open;
+        let Open { working, due, woken, poisoned, look_ms, attempt, .. } = open;
         let ids = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).chain(poisoned.iter().filter_map(saga_of));
         let ids: Vec<SagaId> = ids.collect();
-        self.load(working, (&[], &ids), *again).await?;
+        self.load(working, (&[], &ids), *attempt).await?;
         for id in due.drain(..) {
             if working.is_full() {
                 // They are still due.

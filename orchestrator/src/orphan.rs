@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 use crate::job::{Job, Report};
 use async_trait::async_trait;
 use endstate_events::{ACTIVE_VERSION, Envelope, SagaId, Start, Topic};
-use endstate_outbox::{Alert, Commit, Kind, Outgoing, Row, Rows, Statement, StoreError, Write, alert};
+use endstate_outbox::{Alert, Commit, CommitError, Kind, Outgoing, Row, Rows, Statement, StoreError, Write, alert};
 use rows::{OF_SAGAS, SAGAS};
 use serde_json::json;
 use std::sync::Arc;
@@ -33,13 +33,21 @@ static WAITING: Statement = Statement {
 
 static TRIED: Statement = Statement {
     name: "orphan.tried",
-    columns: &[Kind::Int, Kind::Int],
-    sql: "with r(id, now_ms) as ({rows}) update orphan set tries = tries + 1, tried_ms = r.now_ms from r \
-          where orphan.id = r.id",
+    columns: &[Kind::Int, Kind::Id, Kind::Int],
+    sql: "with r(id, saga, now_ms) as ({rows}) update orphan set tries = tries + 1, tried_ms = r.now_ms from r \
+          where orphan.id = r.id and orphan.saga = r.saga",
+};
+
+/// Of this saga: a shard may have given it the orphan meanwhile, and an embedded store gives ids again.
+static SENT: Statement = Statement {
+    name: "orphan.sent",
+    columns: &[Kind::Int, Kind::Id],
+    sql: "with r(id, saga) as ({rows}) delete from orphan \
+          where exists (select 1 from r where r.id = orphan.id and r.saga = orphan.saga)",
 };
 
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&WAITING, &TRIED, &INSERT, &DELETE, &SAGAS, &OF_SAGAS];
+pub(crate) static STATEMENTS: &[&Statement] = &[&WAITING, &TRIED, &SENT, &INSERT, &DELETE, &SAGAS, &OF_SAGAS];
 
 /// Sends orphans whose saga has turned up, and tells people of the others.
 pub struct Orphans {
@@ -118,10 +126,10 @@ impl Job for Orphans {
             report.details.push(json!({ "orphan": orphan.envelope.id, "saga": orphan.saga, "sent": goes }));
             if goes {
                 let (topic, partition) = (orphan.topic(), orphan.saga.slot().partition(store.partitions()));
-                found.push([orphan.id.into()]);
+                found.push([orphan.id.into(), orphan.saga.0.into()]);
                 messages.push(Outgoing { topic, partition, envelope: orphan.envelope });
             } else {
-                tried.push([orphan.id.into(), now_ms.into()]);
+                tried.push([orphan.id.into(), orphan.saga.0.into(), now_ms.into()]);
                 if orphan.tries == 0 {
                     alerts.push(orphan.alert(now_ms));
                 }
@@ -131,14 +139,16 @@ impl Job for Orphans {
             return Ok(report);
         }
         report.changed = found.len();
-        // Any number: their sagas may have started meanwhile, and have been given them.
-        let writes = [Write::any(&DELETE, found), Write::any(&TRIED, tried)];
+        let writes = [Write::any(&SENT, found), Write::exact(&TRIED, tried)];
         let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).chain(alert::write(&alerts)).collect();
         let failed = |reason: String| StoreError::Failed { statement: "orphan.run".to_owned(), reason };
         // Sent first: what is sent and not deleted is sent again, and its saga knows it by its id.
         self.gateway.bus().produce(messages).await.map_err(|error| failed(error.to_string()))?;
-        store.commit(Commit { writes, ..Commit::default() }).await.map_err(|error| failed(error.to_string()))?;
-        Ok(report)
+        match store.commit(Commit { writes, ..Commit::default() }).await {
+            // One has been given to its saga meanwhile: nobody is told of it. The next run does the rest again.
+            Ok(_) | Err(CommitError::Conflict { .. }) => Ok(report),
+            Err(error) => Err(failed(error.to_string())),
+        }
     }
 }
 

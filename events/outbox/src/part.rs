@@ -8,6 +8,9 @@ use crate::store::Assignment;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// The attempt at a record alone, after which it is poison: a handler leaves out what may be at fault instead of it.
+pub const LAST_ATTEMPT: u32 = 2;
+
 /// Part of a batch that is tried on its own.
 pub(crate) struct Part {
     pub(crate) records: Vec<Delivered>,
@@ -63,6 +66,8 @@ pub(crate) fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) 
         // A timer may be at fault: the record must not go for it.
         parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers_ms, now_ms });
         parts.push_front(Part { timers_ms: None, ..part });
+    } else if part.poison.is_none() && !part.records.is_empty() && part.attempt < LAST_ATTEMPT {
+        parts.push_front(Part { attempt: LAST_ATTEMPT, ..part });
     } else if part.poison.is_none() && !part.records.is_empty() {
         tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
         parts.push_front(Part { poison: Some(reason), timers_ms: None, attempt: 0, ..part });

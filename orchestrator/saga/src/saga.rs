@@ -35,7 +35,8 @@ pub struct Saga {
     pub changed_ms: i64,
     /// What the customer sees.
     pub status: Arc<str>,
-    /// Why it turned back: a cancel reason, a refusal's code, `exhausted`, `deadline` or `operator`.
+    /// Why it turned back: a cancel reason, a refusal's code, `exhausted`, `deadline`, `undone` (by a
+    /// participant, unasked: Z14) or `operator`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
     /// When its events were last put together, milliseconds since 1970.

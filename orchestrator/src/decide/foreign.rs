@@ -1,5 +1,5 @@
 //! What a participant of another team answers over Kafka. Its word counts for effects that it was told of, and as far as
-//! it keeps what its catalogue promises; nothing that a stranger writes into `progress` as such a reply does more.
+//! it keeps what its catalogue promises; that it has undone one turns the saga back, also unasked (Z14). Nothing that a stranger writes into `progress` as such a reply does more.
 
 use super::Working;
 use endstate_events::{

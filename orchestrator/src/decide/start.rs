@@ -97,6 +97,16 @@ impl Working {
         }
     }
 
+    /// A late event under a number that is known, with another content, is of the saga that the first one started: it has the
+    /// same cause. What was to be done about it is written down (Z12).
+    pub(super) fn repeated(&mut self, envelope: &Envelope, start: &Start) {
+        let Some(link) = start.link.as_ref().filter(|link| link.caller.is_none()) else { return };
+        let Some(claimed) = self.claims.get(&(start.definition.clone(), start.number.clone())) else { return };
+        if *claimed.body_hash != *start.body_hash {
+            self.refuse_linked(envelope, start, link, claimed.saga, false);
+        }
+    }
+
     /// A saga's own start has no caller who reads that its number is taken: the step that waits for it is told, and
     /// what was to be done about a late event is written down (Z12).
     fn refuse_linked(&mut self, envelope: &Envelope, start: &Start, link: &Link, by: SagaId, same_body: bool) {

@@ -6,8 +6,8 @@ use endstate_outbox::{Kind, Row, Rows, Statement, Store, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
-/// Orphans that one batch gives to their sagas at most; what is left the job sends.
-const PAGE: i64 = 10_000;
+/// Orphans that one batch gives to their sagas at most, so that a batch stays one; what is left the job sends.
+const PAGE: i64 = 500;
 
 /// Sagas with orphans that a shard remembers; beyond, it looks for orphans with every start.
 const REMEMBERED: usize = 100_000;
@@ -34,8 +34,8 @@ pub(super) static SAGAS: Statement = Statement {
 pub(super) static OF_SAGAS: Statement = Statement {
     name: "orphan.of_sagas",
     columns: &[Kind::Id, Kind::Int],
-    sql: "with r(saga, page) as ({rows}) select o.id, o.saga, o.body from orphan o join r on o.saga = r.saga \
-          order by o.id limit (select min(page) from r)",
+    sql: "with r(saga, page) as ({rows}) select o.id, o.saga, o.body from orphan o \
+          where o.saga in (select saga from r) order by o.id limit (select min(page) from r)",
 };
 
 /// An input that came before its saga.
@@ -105,7 +105,10 @@ impl Awaited {
 }
 
 /// What waits for these sagas, each in the order in which it came.
-pub(crate) async fn load(store: &dyn Store, sagas: &[SagaId]) -> Result<FxHashMap<SagaId, Vec<Orphan>>, StoreError> {
+pub(crate) async fn load(
+    store: &dyn Store,
+    sagas: &FxHashSet<SagaId>,
+) -> Result<FxHashMap<SagaId, Vec<Orphan>>, StoreError> {
     let mut rows = Rows::new();
     sagas.iter().for_each(|saga| rows.push([saga.0.into(), PAGE.into()]));
     let rows = if sagas.is_empty() { Vec::new() } else { store.read(&OF_SAGAS, rows).await? };

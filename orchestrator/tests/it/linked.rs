@@ -1,11 +1,10 @@
-//! Sagas beside sagas: a step that is a saga, the self-check that asks a saga about an old hold (H3), linked starts that
-//! are refused, and a saga that cannot be read.
+//! Sagas beside sagas: a step that is a saga, the self-check that asks a saga about an old hold (H3), and a saga that cannot be
+//! read.
 
 use crate::hazards::damage_definition;
 use crate::system::{System, done, job, odd_job, reply, source};
 use endstate_events::{
-    Actor, Command, Direction, EffectId, Input, InputBody, Link, Message, Operation, Reply, ReplyTo, SagaId, Topic,
-    Verdict,
+    Actor, Command, Direction, EffectId, InputBody, Message, Operation, Reply, ReplyTo, SagaId, Topic, Verdict,
 };
 use endstate_orchestrator::definitions::Definitions;
 use endstate_orchestrator::job::Job as _;
@@ -15,7 +14,7 @@ use endstate_saga::control::Outcome;
 use serde_json::json;
 use std::path::Path;
 
-async fn open(folder: &Path) -> System {
+pub(crate) async fn open(folder: &Path) -> System {
     let system = System::open(folder, 100).await;
     for source in [source("bench_saga"), odd_job()] {
         system.definitions.load(&source, 0).await.unwrap();
@@ -260,33 +259,6 @@ async fn a_saga_that_was_called_under_another_number_is_not_called_again() {
         system.tell(called, step, done(called, step)).await;
     }
     assert_eq!(system.saga(saga).await.unwrap().control.outcome(), Some(Outcome::Completed));
-}
-
-/// A late payment whose refund cannot begin, because its number is taken: in no book, so people must hear of it (Z12).
-#[tokio::test]
-async fn z12_a_refund_whose_number_is_taken_is_a_discrepancy() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut system = open(folder.path()).await;
-    let saga = system.begin("bench_saga", json!({ "number": "B-1", "fail_at": "" })).await;
-    system.begin("bench_saga", json!({ "number": "B-2", "fail_at": "lock" })).await;
-    let (linked, mut start) = system.start("bench_saga", json!({ "number": "B-2", "fail_at": "" }));
-    let mut envelope = (*start.envelope).clone();
-    let Message::Input(Input { body: InputBody::Start(body), .. }) = &mut envelope.message else { panic!() };
-    body.link = Some(Link { order: saga, snapshot: json!(null), caller: None });
-    start.envelope = envelope.into();
-    system.queue(&[start]).await;
-    system.run_until_idle().await;
-    assert!(system.saga(linked).await.is_none());
-    let told = system.told().await;
-    assert_eq!((&*told[0].kind, told[0].saga), ("discrepancy", Some(saga)));
-    assert!(told[0].text.contains("B-2"), "{}", told[0].text);
-    static FOUND: Statement = Statement {
-        name: "test.discrepancies",
-        columns: &[Kind::Text],
-        sql: "with r(kind) as ({rows}) select d.saga from discrepancy d join r on r.kind = d.kind",
-    };
-    let found = system.store.read(&FOUND, Rows::one(["late_unhandled".into()])).await.unwrap();
-    assert_eq!(found, [vec![saga.0.into()]]);
 }
 
 /// A row that cannot be read (a newer program's, or a damaged one) stops its own saga and no other (E3004).

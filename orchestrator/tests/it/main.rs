@@ -4,6 +4,7 @@ mod alerts;
 mod archive;
 mod hazards;
 mod jobs;
+mod late;
 mod linked;
 mod listening;
 mod memory;

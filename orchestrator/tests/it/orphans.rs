@@ -134,3 +134,40 @@ async fn z14_an_orphan_that_the_store_refuses_keeps_no_saga_from_starting() {
     let letters = dead_letter::list(&*system.store, 0, 10).await.unwrap();
     assert_eq!(letters.len(), 1, "it is put aside as what it is, for a person to look at");
 }
+
+/// A start that was accepted twice, by the broker and into the database, say, is one start, and its orphans are given once.
+#[tokio::test]
+async fn z14_a_start_that_comes_twice_in_a_batch_is_given_its_orphans_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, start) = system.start("bench_saga", bench("twice"));
+    system.queue(&answers(&system, saga)).await;
+    system.run_until_idle().await;
+    system.queue(&[start.clone(), start]).await;
+    system.run_until_idle().await;
+    assert_eq!(outcome(&system, saga).await, Some(Outcome::Completed));
+    assert!(tries(&system).await.is_empty());
+}
+
+/// Whose neighbour in the batch is poison gets its orphans all the same.
+#[tokio::test]
+async fn z14_a_start_beside_one_that_the_store_refuses_is_given_its_orphans() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (_, bane) = system.start("bench_saga", bench(BANE));
+    let mut numbers = 0..;
+    let (saga, start) = loop {
+        let number = format!("beside-{}", numbers.next().unwrap());
+        let (saga, start) = system.start("bench_saga", bench(&number));
+        if start.partition == bane.partition {
+            break (saga, start);
+        }
+    };
+    system.queue(&answers(&system, saga)).await;
+    system.run_until_idle().await;
+    system.refuses.store(true, Ordering::Relaxed);
+    system.queue(&[start, bane]).await;
+    system.run_until_idle().await;
+    assert_eq!(outcome(&system, saga).await, Some(Outcome::Completed));
+    assert!(tries(&system).await.is_empty());
+}

@@ -13,6 +13,8 @@ mod feed;
 mod hazards;
 #[path = "../it/jobs.rs"]
 mod jobs;
+#[path = "../it/late.rs"]
+mod late;
 #[path = "../it/linked.rs"]
 mod linked;
 #[path = "../it/motion.rs"]
