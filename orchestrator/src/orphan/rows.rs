@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// Orphans that one batch gives to their sagas at most, so that a batch stays one; what is left the job sends.
 const PAGE: i64 = 500;
 
+/// The same in characters.
+const PAGE_TEXT: i64 = 4 * 1024 * 1024;
+
 /// Sagas with orphans that a shard remembers; beyond, it looks for orphans with every start.
 const REMEMBERED: usize = 100_000;
 
@@ -33,9 +36,11 @@ pub(super) static SAGAS: Statement = Statement {
 /// What waits for these sagas, in the order in which it came.
 pub(super) static OF_SAGAS: Statement = Statement {
     name: "orphan.of_sagas",
-    columns: &[Kind::Id, Kind::Int],
-    sql: "with r(saga, page) as ({rows}) select o.id, o.saga, o.body from orphan o \
-          where o.saga in (select saga from r) order by o.id limit (select min(page) from r)",
+    columns: &[Kind::Id, Kind::Int, Kind::Int],
+    sql: "with r(saga, page, most) as ({rows}), \
+          o as (select id, saga, body, sum(length(body)) over (order by id) as so_far from orphan \
+          where saga in (select saga from r) order by id limit (select min(page) from r)) \
+          select id, saga, body from o where so_far <= (select min(most) from r) order by id",
 };
 
 /// An input that came before its saga.
@@ -110,7 +115,7 @@ pub(crate) async fn load(
     sagas: &FxHashSet<SagaId>,
 ) -> Result<FxHashMap<SagaId, Vec<Orphan>>, StoreError> {
     let mut rows = Rows::new();
-    sagas.iter().for_each(|saga| rows.push([saga.0.into(), PAGE.into()]));
+    sagas.iter().for_each(|saga| rows.push([saga.0.into(), PAGE.into(), PAGE_TEXT.into()]));
     let rows = if sagas.is_empty() { Vec::new() } else { store.read(&OF_SAGAS, rows).await? };
     let mut found: FxHashMap<SagaId, Vec<Orphan>> = FxHashMap::default();
     for orphan in rows.iter().filter_map(orphan).filter(Orphan::follows_start) {

@@ -171,3 +171,22 @@ async fn z14_a_start_beside_one_that_the_store_refuses_is_given_its_orphans() {
     assert_eq!(outcome(&system, saga).await, Some(Outcome::Completed));
     assert!(tries(&system).await.is_empty());
 }
+
+/// A batch stays one, however much waited for a saga; what is left comes by the job.
+#[tokio::test]
+async fn z14_a_start_is_given_no_more_than_a_batch_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let (saga, start) = system.start("bench_saga", bench("heavy"));
+    for index in 0..5 {
+        let heavy = reply(saga, "reserve", Verdict::unknown("x".repeat(1024 * 1024)));
+        system.tell(saga, &format!("heavy-{index}"), heavy).await;
+    }
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "reserving");
+    assert_eq!(tries(&system).await, [0, 0], "three are given, 4 MiB at most");
+    assert_eq!(Orphans::new(system.gateway()).run(system.clock.now_ms(), false).await.unwrap().changed, 2);
+    system.run_until_idle().await;
+    assert!(tries(&system).await.is_empty());
+}

@@ -8,7 +8,9 @@ use super::shape::Shape;
 use super::state::{Kept, State};
 use super::{Options, Rounds, Sample};
 use crate::control::advance::refers_to;
-use crate::control::{Conditions, Control, ControlEvent, ControlInput, Ignored, Outcome, Reaction, WaitState};
+use crate::control::{
+    Answer, Conditions, Control, ControlEvent, ControlInput, Course, Ignored, Outcome, Reaction, Undo, WaitState,
+};
 use crate::invariant;
 use crate::plan::{EvalError, Plan};
 use endstate_events::Direction;
@@ -154,6 +156,20 @@ impl World<'_> {
             ControlInput::Deadline { .. } | ControlInput::Unanswered { .. } => {
                 if !from.control.is_parked(self.plan) && !from.control.is_ended() {
                     broken.push(Property::AwaitedHasTimer);
+                }
+            }
+            ControlInput::Reply { run, direction: Direction::Undo, round, answer: Answer::Done } => {
+                let (control, run) = (&from.control, from.control.runs()[usize::from(run)]);
+                let counts = match control.course {
+                    Course::Forward | Course::Ended(Outcome::Completed) => control.needs_undo(self.plan, &run),
+                    Course::Compensating
+                    | Course::Settling
+                    | Course::Reversing
+                    | Course::Returning
+                    | Course::Ended(Outcome::Cancelled | Outcome::Reversed | Outcome::Forced) => false,
+                };
+                if run.undo == Undo::None && round == run.round && counts {
+                    broken.push(Property::UndoneIsHeard);
                 }
             }
             ControlInput::Reply { .. }

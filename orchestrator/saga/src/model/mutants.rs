@@ -89,6 +89,7 @@ fn events(events: impl Into<Vec<ControlEvent>>) -> Option<Reaction> {
 
 const KEPT_ROUNDS: Options = Options { rounds: Rounds::Kept { most: 1 }, ..QUICK };
 const LIARS: Options = Options { participants: Participants::Contradictory, kept: 0, ..QUICK };
+const AHEAD: Options = Options { participants: Participants::Ahead, kept: 0, ..QUICK };
 const QUICK: Options = Options {
     limit: 1_000_000,
     kept: 1,
@@ -126,7 +127,7 @@ fn ends_early(outcome: Outcome) -> ControlEvent {
 #[test]
 fn rules_as_they_are_break_nothing() {
     let plan = flash_sale();
-    for options in [QUICK, KEPT_ROUNDS, LIARS] {
+    for options in [QUICK, KEPT_ROUNDS, LIARS, AHEAD] {
         let sample = small(&plan, &options);
         let report = check_rules(&plan, std::slice::from_ref(&sample), &options, &SOUND).unwrap();
         assert!(report.violations.is_empty(), "{}", report.violations[0]);
@@ -268,6 +269,18 @@ fn an_undo_is_never_believed() {
         _ => None,
     };
     finds(Property::ComesToRest, &QUICK, &Mutant { react, ..SOUND });
+}
+
+#[test]
+fn an_undo_of_a_lost_history_is_ignored() {
+    let react: React = |_, control, input| match input {
+        ControlInput::Reply { run, direction: Direction::Undo, .. } => {
+            let never_sent = control.runs().get(usize::from(run))?.undo == Undo::None;
+            never_sent.then_some(Reaction::Ignored(Ignored::NeverSent))
+        }
+        _ => None,
+    };
+    finds(Property::UndoneIsHeard, &AHEAD, &Mutant { react, ..SOUND });
 }
 
 #[test]

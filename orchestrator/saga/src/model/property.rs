@@ -23,6 +23,8 @@ pub enum Property {
     OldRoundsAreInert,
     /// A repeated, overtaken or inconclusive reply changes nothing.
     RepliesAreInert,
+    /// An undo that was never sent and is done all the same is not ignored while the saga counts on its step.
+    UndoneIsHeard,
     /// An event is taken, kept, late, or of no concern: exactly one of them.
     EventHasOneFate,
     /// A wait takes one event, once.
@@ -55,6 +57,7 @@ impl Property {
             Self::IgnoredChangesNothing => "What is ignored changes nothing.",
             Self::OldRoundsAreInert => "A reply of an earlier round changes nothing.",
             Self::RepliesAreInert => "A repeated, overtaken or inconclusive reply changes nothing.",
+            Self::UndoneIsHeard => "What was undone in a lost history is not counted on.",
             Self::EventHasOneFate => "An event is taken, kept, late or of no concern: exactly one of them.",
             Self::TakenOnce => "A wait takes one event, once.",
             Self::KeptAgrees => "A wait keeps an event exactly when there is one, and none at the end.",
