@@ -164,20 +164,30 @@ impl Definitions {
         Ok(self.get(name, version))
     }
 
-    /// The version that a start wants, or the active one, for whoever may name anything: what nobody here knows is looked
-    /// for in the store, but not more often than every two seconds.
+    /// The version that a start wants, or the active one, for whoever may name anything.
     pub async fn wanted(&self, name: &str, version: Option<u32>) -> Result<Option<Arc<Definition>>, StoreError> {
         let known = || version.map_or_else(|| self.active(name), |version| self.get(name, version));
-        if let Some(known) = known() {
-            return Ok(Some(known));
+        self.look_for(|| known().is_some()).await?;
+        Ok(known())
+    }
+
+    /// Makes sure that the definitions are known which start on an event, for whoever may name any.
+    pub async fn look_for_starts_on(&self, event: &str) -> Result<(), StoreError> {
+        self.look_for(|| self.starting_on(event).map_or(true, |starting| !starting.is_empty())).await
+    }
+
+    /// What nobody here knows is looked for in the store, but not more often than every two seconds.
+    async fn look_for(&self, is_known: impl Fn() -> bool) -> Result<(), StoreError> {
+        if is_known() {
+            return Ok(());
         }
         // Whoever comes while somebody looks waits for what that finds.
         let mut looked = self.looked.lock().await;
-        if known().is_none() && looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+        if !is_known() && looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
             self.catch_up().await?;
             *looked = Some(Instant::now());
         }
-        Ok(known())
+        Ok(())
     }
 
     /// Makes sure that the versions are known which are active now.

@@ -121,8 +121,9 @@ pub async fn receive(
 }
 
 async fn start_all(api: &Api, caller: &Caller, event: &CloudEvent) -> Result<Vec<StartedBody>, Problem> {
-    let starting = api.gateway.definitions().starting_on(&event.kind);
-    let starting = starting.map_err(|(name, version)| read::unread(&name, version))?;
+    let definitions = api.gateway.definitions();
+    definitions.look_for_starts_on(&event.kind).await.map_err(refuse::store)?;
+    let starting = definitions.starting_on(&event.kind).map_err(|(name, version)| read::unread(&name, version))?;
     if starting.is_empty() {
         return Err(Problem::new(Code::NothingStarts, "no subject, and no `starts_on` names its type"));
     }

@@ -115,25 +115,41 @@ async fn an_event_reaches_its_saga_though_the_active_version_is_too_new_for_this
     assert_eq!(refund.body["status"], "refunded", "{}", refund.body);
 }
 
+/// A definition that starts on `shop.counted`.
+fn counting(name: &str) -> Source {
+    let starts = "starts_on: { shop.counted: { with: { shop: =event.shop } } }";
+    let input = json!({"type": "object", "properties": {"shop": {"type": "string"}}});
+    counted(name, starts, "{ type: object, properties: { shop: { type: string } } }", &input)
+}
+
+/// Counts its shelves.
+fn count() -> Value {
+    json!({"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "shop.counted", "data": {"shop": "s-1"}})
+}
+
+#[tokio::test]
+async fn an_event_starts_what_another_process_has_just_loaded() {
+    let server = Server::start().await;
+    let another = Definitions::open(server.store.clone()).await.unwrap();
+    another.load(&counting("audit"), SystemClock.now_ms()).await.unwrap();
+    let taken = server.send(cloud_event(&count(), STRUCTURED)).await;
+    assert_eq!((taken.status, &taken.body["started"][0]["number"]), (StatusCode::ACCEPTED, &json!("s-1")));
+}
+
 #[tokio::test]
 async fn an_event_that_may_start_what_this_program_cannot_read_is_told_to_come_again() {
     let server = Server::start().await;
-    let starts = "starts_on: { shop.counted: { with: { shop: =event.shop } } }";
-    let input = json!({"type": "object", "properties": {"shop": {"type": "string"}}});
-    let [first, second] = ["audit", "recount"]
-        .map(|name| counted(name, starts, "{ type: object, properties: { shop: { type: string } } }", &input));
+    let [first, second] = ["audit", "recount"].map(counting);
     for source in [&first, &second] {
         server.definitions.load(source, SystemClock.now_ms()).await.unwrap();
     }
     let newer = Source { text: second.text.replacen("version: 1", "version: 2", 1), ..second };
     outgrow(&server, &newer, "recount", 2).await;
-    let event = json!({"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "shop.counted",
-        "data": {"shop": "s-1"}});
-    let refused = server.send(cloud_event(&event, STRUCTURED)).await;
+    let refused = server.send(cloud_event(&count(), STRUCTURED)).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
     assert_eq!(refused.code(), "E2507");
     assert_eq!(server.get("/v1/sagas/audit/s-1").await.status, StatusCode::NOT_FOUND, "all start or none");
     server.definitions.load(&newer, SystemClock.now_ms()).await.unwrap();
-    let taken = server.send(cloud_event(&event, STRUCTURED)).await;
+    let taken = server.send(cloud_event(&count(), STRUCTURED)).await;
     assert_eq!(taken.body["started"].as_array().map(Vec::len), Some(2), "{}", taken.body);
 }
