@@ -65,8 +65,8 @@ impl Cache {
         self.awaited.add(sagas);
     }
 
-    /// Forgets that inputs wait for a saga: it has started, as it is committed.
-    pub fn started(&mut self, saga: SagaId) {
+    /// Forgets that inputs wait for a saga: it was given them, as it is committed.
+    pub fn adopted(&mut self, saga: SagaId) {
         self.awaited.remove(saga);
     }
 
@@ -92,7 +92,7 @@ pub struct Loaded {
     pub unreadable: FxHashMap<SagaId, String>,
     /// Earlier claims by (definition, number).
     pub claims: FxHashMap<(String, String), Claimed>,
-    /// What came before the sagas that start now.
+    /// What came before the sagas that start now, and while others stood still.
     pub orphans: FxHashMap<SagaId, Vec<Orphan>>,
 }
 
@@ -109,11 +109,11 @@ pub async fn load(
     attempt: u32,
 ) -> Result<Loaded, StoreError> {
     let again = attempt > 0;
-    // A start that has failed twice, and alone, is not held up by what came for it: that may be at fault.
+    // What has failed twice, and alone, is not held up by what came before it: that may be at fault.
     let adopts = attempt < LAST_ATTEMPT || messages.len() > 1;
     let mut wanted: FxHashSet<SagaId> = others.iter().copied().collect();
     let mut numbers: Vec<(&str, &str)> = Vec::new();
-    let (mut known, mut awaited) = (Vec::new(), FxHashSet::default());
+    let (mut known, mut starting) = (Vec::new(), Vec::new());
     for (_, envelope) in messages {
         let input = match &envelope.message {
             Message::Input(input) => input,
@@ -124,8 +124,8 @@ pub async fn load(
             _ => continue,
         };
         let start = start_of(input);
-        if adopts && start.is_some() && cache.awaited.may_hold(input.saga) {
-            awaited.insert(input.saga);
+        if start.is_some() {
+            starting.push(input.saga);
         }
         match start {
             Some(start) if again => {
@@ -171,6 +171,9 @@ pub async fn load(
             }
         }
     }
+    // Also a saga that is there may have stood still, as the owner of before could not read it.
+    let mut awaited: FxHashSet<SagaId> = starting.iter().chain(sagas.keys()).copied().collect();
+    awaited.retain(|saga| adopts && cache.awaited.may_hold(*saga));
     let orphans = orphan::load(store, &awaited).await?;
     Ok(Loaded { sagas, unreadable, claims, orphans })
 }

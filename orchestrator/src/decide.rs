@@ -99,7 +99,7 @@ pub struct Working {
     standing: FxHashSet<SagaId>,
     /// Those of them that are due: looked at again later, so that they are in nobody's way.
     put_off: Vec<SagaId>,
-    /// What came before the sagas that start in this batch, as the store has it.
+    /// What came before the sagas that start in this batch, or while others stood still, as the store has it.
     waiting: FxHashMap<SagaId, Vec<Orphan>>,
     /// What came in this batch for sagas that nobody knows.
     orphans: Vec<Orphan>,
@@ -230,6 +230,10 @@ impl Working {
         };
         self.order.push(id);
         self.copies.insert(id, copy);
+        if self.waiting.contains_key(&id) {
+            // It stood still before.
+            self.adopt(id);
+        }
         true
     }
 

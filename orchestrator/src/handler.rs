@@ -11,7 +11,9 @@ use crate::waiters::{Claim, Waiters};
 use endstate_events::{Input, InputBody, Message, SagaId, Topic};
 use endstate_outbox::fused::{Message as Heard, Rounds, hop};
 use endstate_outbox::metric::{Gauge, Metric};
-use endstate_outbox::{Assignment, Batch, DecideError, Handler, Outcome, Outgoing, Poisoned, Store, StoreError};
+use endstate_outbox::{
+    Assignment, Batch, DecideError, Handler, LAST_ATTEMPT, Outcome, Outgoing, Poisoned, Store, StoreError, Timers,
+};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -133,17 +135,27 @@ impl SagaHandler {
             return Ok((Vec::new(), self.look_ms));
         };
         let shard = batch.assignment.shard.index;
-        let page = persist::load_due(&*self.store, shard, TIMERS + 1).await?;
-        let next = match page.get(TIMERS) {
+        let most = most(batch);
+        let page = persist::load_due(&*self.store, shard, most + 1).await?;
+        let next = match page.get(most) {
             // More is due than fits: look again at once.
             Some((_, due)) if *due <= until => Some(until),
             Some(_) | None => page.iter().map(|(_, due)| *due).find(|due| *due > until),
         };
-        let due = page.into_iter().take(TIMERS).filter(|(_, due)| *due <= until).map(|(id, _)| id);
+        let due = page.into_iter().take(most).filter(|(_, due)| *due <= until).map(|(id, _)| id);
         let due: Vec<_> = due.collect();
         // Some may stand still, and are put off.
         let again_ms = (!due.is_empty()).then_some(batch.now_ms + PUT_OFF_MS);
         Ok((due, [next, again_ms].into_iter().flatten().min()))
+    }
+}
+
+/// Sagas whose timers the batch fires at most, or puts off.
+fn most(batch: &Batch) -> usize {
+    match (batch.timers_ms, &batch.timers) {
+        (None, _) => 0,
+        (Some(_), Timers::All) => TIMERS,
+        (Some(_), Timers::First | Timers::PutOff(_)) => 1,
     }
 }
 
@@ -163,6 +175,8 @@ pub struct Open {
     due: Vec<SagaId>,
     woken: Vec<(SagaId, Arc<str>)>,
     poisoned: Vec<Poisoned>,
+    /// As the batch's.
+    timers: Timers,
     look_ms: Option<i64>,
     /// As the batch's.
     attempt: u32,
@@ -175,14 +189,14 @@ impl Rounds for SagaHandler {
 
     async fn open(&mut self, batch: &Batch) -> Result<Open, DecideError> {
         let (due, look_ms) = self.due(batch).await?;
-        let hearing = self.silence.hearing(if batch.timers_ms.is_some() { TIMERS } else { 0 });
+        let hearing = self.silence.hearing(most(batch));
         let woken = self.silence.woken(&hearing).cloned().collect();
         let working = Working::new(self.definitions.clone(), batch, self.store.partitions(), hearing)
             .snapshots_after(self.snapshot_after_ms);
         let (poisoned, attempt, alone) = (batch.poisoned.clone(), batch.attempt, batch.messages.len() <= 1);
         self.decided_ms = batch.now_ms;
         self.until_ms = batch.timers_ms.unwrap_or(i64::MIN);
-        Ok(Open { working, due, woken, poisoned, look_ms, attempt, alone })
+        Ok(Open { working, due, woken, poisoned, timers: batch.timers.clone(), look_ms, attempt, alone })
     }
 
     async fn round(&mut self, open: &mut Open, messages: &[Heard]) -> Result<Vec<Outgoing>, DecideError> {
@@ -217,7 +231,12 @@ impl Rounds for SagaHandler {
     }
 
     async fn timers(&mut self, open: &mut Open) -> Result<Vec<Outgoing>, DecideError> {
-        let Open { working, due, woken, poisoned, look_ms, attempt, .. } = open;
+        let Open { working, due, woken, poisoned, timers, look_ms, attempt, .. } = open;
+        if let Timers::PutOff(reason) = timers {
+            self.load(working, (&[], due), LAST_ATTEMPT).await?;
+            due.drain(..).for_each(|id| working.put_off(id, reason));
+            return Ok(working.sent());
+        }
         let ids = due.iter().copied().chain(woken.iter().map(|(id, _)| *id)).chain(poisoned.iter().filter_map(saga_of));
         let ids: Vec<SagaId> = ids.collect();
         self.load(working, (&[], &ids), *attempt).await?;
@@ -299,13 +318,13 @@ impl Handler for SagaHandler {
             self.tally.take(&changed, self.decided_ms);
             let waiters = &self.listeners.waiters;
             if let Some(claim) = changed.claim {
-                self.cache.started(changed.id);
                 waiters.sagas.notify(&changed.id, |notice| notice.claim = Some(claim));
             }
             for (input, answer) in changed.answers {
                 waiters.inputs.notify(&(changed.id, input), |news| *news = Some(answer));
             }
             if let Some(saga) = changed.saga {
+                self.cache.adopted(changed.id);
                 waiters.sagas.notify(&changed.id, |notice| {
                     notice.claim.get_or_insert(Claim::First);
                     notice.phase = Some(changed.phase);

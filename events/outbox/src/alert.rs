@@ -14,8 +14,7 @@ pub struct Alert {
     /// Derived from what it is about, never fresh: said again, it is the same alert, and a receiver knows it by this.
     pub id: String,
     /// What it is about: `parked`, `silent`, `discrepancy`, `dead_letter`, `orphan`, `undefined`,
-    /// `unreadable`, `self_check`, `shard`,
-    /// `reply`, `events`.
+    /// `unreadable`, `self_check`, `shard`, `timer`, `reply`, `events`.
     pub kind: Arc<str>,
     /// The saga concerned, if one is.
     pub saga: Option<SagaId>,

@@ -101,6 +101,7 @@ impl<A: Rounds, B: Rounds> Fused<A, B> {
         let part = |first: bool| Batch {
             messages: batch.messages.iter().filter(|(topic, _)| self.is_firsts(*topic) == first).cloned().collect(),
             poisoned: batch.poisoned.clone(),
+            timers: batch.timers.clone(),
             ..*batch
         };
         (part(true), Batch { assignment: self.seconds.unwrap_or(batch.assignment), ..part(false) })

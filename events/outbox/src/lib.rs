@@ -58,7 +58,7 @@ pub use kafka::{KafkaBus, KafkaSettings};
 pub use local::LocalBus;
 pub use metric::Metric;
 pub use parcel::Parcel;
-pub use part::LAST_ATTEMPT;
+pub use part::{LAST_ATTEMPT, Timers};
 pub use postgres::PostgresStore;
 pub use shard::{Batch, DecideError, Handler, Outcome, Poisoned, Shard, Turn};
 pub use spill::{Spill, SpillingBus};

@@ -11,6 +11,21 @@ use std::sync::Arc;
 /// The attempt at a record alone, after which it is poison: a handler leaves out what may be at fault instead of it.
 pub const LAST_ATTEMPT: u32 = 2;
 
+/// Timers that are tried one by one in one turn at most, when the data of one of them is refused: inputs wait meanwhile.
+pub(crate) const ALONE: usize = 256;
+
+/// How many of the due timers a batch fires.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Timers {
+    /// As many as fit.
+    #[default]
+    All,
+    /// The first: together with others it was refused.
+    First,
+    /// None: the first is put off, as it was refused alone, for this reason.
+    PutOff(String),
+}
+
 /// Part of a batch that is tried on its own.
 pub(crate) struct Part {
     pub(crate) records: Vec<Delivered>,
@@ -19,6 +34,8 @@ pub(crate) struct Part {
     pub(crate) attempt: u32,
     /// As [`Batch::timers_ms`].
     pub(crate) timers_ms: Option<i64>,
+    /// As [`Batch::timers`].
+    pub(crate) timers: Timers,
     /// When its batch was taken.
     pub(crate) now_ms: i64,
 }
@@ -31,6 +48,7 @@ pub(crate) fn sort(part: &Part, assignment: Assignment) -> (Batch, Vec<DeadLette
         poisoned: Vec::new(),
         now_ms,
         timers_ms: part.timers_ms,
+        timers: part.timers.clone(),
         assignment,
         attempt: part.attempt,
     };
@@ -54,25 +72,37 @@ pub(crate) fn sort(part: &Part, assignment: Assignment) -> (Batch, Vec<DeadLette
     (batch, dead_letters)
 }
 
-/// Halves a part whose data is refused; a single record becomes poison.
+/// Halves a part whose data is refused; a single record becomes poison, and a single timer is put off.
 pub(crate) fn split(mut part: Part, reason: String, parts: &mut VecDeque<Part>) -> Result<(), String> {
     let (timers_ms, now_ms) = (part.timers_ms, part.now_ms);
     let half = part.records.len() / 2;
     if half > 0 {
         let rest = part.records.split_off(half);
-        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers_ms, now_ms });
-        parts.push_front(Part { records: part.records, poison: None, attempt: 1, timers_ms: None, now_ms });
-    } else if part.timers_ms.is_some() && !part.records.is_empty() {
+        parts.push_front(Part { records: rest, poison: None, attempt: 1, timers_ms, timers: Timers::All, now_ms });
+        parts.push_front(Part { poison: None, attempt: 1, timers_ms: None, ..part });
+    } else if timers_ms.is_some() && !part.records.is_empty() {
         // A timer may be at fault: the record must not go for it.
-        parts.push_front(Part { records: Vec::new(), poison: None, attempt: 0, timers_ms, now_ms });
+        let timers = Part { records: Vec::new(), poison: None, attempt: 0, timers_ms, timers: Timers::All, now_ms };
+        parts.push_front(timers);
         parts.push_front(Part { timers_ms: None, ..part });
+    } else if part.records.is_empty() && timers_ms.is_some() {
+        let timers = match part.timers {
+            Timers::All => Timers::First,
+            Timers::First => Timers::PutOff(reason),
+            Timers::PutOff(_) => return Err(unexplained(&reason)),
+        };
+        parts.push_front(Part { timers, attempt: 1, ..part });
     } else if part.poison.is_none() && !part.records.is_empty() && part.attempt < LAST_ATTEMPT {
         parts.push_front(Part { attempt: LAST_ATTEMPT, ..part });
     } else if part.poison.is_none() && !part.records.is_empty() {
         tracing::error!(%reason, "E4032: a record cannot be handled and goes to the dead letters");
         parts.push_front(Part { poison: Some(reason), timers_ms: None, attempt: 0, ..part });
     } else {
-        return Err(format!("the store refuses what no record explains: {reason}"));
+        return Err(unexplained(&reason));
     }
     Ok(())
+}
+
+fn unexplained(reason: &str) -> String {
+    format!("the store refuses what neither record nor timer explains: {reason}")
 }

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::inlet::{Inlets, Taken};
 use crate::parcel::Parcel;
-use crate::part::{Part, sort, split};
+use crate::part::{ALONE, Part, Timers, sort, split};
 use crate::pulse::Pulse;
 use crate::relay::{self, Way};
 use crate::statement::Write;
@@ -61,6 +61,8 @@ pub struct Batch {
     pub now_ms: i64,
     /// Timers that are due by then may fire: all that was queued by then has been read. None: no timer may.
     pub timers_ms: Option<i64>,
+    /// How many of them.
+    pub timers: Timers,
     /// The owner's assignment on the side of its first topic; `next_seq` is the first sequence number of this batch.
     pub assignment: Assignment,
     /// 0 at first; higher when the same batch met a conflict and is decided again.
@@ -329,10 +331,19 @@ impl<H: Handler> Shard<H> {
                 (false, false) => Turn::Idle,
             });
         }
-        let mut parts = VecDeque::from([Part { records, poison: None, attempt: 0, timers_ms, now_ms }]);
+        let whole = Part { records, poison: None, attempt: 0, timers_ms, timers: Timers::All, now_ms };
+        let (mut parts, mut alone) = (VecDeque::from([whole]), 0);
         while let Some(part) = parts.pop_front() {
             match self.commit(&part).await {
-                Ok(()) => {}
+                Ok(()) if part.timers == Timers::All => {}
+                // One of those that are due was refused: the others go on without it.
+                Ok(()) => {
+                    alone += 1;
+                    let more = self.handler.due_ms().zip(part.timers_ms).is_some_and(|(due, until)| due <= until);
+                    if more && alone < ALONE {
+                        parts.push_front(Part { timers: Timers::First, attempt: 1, ..part });
+                    }
+                }
                 Err(Failure::Doubt(reason)) => return Err(reason),
                 Err(Failure::Conflict) if part.attempt < CONFLICTS => {
                     self.pulse.met_a_conflict();

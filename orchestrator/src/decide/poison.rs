@@ -2,6 +2,7 @@
 //! until a person has looked, has perhaps sent the letter again, and lets it go on.
 
 use super::{Working, outgoing};
+use crate::persist::Stored;
 use endstate_events::{EffectId, Envelope, Input, InputBody, Lane, Message, Reply, ReplyTo, SagaId, Topic, Verdict};
 use endstate_outbox::{Alert, Poisoned};
 use endstate_saga::decide::decide_dead_letter;
@@ -48,6 +49,17 @@ pub fn saga_of(poisoned: &Poisoned) -> Option<SagaId> {
 }
 
 impl Working {
+    /// Leaves a due saga for later whose timers nobody can carry out, and tells people why.
+    pub fn put_off(&mut self, id: SagaId, reason: &str) {
+        tracing::error!(saga = %id, reason, "E4036: what is due of a saga cannot be carried out");
+        let text = format!("E4036: what is due of saga {id} cannot be carried out, and is tried again: {reason}");
+        let alert = Alert::new("timer", &[&id, &reason], text, self.now_ms);
+        let named = self.stored.get(&id).map(|Stored { saga, .. }| (saga.definition.clone(), saga.number.clone()));
+        let (definition, number) = named.unwrap_or_else(|| ("".into(), "".into()));
+        self.pages.alert(alert.of(id, definition, number));
+        self.put_off.push(id);
+    }
+
     /// Puts a message aside for good.
     pub fn bury(&mut self, topic: Topic, envelope: &Arc<Envelope>, reason: String) {
         tracing::error!(id = %envelope.id, %reason, "E4032: a message goes to the dead letters");

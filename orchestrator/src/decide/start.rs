@@ -74,8 +74,9 @@ impl Working {
         self.adopt(input.saga);
     }
 
-    /// Gives a new saga what came for it before its start, in that order, and before anything that comes after.
-    fn adopt(&mut self, saga: SagaId) {
+    /// Gives a saga what came for it before its start or while it stood still, in that order, and before anything that comes
+    /// after.
+    pub(super) fn adopt(&mut self, saga: SagaId) {
         let earlier = self.waiting.remove(&saga).unwrap_or_default();
         let is_its = |orphan: &mut Orphan| orphan.saga == saga && orphan.follows_start();
         let of_batch: Vec<Orphan> = self.orphans.extract_if(.., is_its).collect();

@@ -301,7 +301,7 @@ async fn a_row_that_cannot_be_read_stops_one_saga_only() {
     assert_eq!(system.saga(damaged).await.unwrap().control.outcome(), Some(Outcome::Completed));
 }
 
-static STATE: Statement = Statement {
+pub(crate) static STATE: Statement = Statement {
     name: "test.state",
     columns: &[Kind::Id],
     sql: "with r(id) as ({rows}) select s.state from saga s join r on r.id = s.id",
@@ -313,7 +313,7 @@ static MEND: Statement = Statement {
 };
 
 /// Writes the state of a saga's row.
-async fn mend(system: &System, saga: SagaId, state: &str) {
+pub(crate) async fn mend(system: &System, saga: SagaId, state: &str) {
     let writes = vec![Write::exact(&MEND, Rows::one([saga.0.into(), state.into()]))];
     system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 use crate::hazards::bench;
 use crate::jobs::{facts, open};
+use crate::linked::{STATE, mend};
 use crate::poison::BANE;
 use crate::system::{System, done, job, reply};
 use endstate_events::{InputBody, SagaId, Topic, Verdict};
@@ -188,5 +189,28 @@ async fn z14_a_start_is_given_no_more_than_a_batch_holds() {
     assert_eq!(tries(&system).await, [0, 0], "three are given, 4 MiB at most");
     assert_eq!(Orphans::new(system.gateway()).run(system.clock.now_ms(), false).await.unwrap().changed, 2);
     system.run_until_idle().await;
+    assert!(tries(&system).await.is_empty());
+}
+
+/// Its event was there before its deadline, though the owner of then could not read the saga.
+#[tokio::test]
+async fn z12_what_came_while_a_saga_stood_still_comes_before_its_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let saga = system.begin("odd_job", job("still")).await;
+    for step in ["make", "hint"] {
+        system.tell(saga, step, done(saga, step)).await;
+    }
+    let state = system.store.read(&STATE, Rows::one([saga.0.into()])).await.unwrap();
+    mend(&system, saga, "{}").await;
+    system.shards = system.anew(None);
+    system.tell(saga, "signal-1", signal()).await;
+    assert_eq!(tries(&system).await, [0], "it is kept");
+    system.clock.advance(61_000);
+    system.run_until_idle().await;
+    mend(&system, saga, state[0][0].text().unwrap()).await;
+    system.clock.advance(61_000);
+    system.run_until_idle().await;
+    assert_eq!(&*system.saga(saga).await.unwrap().status, "dividing");
     assert!(tries(&system).await.is_empty());
 }

@@ -225,3 +225,37 @@ async fn z10_a_start_that_is_poison_is_told() {
     system.run_until_idle().await;
     assert_eq!(system.phase(saga).await, "running");
 }
+
+/// The others are asked for in the same turn, and what is due of it as soon as it can be.
+#[tokio::test]
+async fn z10_a_timer_that_cannot_be_carried_out_holds_up_no_other_saga() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = System::open(folder.path(), 10).await;
+    system.definitions.load(&source("bench_saga"), 0).await.unwrap();
+    let mut starts = (0..).map(|number| system.start("bench_saga", bench(&format!("n-{number}"))));
+    let mut of_shard_0 = || starts.by_ref().find(|(_, start)| start.partition == 0).unwrap();
+    let sagas = [of_shard_0(), of_shard_0(), of_shard_0()];
+    let [first, poor, last] = [sagas[0].0, sagas[1].0, sagas[2].0];
+    for (saga, start) in sagas {
+        system.queue(&[start]).await;
+        system.run_until_idle().await;
+        system.send(saga, "one", reply(saga, "reserve", Direction::Do, if saga == poor { BANE } else { "" })).await;
+        system.clock.advance(1);
+    }
+
+    system.refuses.store(true, Ordering::Relaxed);
+    system.clock.advance(60_000);
+    system.run_until_idle().await;
+    let asked = async |system: &System, saga| system.facts(saga).await.last() == Some(&"run_asked");
+    assert!(asked(&system, first).await && asked(&system, last).await);
+    assert!(!asked(&system, poor).await);
+    let told = system.told().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&*told[0].kind, told[0].number.starts_with("n-"), told[0].saga), ("timer", true, Some(poor)));
+    assert!(told[0].text.ends_with("a column does not take it"), "{}", told[0].text);
+
+    system.refuses.store(false, Ordering::Relaxed);
+    system.clock.advance(60_000);
+    system.run_until_idle().await;
+    assert!(asked(&system, poor).await);
+}

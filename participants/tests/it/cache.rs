@@ -44,7 +44,8 @@ impl Driven {
 
     async fn decide(&mut self, rounds: &[Vec<Command>], attempt: u32) -> Result<(Outcome, Vec<Outgoing>), DecideError> {
         let (messages, poisoned, assignment) = (Vec::new(), Vec::new(), self.assignment);
-        let batch = Batch { messages, poisoned, now_ms: NOW_MS, timers_ms: None, assignment, attempt };
+        let batch =
+            Batch { messages, poisoned, now_ms: NOW_MS, timers_ms: None, timers: Timers::All, assignment, attempt };
         let mut open = self.handler.open(&batch).await?;
         let mut out = Vec::new();
         for round in rounds {
