@@ -7,7 +7,7 @@ use endstate_events::{Envelope, Topic};
 use endstate_outbox::{Bus, BusError, Consumer, Delivered, Outgoing, Parcel, Relay, RelayError, ShardId, StoreError};
 use futures_util::future::{BoxFuture, join_all, select_all};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex as Shared;
@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a relay is asked what was acknowledged: it tells nobody by itself.
 const ASK: Duration = Duration::from_millis(1);
+
+/// So many times a new reader of starts over a bus that carries finds nothing: a broker may answer for other partitions
+/// sooner.
+const LATE: usize = 8;
 
 /// Messages that are on their way to shards, by partition. It outlives every process.
 #[derive(Default)]
@@ -49,8 +53,10 @@ impl UnderWay {
         }
     }
 
-    fn is_open(&self, place: (Topic, u16)) -> bool {
-        held(&self.0).get(&place).is_some_and(|way| way.messages > 0)
+    /// Whether something comes to one who has read up to `next`: something that nobody has taken, or what another owner
+    /// took, maybe in vain.
+    fn is_open(&self, place: (Topic, u16), next: i64) -> bool {
+        held(&self.0).get(&place).is_some_and(|way| way.messages > 0 || next < way.next)
     }
 }
 
@@ -62,6 +68,8 @@ pub(crate) struct Network {
     /// What its shards read and write at present.
     queues: Mutex<Vec<Weak<Queue>>>,
     carriers: Mutex<Vec<Weak<Shared<Carrier>>>>,
+    /// As [`LATE`], or never.
+    late: usize,
 }
 
 /// The consumer of a partition, which its shard takes from and the world waits at.
@@ -73,11 +81,26 @@ struct Queue {
     at_end: AtomicBool,
     /// The position behind what was taken.
     next: AtomicI64,
+    /// How often it still finds nothing.
+    late: AtomicUsize,
+}
+
+impl Queue {
+    fn is_late(&self) -> bool {
+        self.late.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |late| late.checked_sub(1)).is_ok()
+    }
 }
 
 impl Network {
-    pub(crate) fn new(inner: Arc<dyn Bus>, faults: SharedFaults, under_way: Arc<UnderWay>) -> Arc<Self> {
-        Arc::new(Self { inner, faults, under_way, queues: Mutex::default(), carriers: Mutex::default() })
+    /// `delivers`: whether the bus hands messages over by itself, with their commit.
+    pub(crate) fn new(
+        inner: Arc<dyn Bus>,
+        faults: SharedFaults,
+        under_way: Arc<UnderWay>,
+        delivers: bool,
+    ) -> Arc<Self> {
+        let late = if delivers { 0 } else { LATE };
+        Arc::new(Self { inner, faults, under_way, queues: Mutex::default(), carriers: Mutex::default(), late })
     }
 
     fn queues(&self) -> Vec<Arc<Queue>> {
@@ -92,7 +115,10 @@ impl Network {
     /// After a turn of all shards: waits for a message that is under way to one of those that took. False when there is
     /// none.
     pub(crate) async fn comes(&self) -> bool {
-        let waits = |queue: &Arc<Queue>| queue.taken.load(Ordering::Relaxed) && self.under_way.is_open(queue.place);
+        let waits = |queue: &Arc<Queue>| {
+            let next = queue.next.load(Ordering::Relaxed);
+            queue.taken.load(Ordering::Relaxed) && self.under_way.is_open(queue.place, next)
+        };
         let awaited: Vec<_> = self.queues().into_iter().filter(waits).collect();
         if awaited.is_empty() {
             return false;
@@ -163,7 +189,8 @@ impl Bus for Network {
     fn consumer(&self, topic: Topic, partition: u16, position: i64) -> Box<dyn Consumer> {
         let consumer = Shared::new(self.inner.consumer(topic, partition, position));
         let (taken, at_end, next) = (AtomicBool::new(false), AtomicBool::new(false), AtomicI64::new(position));
-        let queue = Arc::new(Queue { place: (topic, partition), consumer, taken, at_end, next });
+        let late = AtomicUsize::new(if topic == Topic::Start { self.late } else { 0 });
+        let queue = Arc::new(Queue { place: (topic, partition), consumer, taken, at_end, next, late });
         held(&self.queues).push(Arc::downgrade(&queue));
         let (faults, under_way) = (Arc::clone(&self.faults), Arc::clone(&self.under_way));
         Box::new(FaultyConsumer { queue, faults, under_way })
@@ -190,6 +217,10 @@ impl Consumer for FaultyConsumer {
     async fn take(&mut self, limit: usize) -> Result<Vec<Delivered>, StoreError> {
         if lock(&self.faults).fails_to_take() {
             return Err(broken("take"));
+        }
+        if self.queue.is_late() {
+            self.queue.taken.store(true, Ordering::Relaxed);
+            return Ok(Vec::new());
         }
         let mut consumer = self.queue.consumer.lock().await;
         let taken = consumer.take(limit).await?;

@@ -138,7 +138,7 @@ impl System {
         let faults = &self.faults;
         let (inner, delivers) = (self.ground.store(), self.delivers);
         let store: Arc<dyn Store> = Arc::new(FaultyStore { inner, faults: faults.clone(), delivers });
-        let network = Network::new(self.ground.bus(), faults.clone(), self.under_way.clone());
+        let network = Network::new(self.ground.bus(), faults.clone(), self.under_way.clone(), delivers);
         self.network = Some(network.clone());
         let bus: Arc<dyn Bus> = network;
         let clock: Arc<dyn Clock> = self.clock.clone();
