@@ -120,7 +120,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
 }
 
 /// Everything is allowed, but only to a peer on this machine that also names this machine: a web page that got its own
-/// name resolved to 127.0.0.1 (DNS rebinding) sends its own name as host.
+/// name resolved to 127.0.0.1 (DNS rebinding) sends its own name as host. Nor does a page of another origin pass: browsers
+/// send its calls, if they need no header or body of their own, without asking us first.
 fn local(request: &Request) -> Result<Caller, Problem> {
     let refused = |detail: &str| Err(Problem::new(Code::LoopbackOnly, detail));
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -131,7 +132,22 @@ fn local(request: &Request) -> Result<Caller, Problem> {
     if host.is_some_and(|host| !names_this_machine(host)) {
         return refused("the Host header does not name this machine");
     }
+    if is_of_another_origin(request, host) {
+        return refused("a page of another origin may not call: create a token first (`endstate token create`)");
+    }
     Ok(Caller { subject: LOCAL.to_owned(), scopes: Scopes::all() })
+}
+
+/// As a browser says it, of a page that was not loaded from `host`. Links that lead here are followed.
+fn is_of_another_origin(request: &Request, host: Option<&str>) -> bool {
+    let said = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    match said("origin") {
+        Some(origin) => {
+            let own = origin.split_once("://").map(|(_, authority)| authority);
+            !own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host))
+        }
+        None => !request.method().is_safe() && said("sec-fetch-site").is_some_and(|site| site.ends_with("-site")),
+    }
 }
 
 fn names_this_machine(host: &str) -> bool {

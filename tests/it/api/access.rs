@@ -1,7 +1,7 @@
 //! Who may call what: every operation of the description is tried with too little.
 
 use super::*;
-use axum::http::Method;
+use axum::http::{HeaderName, Method};
 use std::collections::BTreeSet;
 
 /// (method, path with its parameters filled in, scopes of which any one is enough) of every operation.
@@ -179,6 +179,37 @@ async fn without_tokens_only_this_machine_is_served_and_with_one_nobody_else() {
     let token = server.token("reader", [Scope::SagasRead]).await;
     assert_eq!(server.send(from([127, 0, 0, 1], "localhost")).await.code(), "E2101");
     assert_eq!(server.send(call(&Method::GET, "/v1/sagas", Some(&token))).await.status, StatusCode::OK);
+}
+
+/// A page that a browser on this machine shows may send calls that need neither a body nor a header of their own.
+#[tokio::test]
+async fn without_tokens_pages_of_other_origins_are_not_served() {
+    let server = Server::start().await;
+    let with = |method: &Method, header: &str, value: &str| {
+        let path = if method.is_safe() { "/v1/sagas" } else { "/v1/definitions/flash_sale_order/rollback" };
+        let mut request = call(method, path, None);
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+        request.headers_mut().insert("host", "localhost:7600".parse().unwrap());
+        request.headers_mut().insert(HeaderName::try_from(header).unwrap(), value.parse().unwrap());
+        request
+    };
+    for (method, header, value) in [
+        (Method::POST, "origin", "https://evil.example"),
+        (Method::POST, "origin", "http://localhost:3000"),
+        (Method::POST, "origin", "null"),
+        (Method::GET, "origin", "http://localhost"),
+        (Method::POST, "sec-fetch-site", "cross-site"),
+        (Method::POST, "sec-fetch-site", "same-site"),
+    ] {
+        let answer = server.send(with(&method, header, value)).await;
+        assert_eq!((answer.code(), answer.status), ("E2104", StatusCode::FORBIDDEN), "{method} {header}: {value}");
+    }
+    for (header, value) in
+        [("origin", "http://localhost:7600"), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]
+    {
+        let answer = server.send(with(&Method::GET, header, value)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{header}: {value}: the console, and links to it");
+    }
 }
 
 #[tokio::test]
