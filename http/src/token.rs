@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use endstate_outbox::{Commit, CommitError, Kind, Rows, Statement, Store, StoreError, Value, Write};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use subtle::ConstantTimeEq;
 
 /// Marks a token as ours, so that secret scanners can find it.
@@ -96,7 +96,37 @@ pub enum Refusal {
 /// All tokens: in the store, and in memory for checking each call without a query.
 pub struct Tokens {
     store: Arc<dyn Store>,
-    known: RwLock<HashMap<String, Token>>,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    tokens: HashMap<String, Token>,
+    /// Counts what was made and revoked here.
+    changes: u64,
+}
+
+impl Known {
+    /// Takes what was read after so many changes; false when there was another one meanwhile, which it may lack.
+    fn replace(&mut self, changes: u64, tokens: HashMap<String, Token>) -> bool {
+        let is_newest = self.changes == changes;
+        if is_newest {
+            self.tokens = tokens;
+        }
+        is_newest
+    }
+
+    fn made(&mut self, token: Token) {
+        self.changes += 1;
+        self.tokens.insert(token.id.clone(), token);
+    }
+
+    fn revoked(&mut self, id: &str, now_ms: i64) {
+        self.changes += 1;
+        if let Some(token) = self.tokens.get_mut(id) {
+            token.revoked_ms.get_or_insert(now_ms);
+        }
+    }
 }
 
 impl std::fmt::Debug for Tokens {
@@ -115,23 +145,35 @@ impl Tokens {
 
     /// Reads them again, for changes made by another process.
     pub async fn reload(&self) -> Result<(), StoreError> {
-        let rows = self.store.read(&LIST, Rows::one([1.into()])).await?;
-        let known = rows.iter().filter_map(|row| read(row)).map(|token| (token.id.clone(), token)).collect();
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-        Ok(())
+        loop {
+            let changes = self.known().changes;
+            let rows = self.store.read(&LIST, Rows::one([1.into()])).await?;
+            let tokens = rows.iter().filter_map(|row| read(row)).map(|token| (token.id.clone(), token)).collect();
+            if self.known_mut().replace(changes, tokens) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True while no token was ever made: then only this machine may call, and may do everything. Expired and revoked
     /// tokens count, so that running out of tokens never opens the door.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.known().tokens.is_empty()
     }
 
     /// All tokens, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Token> {
-        let mut list: Vec<_> = self.known.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut list: Vec<_> = self.known().tokens.values().cloned().collect();
         list.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
         list
     }
@@ -172,16 +214,14 @@ impl Tokens {
             token.expires_ms.into(),
         ];
         self.commit(Write::exact(&INSERT, Rows::one(row))).await?;
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(token.id.clone(), token.clone());
+        self.known_mut().made(token.clone());
         Ok(NewToken { secret: format!("{PREFIX}{}_{secret}", token.id), token })
     }
 
     /// Revokes a token; false when there is none that could be.
     pub async fn revoke(&self, id: &str, now_ms: i64) -> Result<bool, TokenError> {
         let hit = self.commit(Write::any(&REVOKE, Rows::one([id.into(), now_ms.into()]))).await?;
-        if let Some(token) = self.known.write().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
-            token.revoked_ms.get_or_insert(now_ms);
-        }
+        self.known_mut().revoked(id, now_ms);
         Ok(hit == 1)
     }
 
@@ -194,8 +234,8 @@ impl Tokens {
     pub fn check(&self, presented: &str, now_ms: i64) -> Result<Token, Refusal> {
         let (id, secret) =
             presented.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')).ok_or(Refusal::Unknown)?;
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let token = known.get(id).ok_or(Refusal::Unknown)?;
+        let known = self.known();
+        let token = known.tokens.get(id).ok_or(Refusal::Unknown)?;
         let digest = hex(&Sha256::digest(secret.as_bytes()));
         if !bool::from(digest.as_bytes().ct_eq(token.secret_sha256.as_bytes())) {
             return Err(Refusal::Unknown);
@@ -226,4 +266,36 @@ fn read(row: &[Value]) -> Option<Token> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_a_token_was_revoked_or_made_does_not_take_that_back() {
+        let token = |id: &str| Token {
+            id: id.to_owned(),
+            subject: "ops".to_owned(),
+            scopes: Scopes::all(),
+            created_ms: 0,
+            expires_ms: 1_000,
+            revoked_ms: None,
+            secret_sha256: String::new(),
+        };
+        let read = |known: &Known| (known.changes, known.tokens.clone());
+        let mut known = Known::default();
+        let (before, nothing) = read(&known);
+        known.made(token("a"));
+        assert!(!known.replace(before, nothing) && known.tokens.contains_key("a"));
+        let (before, valid) = read(&known);
+        known.revoked("a", 7);
+        assert!(!known.replace(before, valid));
+        assert_eq!(known.tokens["a"].revoked_ms, Some(7));
+        // One that another process made, and nobody here has read yet.
+        let (before, without) = read(&known);
+        known.revoked("b", 8);
+        assert!(!known.replace(before, without));
+        assert!(known.replace(known.changes, [("b".to_owned(), token("b"))].into()), "what was read last holds");
+    }
 }

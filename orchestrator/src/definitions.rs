@@ -10,7 +10,9 @@ pub(crate) use rows::STATEMENTS;
 use endstate_events::ACTIVE_VERSION;
 use endstate_outbox::{Commit, CommitError, Rows, Store, StoreError, Write};
 use endstate_saga::definition::{Definition, Diagnostic, Source};
-use rows::{ACTIVATE, ACTIVATE_FIRST, ACTIVE, ALL, INSERT, ROLL_BACK, Stored, activated, activation, stored};
+use rows::{
+    ACTIVATE, ACTIVATE_FIRST, ACTIVE, INSERT, ROLL_BACK, Stored, TEXTS, VERSIONS, activated, activation, named, stored,
+};
 use rustc_hash::FxHashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -123,12 +125,19 @@ impl Definitions {
 
     /// Reads the versions that this process does not know.
     async fn learn(&self) -> Result<(), StoreError> {
-        let rows = self.store.read(&ALL, Rows::one([0i64.into()])).await?;
-        for Stored { name, version, sha256, source } in rows.iter().map(stored).collect::<Result<Vec<_>, _>>()? {
+        let mut unknown = Rows::new();
+        for row in &self.store.read(&VERSIONS, Rows::one([0i64.into()])).await? {
+            let (name, version) = named(row)?;
             // A version never changes.
-            if self.knows(&name, version) {
-                continue;
+            if !self.knows(&name, version) {
+                unknown.push([name.into(), i64::from(version).into()]);
             }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let rows = self.store.read(&TEXTS, unknown).await?;
+        for Stored { name, version, sha256, source } in rows.iter().map(stored).collect::<Result<Vec<_>, _>>()? {
             let (key, hash) = ((name, version), Arc::clone(&sha256));
             let compiled = tokio::task::spawn_blocking(move || reload(&source, &hash)).await;
             match compiled.unwrap_or_else(|error| Err(error.to_string())) {

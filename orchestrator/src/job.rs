@@ -16,15 +16,16 @@ const LEASE_MS: i64 = 10 * 60 * 1000;
 /// Differences that a run's record shows at most; the counts are always whole.
 const DETAILS: usize = 100;
 
-/// Takes the lease when it is free, over, or ours already.
+/// Takes the lease when it is free, over, or ours already. Judged by the row itself: another process may have taken it in
+/// this very moment.
 static TAKE: Statement = Statement {
     name: "job.take_lease",
     columns: &[Kind::Text, Kind::Text, Kind::Int, Kind::Int],
     sql: "with r(job, owner, now_ms, until_ms) as ({rows}) \
-          insert into job_lease (job, owner, until_ms) select job, owner, until_ms from r \
-          where not exists (select 1 from job_lease l where l.job = r.job and l.owner <> r.owner \
-          and l.until_ms > r.now_ms) \
-          on conflict (job) do update set owner = excluded.owner, until_ms = excluded.until_ms",
+          insert into job_lease (job, owner, until_ms) select job, owner, until_ms from r where true \
+          on conflict (job) do update set owner = excluded.owner, until_ms = excluded.until_ms \
+          where job_lease.owner = excluded.owner \
+          or job_lease.until_ms <= (select r.now_ms from r where r.job = excluded.job)",
 };
 
 /// Gives the lease back, if it is still ours.

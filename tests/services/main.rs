@@ -10,6 +10,7 @@ mod roles;
 mod commands;
 mod debezium;
 mod frozen;
+mod leases;
 mod listening;
 mod midnight;
 mod scrape;

@@ -4,11 +4,18 @@ use super::Active;
 use endstate_outbox::{Kind, Row, Statement, StoreError, Value};
 use std::sync::Arc;
 
-pub(super) static ALL: Statement = Statement {
-    name: "definition.all",
+pub(super) static VERSIONS: Statement = Statement {
+    name: "definition.versions",
     columns: &[Kind::Int],
-    sql: "with r(from_version) as ({rows}) select d.name, d.version, d.sha256, d.source \
+    sql: "with r(from_version) as ({rows}) select d.name, d.version \
           from definition d join r on d.version >= r.from_version order by d.name, d.version",
+};
+
+pub(super) static TEXTS: Statement = Statement {
+    name: "definition.texts",
+    columns: &[Kind::Text, Kind::Int],
+    sql: "with r(name, version) as ({rows}) select d.name, d.version, d.sha256, d.source \
+          from r join definition d on d.name = r.name and d.version = r.version order by d.name, d.version",
 };
 
 pub(super) static ACTIVE: Statement = Statement {
@@ -55,7 +62,8 @@ pub(super) static ROLL_BACK: Statement = Statement {
 };
 
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&ALL, &ACTIVE, &INSERT, &ACTIVATE, &ACTIVATE_FIRST, &ROLL_BACK];
+pub(crate) static STATEMENTS: &[&Statement] =
+    &[&VERSIONS, &TEXTS, &ACTIVE, &INSERT, &ACTIVATE, &ACTIVATE_FIRST, &ROLL_BACK];
 
 pub(super) fn activation(name: &str, version: u32, now_ms: i64) -> [Value; 3] {
     [name.into(), i64::from(version).into(), now_ms.into()]
@@ -69,9 +77,14 @@ pub(super) struct Stored {
     pub(super) source: Arc<str>,
 }
 
+pub(super) fn named(row: &Row) -> Result<(Arc<str>, u32), StoreError> {
+    let [Value::Text(name), Value::Int(version)] = row.as_slice() else { return Err(misshapen(&VERSIONS)) };
+    Ok((Arc::clone(name), u32::try_from(*version).unwrap_or_default()))
+}
+
 pub(super) fn stored(row: &Row) -> Result<Stored, StoreError> {
     let [Value::Text(name), Value::Int(version), Value::Text(sha256), Value::Text(source)] = row.as_slice() else {
-        return Err(misshapen(&ALL));
+        return Err(misshapen(&TEXTS));
     };
     Ok(Stored {
         name: Arc::from(&**name),
