@@ -1,10 +1,10 @@
-//! The archive: sagas that ended long ago leave their rows, events and view, and alerts that were told long ago theirs,
-//! so that the store does not grow for ever.
+//! The archive: sagas that ended long ago leave their rows, events and view, alerts that were told long ago and runs of
+//! jobs theirs, so that the store does not grow for ever.
 //!
 //! Their numbers stay claimed, their discrepancies stay, and what still comes for one waits among the orphans (Z12).
 //! An ended saga never changes, so nobody writes what is deleted here. What participants remember is theirs.
 
-use crate::job::{Job, Report};
+use crate::job::{self, Job, Report};
 use crate::view::DROP_SEARCH;
 use async_trait::async_trait;
 use endstate_events::SagaId;
@@ -91,8 +91,8 @@ struct Ended {
 }
 
 impl Archive {
-    /// Sagas are kept for `keep_ms` after their end, alerts after they were told; one run archives at most `limit` sagas,
-    /// and as many alerts.
+    /// Sagas are kept for `keep_ms` after their end, alerts after they were told, runs of jobs after their end; one run
+    /// archives at most `limit` of each.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, holders: Arc<dyn Holders>, keep_ms: i64, limit: usize) -> Self {
         Self { store, holders, keep_ms, limit }
@@ -123,21 +123,53 @@ impl Archive {
         self.store.commit(Commit { writes, ..Commit::default() }).await.map(drop).map_err(failed)
     }
 
-    async fn alerts(&self, now_ms: i64, dry_run: bool, report: &mut Report) -> Result<(), StoreError> {
+    async fn clear(&self, records: Records, now_ms: i64, dry_run: bool, report: &mut Report) -> Result<(), StoreError> {
         let before_ms = now_ms - self.keep_ms;
-        let found = alert::old(&*self.store, before_ms).await?.min(self.limit);
+        let found = records.old(&*self.store, before_ms).await?.min(self.limit);
         if found == 0 {
             return Ok(());
         }
         report.found += found;
-        report.details.push(json!({ "alerts_told": found }));
+        report.details.push(json!({ records.label(): found }));
         let mut left = if dry_run { 0 } else { found };
         while left > 0 {
-            let gone = alert::purge(&*self.store, before_ms, left.min(PAGE) as i64).await?;
+            let gone = records.purge(&*self.store, before_ms, left.min(PAGE) as i64).await?;
             report.changed += gone;
             left = if gone == 0 { 0 } else { left.saturating_sub(gone) };
         }
         Ok(())
+    }
+}
+
+/// What is kept to be looked up.
+#[derive(Clone, Copy)]
+enum Records {
+    /// Alerts that were told.
+    Alerts,
+    /// Runs of jobs.
+    Runs,
+}
+
+impl Records {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Alerts => "alerts_told",
+            Self::Runs => "runs",
+        }
+    }
+
+    async fn old(self, store: &dyn Store, before_ms: i64) -> Result<usize, StoreError> {
+        match self {
+            Self::Alerts => alert::old(store, before_ms).await,
+            Self::Runs => job::old_runs(store, before_ms).await,
+        }
+    }
+
+    async fn purge(self, store: &dyn Store, before_ms: i64, page: i64) -> Result<usize, StoreError> {
+        match self {
+            Self::Alerts => alert::purge(store, before_ms, page).await,
+            Self::Runs => job::purge_runs(store, before_ms, page).await,
+        }
     }
 }
 
@@ -148,7 +180,7 @@ impl Job for Archive {
     }
 
     fn about(&self) -> &'static str {
-        "deletes the rows of sagas that ended, and of alerts that were told, long ago"
+        "deletes the rows of sagas and runs that ended, and of alerts that were told, long ago"
     }
 
     async fn run(&self, now_ms: i64, dry_run: bool) -> Result<Report, StoreError> {
@@ -178,7 +210,9 @@ impl Job for Archive {
             // Others write, too: at most half of the time is ours.
             sleep(begun.elapsed()).await;
         }
-        self.alerts(now_ms, dry_run, &mut report).await?;
+        for records in [Records::Alerts, Records::Runs] {
+            self.clear(records, now_ms, dry_run, &mut report).await?;
+        }
         Ok(report)
     }
 }

@@ -69,8 +69,32 @@ static RUNS: Statement = Statement {
           where j.job = r.job and j.id < r.before_id order by j.id desc limit (select page from r)",
 };
 
+/// Runs that ended before then and that a later one, which was done, stands for.
+macro_rules! old_runs {
+    () => {
+        "from r cross join job_run j where j.ended_ms < r.before_ms and exists (select 1 from job_run d \
+         where d.job = j.job and d.started_ms > j.started_ms and d.outcome = 'done' and d.dry_run = 0)"
+    };
+}
+
+static OLD_RUNS: Statement = Statement {
+    name: "job.old_runs",
+    columns: &[Kind::Int],
+    sql: concat!("with r(before_ms) as ({rows}) select count(*) ", old_runs!()),
+};
+
+static PURGE_RUNS: Statement = Statement {
+    name: "job.purge_runs",
+    columns: &[Kind::Int, Kind::Int],
+    sql: concat!(
+        "with r(before_ms, page) as ({rows}) delete from job_run where id in (select j.id ",
+        old_runs!(),
+        " order by j.id limit (select page from r))"
+    ),
+};
+
 /// All of them, see [`endstate_outbox::statement`].
-pub(crate) static STATEMENTS: &[&Statement] = &[&TAKE, &GIVE, &ABANDON, &BEGIN, &END, &RUNS];
+pub(crate) static STATEMENTS: &[&Statement] = &[&TAKE, &GIVE, &ABANDON, &BEGIN, &END, &RUNS, &OLD_RUNS, &PURGE_RUNS];
 
 /// Work that the clock, or a person, starts.
 #[async_trait]
@@ -289,6 +313,22 @@ impl Jobs {
         self.store.commit(Commit { writes, ..Commit::default() }).await?;
         Ok(())
     }
+}
+
+/// How many runs ended before then, those since each job was last done left out.
+pub(crate) async fn old_runs(store: &dyn Store, before_ms: i64) -> Result<usize, StoreError> {
+    let rows = store.read(&OLD_RUNS, Rows::one([before_ms.into()])).await?;
+    let count = rows.first().and_then(|row| row.first()?.int()).unwrap_or(0);
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// Deletes such runs, at most `page`; returns how many went.
+pub(crate) async fn purge_runs(store: &dyn Store, before_ms: i64, page: i64) -> Result<usize, StoreError> {
+    let writes = vec![Write::any(&PURGE_RUNS, Rows::one([before_ms.into(), page.into()]))];
+    let failed =
+        |error: CommitError| StoreError::Failed { statement: PURGE_RUNS.name.to_owned(), reason: error.to_string() };
+    let hits = store.commit(Commit { writes, ..Commit::default() }).await.map_err(failed)?;
+    Ok(hits.first().and_then(|hit| usize::try_from(*hit).ok()).unwrap_or(0))
 }
 
 /// Lets the clock start the jobs of the timetable until it is dropped. A run that is due while the one before still runs

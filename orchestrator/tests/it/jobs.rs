@@ -260,3 +260,27 @@ impl Job for Held {
         self.inner.run(now_ms, dry_run).await
     }
 }
+
+#[tokio::test]
+async fn runs_that_ended_long_ago_go_and_what_ran_since_a_job_was_last_done_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = open(folder.path()).await;
+    let jobs = Jobs::new(system.store.clone(), system.clock.clone(), Uuid::from_u128(1), Vec::new());
+    let (orphans, sweep) = (Orphans::new(system.gateway()), sweep(&system, 10));
+    // Orphans: done, done, looked at. The sweep: done, and again on the last day.
+    for dry_run in [false, false, true] {
+        jobs.run(&orphans, dry_run, None).await.unwrap();
+        system.clock.advance(MINUTE_MS);
+    }
+    jobs.run(&sweep, false, None).await.unwrap();
+    system.clock.advance(31 * 24 * 60 * MINUTE_MS);
+    jobs.run(&sweep, false, None).await.unwrap();
+    let counts = |report: Report| (report.found, report.changed);
+    assert_eq!(counts(system.archive(&[], true).await), (2, 0));
+    assert_eq!(counts(system.archive(&[], false).await), (2, 2));
+    assert_eq!(counts(system.archive(&[], false).await), (0, 0));
+    let kept = |name| jobs.runs(name, i64::MAX, 10);
+    let orphans: Vec<_> = kept("orphans").await.unwrap().iter().map(|run| run.dry_run).collect();
+    assert_eq!(orphans, [true, false], "when it was last done, and what came after");
+    assert_eq!(kept("sweep").await.unwrap().len(), 1);
+}
