@@ -4,7 +4,7 @@
 //! Spec: CloudEvents 1.0.2, Kafka protocol binding. Ours beside its attributes are `schemaversion`, `lane` and
 //! `environment`.
 
-use crate::{Envelope, Environment, ForeignEvent, Input, Json, Lane, Message, SCHEMA_VERSION, time};
+use crate::{Envelope, Environment, ForeignEvent, Input, Json, Lane, Message, SCHEMA_VERSION, foreign, time};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -197,7 +197,7 @@ impl<'a> Record<'a> {
             Some(label) => Lane::labelled(label).ok_or_else(|| format!("there is no lane `{label}`"))?,
             None => Lane::default(),
         };
-        let id = format!("{}#{}", event.source, event.id);
+        let id = foreign::identity(&event.source, &event.id);
         let key = self.key.or(self.record_key).unwrap_or(&id).to_owned();
         let message = Message::Foreign(event);
         Ok(Envelope { id, schema: SCHEMA_VERSION, time_ms: self.recorded_ms, key, lane, message })

@@ -32,6 +32,13 @@ pub struct ForeignEvent {
     pub data: String,
 }
 
+/// What tells an event from all others: its `source` and `id` in one text, which no other pair of them makes. A source
+/// with a `#` has its length in front: no URI reference begins so.
+#[must_use]
+pub fn identity(source: &str, id: &str) -> String {
+    if source.contains('#') { format!("{}:{source}#{id}", source.len()) } else { format!("{source}#{id}") }
+}
+
 /// A copy of a dead letter. The letter itself is a row of the store, from where it is replayed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
@@ -52,3 +59,15 @@ pub struct Letter {
 
 /// Bytes of a record that its letter carries: escaped, they still fit into a record.
 pub const LETTER_BYTES: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::identity;
+
+    #[test]
+    fn no_two_events_have_one_identity() {
+        assert_eq!(identity("/shop", "1"), "/shop#1", "as stored ones have it");
+        assert_ne!(identity("/shop#eu", "1"), identity("/shop", "eu#1"));
+        assert_ne!(identity("/a#b", "c#d"), identity("/a#b#c", "d"));
+    }
+}

@@ -7,6 +7,7 @@ use axum::Json as Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use endstate_events::foreign::identity;
 use endstate_events::{InputBody, Json};
 use endstate_http::guard::Raw;
 use endstate_http::problem::ProblemBody;
@@ -186,5 +187,5 @@ fn structured(event: Json) -> Result<CloudEvent, Problem> {
     let data = fields.json("data");
     fields.ignore_rest();
     fields.finish()?;
-    Ok(CloudEvent { id: format!("{source}#{id}"), kind, subject, data })
+    Ok(CloudEvent { id: identity(&source, &id), kind, subject, data })
 }

@@ -3,6 +3,7 @@
 
 use crate::gateway::{Gateway, GatewayError};
 use crate::persist::{self, Stored};
+use endstate_events::foreign::identity;
 use endstate_events::{
     Envelope, ForeignEvent, Input, InputBody, Json, Lane, Message, SCHEMA_VERSION, SagaId, Slot, Start, Topic,
     Transport,
@@ -41,7 +42,7 @@ pub async fn inputs_of(gateway: &Gateway, envelope: &Envelope) -> Result<Vec<Out
     let Message::Foreign(event) = &envelope.message else {
         return Err(Fault::Refused(format!("a {} is no event of another team", envelope.message.label())));
     };
-    let id = format!("{EVENT_ID}{}/{}#{}", event.kind, event.source, event.id);
+    let id = format!("{EVENT_ID}{}/{}", event.kind, identity(&event.source, &event.id));
     let named = event.subject.as_deref().and_then(|subject| subject.split_once('/'));
     match named.filter(|(definition, _)| gateway.definitions().is_active(definition)) {
         Some((definition, number)) => Ok(vec![to_saga(gateway, envelope, event, id, (definition, number)).await?]),
