@@ -58,9 +58,22 @@ impl Appends {
     }
 }
 
+/// Whoever appends; when it panics, the next call begins anew.
+struct Running(Arc<Mutex<State>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0).running = false;
+        }
+    }
+}
+
 async fn run(spill: Arc<dyn Spill>, told: Told, state: Arc<Mutex<State>>) {
     let next = || lock(&state).page();
     while let Some(page) = next() {
+        // Dropped before the answers are: who hears of the panic may call again at once.
+        let _running = Running(Arc::clone(&state));
         let messages: Vec<_> = page.iter().flat_map(|waiting| waiting.messages.iter().cloned()).collect();
         match spill.append(&messages).await {
             Ok(ends) => {
@@ -100,4 +113,44 @@ impl State {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spill::SpillEnd;
+    use crate::store::StoreError;
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A table whose first append panics.
+    #[derive(Default)]
+    struct Table(AtomicBool);
+
+    #[async_trait]
+    impl Spill for Table {
+        async fn append(&self, _: &[Outgoing]) -> Result<Vec<(Place, i64)>, BusError> {
+            assert!(self.0.swap(true, Ordering::Relaxed), "the first one");
+            Ok(Vec::new())
+        }
+
+        async fn page(&self, _: Place, _: i64, _: usize) -> Result<Vec<(i64, String)>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn ends(&self) -> Result<Vec<SpillEnd>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn forget(&self, _: &[(Place, i64)]) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_append_that_panics_fails_its_calls_and_no_later_ones() {
+        let appends = Appends::new(Arc::new(Table::default()), Arc::new(|_| {}));
+        assert!(matches!(appends.append(Vec::new()).await, Err(BusError::Unacknowledged(_))));
+        assert!(appends.append(Vec::new()).await.is_ok());
+    }
 }
