@@ -4,6 +4,10 @@ use super::{LAST_ID, ViewRow, sql};
 use endstate_events::SagaId;
 use endstate_http::Cursor;
 use endstate_outbox::{Rows, Statement, Store, StoreError};
+use uuid::Uuid;
+
+/// Numbers with one beginning up to which they lead a list; they are in no order of time.
+const FEW_NUMBERS: i64 = 1_000;
 
 /// What a list shows; an absent filter lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,13 +33,14 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The most selective filter leads, so that the list is one index scan.
-    fn statement(&self) -> &'static Statement {
-        if self.search.is_some() {
-            &sql::BY_SEARCH
-        } else if self.owner.is_some() {
+    /// The filter that leads: the list is one index scan newest first, which ends with the page. What a customer asks for
+    /// is looked for among what is theirs, however many others have the same search attribute.
+    async fn statement(&self, store: &dyn Store) -> Result<&'static Statement, StoreError> {
+        Ok(if self.owner.is_some() {
             &sql::BY_OWNER
-        } else if self.number_prefix.is_some() {
+        } else if self.search.is_some() {
+            &sql::BY_SEARCH
+        } else if self.few_numbers(store).await? {
             &sql::BY_NUMBER
         } else if self.phase.as_deref().is_some_and(|phase| phase != "ended") {
             &sql::BY_OPEN_PHASE
@@ -45,7 +50,26 @@ impl Filter {
             &sql::BY_DEFINITION
         } else {
             &sql::BY_NOTHING
-        }
+        })
+    }
+
+    /// Whether so few numbers begin so that they are read and sorted.
+    async fn few_numbers(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        let Some((from, to)) = self.numbers() else { return Ok(false) };
+        let rows = store.read(&sql::WITH_NUMBER, Rows::one([from.into(), to.into(), (FEW_NUMBERS + 1).into()])).await?;
+        Ok(rows.first().and_then(|row| row.first()?.int()).is_some_and(|count| count <= FEW_NUMBERS))
+    }
+
+    /// The first number that begins so, and the end of those.
+    fn numbers(&self) -> Option<(&str, String)> {
+        // The last code point: every number with the prefix sorts before it.
+        self.number_prefix.as_deref().map(|prefix| (prefix, format!("{prefix}\u{10ffff}")))
+    }
+
+    /// Where a list begins. Nothing sorts before the first id: the end of a time is a place, too.
+    fn place(&self, after: Option<Cursor>) -> (i64, Uuid) {
+        let after = after.map_or((i64::MAX, LAST_ID), |after| (after.at, after.id));
+        self.until_ms.map_or(after, |until_ms| after.min((until_ms, Uuid::nil())))
     }
 
     /// Equal for equal filters; binds a cursor to them.
@@ -62,27 +86,26 @@ pub async fn list(
     after: Option<Cursor>,
     limit: usize,
 ) -> Result<(Vec<ViewRow>, Option<Cursor>), StoreError> {
-    let after = after.unwrap_or(Cursor { at: i64::MAX, id: LAST_ID });
+    let (at_ms, at_id) = filter.place(after);
     let page = i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1;
     let (search_name, search_value) = filter.search.clone().unzip();
+    let (number, number_end) = filter.numbers().unzip();
     let row = [
         filter.definition.as_deref().into(),
         filter.status.as_deref().into(),
         filter.phase.as_deref().into(),
         filter.outcome.as_deref().into(),
         filter.owner.as_deref().into(),
-        filter.number_prefix.as_deref().into(),
-        // The last code point: every number with the prefix sorts before it.
-        filter.number_prefix.as_ref().map(|prefix| format!("{prefix}\u{10ffff}")).into(),
+        number.into(),
+        number_end.into(),
         search_name.into(),
         search_value.into(),
         filter.since_ms.unwrap_or(i64::MIN).into(),
-        filter.until_ms.unwrap_or(i64::MAX).into(),
-        after.at.into(),
-        after.id.into(),
+        at_ms.into(),
+        at_id.into(),
         page.into(),
     ];
-    let rows = store.read(filter.statement(), Rows::one(row)).await?;
+    let rows = store.read(filter.statement(store).await?, Rows::one(row)).await?;
     let mut found: Vec<_> = rows.iter().filter_map(|row| ViewRow::read(row)).collect();
     let more = found.len() > limit;
     found.truncate(limit);

@@ -1,5 +1,5 @@
 //! Statements of the view. Lists differ only in their leading filter, so that each is an index scan newest first;
-//! `cross join` keeps the given row outermost.
+//! elsewhere, `cross join` keeps the given row outermost.
 
 use endstate_outbox::{Kind, Statement};
 
@@ -140,30 +140,40 @@ pub(super) static OF_ORDER: Statement = Statement {
     ),
 };
 
+/// Whether a row passes a filter, which may be absent.
+macro_rules! passes {
+    ($column:literal) => {
+        concat!("((select ", $column, " from r) is null or v.", $column, " = (select ", $column, " from r))")
+    };
+}
+
+// What is given are single values, not a relation to join: only then does PostgreSQL know that the index has the list's order,
+// and reads a page instead of all to sort them. The filters stand in a `case`, which it takes for a half: seen one by one, absent
+// ones look as if nothing passed them, and as if reading all were cheaper. And the probe for a search attribute is a
+// value, not an `exists`, which it may answer by reading all that have the attribute.
 macro_rules! lists {
-    ($($statement:ident $name:literal $from:literal $lead:literal;)*) => {
+    ($($statement:ident $name:literal $from:literal $key:literal $lead:literal;)*) => {
         $(
             pub(super) static $statement: Statement = Statement {
                 name: $name,
                 columns: &[
                     Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text, Kind::Text,
-                    Kind::Text, Kind::Int, Kind::Int, Kind::Int, Kind::Id, Kind::Int,
+                    Kind::Text, Kind::Int, Kind::Int, Kind::Id, Kind::Int,
                 ],
                 sql: concat!(
                     "with r(definition, status, phase, outcome, owner, number, number_end, search_name, search_value, ",
-                    "since_ms, until_ms, at_ms, at_id, page) as ({rows}) select ", columns!(),
-                    " from r cross join ", $from, " where ", $lead,
-                    " and v.started_ms >= r.since_ms and v.started_ms < r.until_ms",
-                    " and (v.started_ms, v.saga) < (r.at_ms, r.at_id)",
-                    " and (r.definition is null or v.definition = r.definition)",
-                    " and (r.status is null or v.status = r.status)",
-                    " and (r.phase is null or v.phase = r.phase)",
-                    " and (r.outcome is null or v.outcome = r.outcome)",
-                    " and (r.owner is null or v.owner = r.owner)",
-                    " and (r.number is null or (v.number >= r.number and v.number < r.number_end))",
-                    " and (r.search_name is null or exists (select 1 from saga_search x where x.name = r.search_name",
-                    " and x.value = r.search_value and x.started_ms = v.started_ms and x.saga = v.saga))",
-                    " order by v.started_ms desc, v.saga desc limit (select page from r)"
+                    "since_ms, at_ms, at_id, page) as ({rows}) select ", columns!(),
+                    " from ", $from, " where ", $lead,
+                    " and ", $key, ".started_ms >= (select since_ms from r)",
+                    " and (", $key, ".started_ms, ", $key, ".saga) < ((select at_ms from r), (select at_id from r))",
+                    " and case when ", passes!("definition"), " and ", passes!("status"), " and ", passes!("phase"),
+                    " and ", passes!("outcome"), " and ", passes!("owner"),
+                    " and ((select number from r) is null",
+                    " or (v.number >= (select number from r) and v.number < (select number_end from r)))",
+                    " and ((select search_name from r) is null or (select 1 from saga_search x",
+                    " where x.name = (select search_name from r) and x.value = (select search_value from r)",
+                    " and x.started_ms = v.started_ms and x.saga = v.saga) is not null) then true else false end",
+                    " order by ", $key, ".started_ms desc, ", $key, ".saga desc limit (select page from r)"
                 ),
             };
         )*
@@ -171,14 +181,27 @@ macro_rules! lists {
 }
 
 lists! {
-    BY_NOTHING    "view.list"               "saga_view v" "true";
-    BY_DEFINITION "view.list_by_definition" "saga_view v" "v.definition = r.definition";
-    BY_STATUS     "view.list_by_status"     "saga_view v" "v.status = r.status";
-    BY_OPEN_PHASE "view.list_by_phase"      "saga_view v" "v.phase = r.phase and v.phase <> 'ended'";
-    BY_OWNER      "view.list_by_owner"      "saga_view v" "v.owner = r.owner";
-    BY_NUMBER     "view.list_by_number"     "saga_view v" "v.number >= r.number and v.number < r.number_end";
-    BY_SEARCH     "view.list_by_search"     "saga_search k cross join saga_view v" "k.name = r.search_name and k.value = r.search_value and v.saga = k.saga";
+    BY_NOTHING    "view.list"               "saga_view v" "v" "true";
+    BY_DEFINITION "view.list_by_definition" "saga_view v" "v" "v.definition = (select definition from r)";
+    BY_STATUS     "view.list_by_status"     "saga_view v" "v" "v.status = (select status from r)";
+    BY_OPEN_PHASE "view.list_by_phase"      "saga_view v" "v" "v.phase = (select phase from r) and v.phase <> 'ended'";
+    BY_OWNER      "view.list_by_owner"      "saga_view v" "v" "v.owner = (select owner from r)";
+    // The only one that sorts, and [`WITH_NUMBER`] has shown that there is little to sort.
+    BY_NUMBER     "view.list_by_number"     "saga_view v" "v" "v.number >= (select number from r) and v.number < (select number_end from r)";
+    // `limit 1` keeps PostgreSQL from joining in another order.
+    BY_SEARCH     "view.list_by_search"
+        "saga_search k cross join {saga_view v|lateral (select * from saga_view i where i.saga = k.saga limit 1) v}" "k"
+        "k.name = (select search_name from r) and k.value = (select search_value from r) and v.saga = k.saga";
 }
+
+/// How many numbers begin with the prefix, or that there are more than asked for.
+pub(super) static WITH_NUMBER: Statement = Statement {
+    name: "view.count_numbers",
+    columns: &[Kind::Text, Kind::Text, Kind::Int],
+    sql: "with r(number, number_end, most) as ({rows}) select count(*) from (select 1 from saga_view v \
+          where v.number >= (select number from r) and v.number < (select number_end from r) \
+          limit (select most from r)) as found",
+};
 
 /// All of them, see [`endstate_outbox::statement`].
 pub(crate) static STATEMENTS: &[&Statement] = &[
@@ -201,4 +224,5 @@ pub(crate) static STATEMENTS: &[&Statement] = &[
     &BY_OWNER,
     &BY_NUMBER,
     &BY_SEARCH,
+    &WITH_NUMBER,
 ];

@@ -6,6 +6,7 @@ mod hazards;
 mod jobs;
 mod late;
 mod linked;
+mod lists;
 mod listening;
 mod memory;
 mod motion;

@@ -17,6 +17,8 @@ mod jobs;
 mod late;
 #[path = "../it/linked.rs"]
 mod linked;
+#[path = "../it/lists.rs"]
+mod lists;
 #[path = "../it/motion.rs"]
 mod motion;
 #[path = "../it/newer.rs"]
