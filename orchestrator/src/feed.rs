@@ -16,7 +16,9 @@ static LOAD: Statement = Statement {
     // The row that holds `from_offset` may begin before it. Last columns: what is kept begins there; from where it was read,
     // and the era. A place of the era before begins no later than this one did; of one before that nobody knows where it
     // lies. Where the store is the bus, a topic's offsets have no gaps; otherwise a shard's messages of all topics are numbered together, and the end of
-    // all that it has sent is the last row: a reader moves there, and misses nothing when others' messages are dropped.
+    // all that it has sent is the last row: a reader moves there, and misses nothing when others' messages are dropped. The
+    // page ends below the union, or the backlog is read for each. Numbers begin with 1: whoever is there has missed nothing
+    // yet, in whatever era.
     sql: "with r(topic, partition, from_offset, page) as ({rows}) \
           {select o.first_offset, o.messages, o.body, o.first_offset, r.from_offset, 0 \
           from r cross join outbox o where o.topic = r.topic and o.partition = r.partition \
@@ -24,15 +26,15 @@ static LOAD: Statement = Statement {
           and b.partition = r.partition and b.first_offset <= r.from_offset), 0) order by o.first_offset|\
           select f.seq, f.messages, f.body, coalesce((select min(b.seq) from outbox b where b.side = 'orchestrator' \
           and b.shard = r.partition), f.next_seq), g.place, g.era from r cross join lateral (\
-          select s.epoch >> 32 as era, s.next_outbox_seq, case (s.epoch >> 32) - (r.from_offset >> 40) \
-          when 0 then r.from_offset & 1099511627775 \
-          when 1 then least(r.from_offset & 1099511627775, s.era_outbox_seq) else 0 end as place \
-          from shard s where s.side = 'orchestrator' and s.shard = r.partition) g cross join lateral (\
-          select o.seq, o.messages, o.body, o.seq as next_seq from outbox o where o.side = 'orchestrator' \
+          select s.epoch >> 32 as era, s.next_outbox_seq, case when r.from_offset & 1099511627775 <= 1 then 1 \
+          when s.epoch >> 32 = r.from_offset >> 40 then r.from_offset & 1099511627775 \
+          when s.epoch >> 32 = (r.from_offset >> 40) + 1 then least(r.from_offset & 1099511627775, s.era_outbox_seq) \
+          else 0 end as place from shard s where s.side = 'orchestrator' and s.shard = r.partition) g cross join lateral (\
+          (select o.seq, o.messages, o.body, o.seq as next_seq from outbox o where o.side = 'orchestrator' \
           and o.shard = r.partition and o.seq >= coalesce((select max(b.seq) from outbox b where b.side = 'orchestrator' \
           and b.shard = r.partition and b.seq <= g.place), 0) and o.topic = r.topic \
-          and o.seq + o.messages > g.place union all \
-          select g.next_outbox_seq, 0, '[]', g.next_outbox_seq) f order by f.seq} limit (select page from r)",
+          and o.seq + o.messages > g.place order by o.seq limit r.page) union all \
+          select g.next_outbox_seq, 0::int8, '[]', g.next_outbox_seq) f order by f.seq} limit (select page from r)",
 };
 
 /// Rows of the outbox per partition and look.
@@ -45,7 +47,7 @@ static OLDEST: Statement = Statement {
           where o.topic = r.topic and o.partition = r.partition), (select e.next_offset from outbox_end e \
           where e.topic = r.topic and e.partition = r.partition)|(select coalesce((select min(o.seq) from outbox o \
           where o.side = 'orchestrator' and o.shard = r.partition), s.next_outbox_seq) + (s.epoch >> 32 << 40) \
-          from shard s where s.side = 'orchestrator' and s.shard = r.partition)}, 0) from r order by r.partition",
+          from shard s where s.side = 'orchestrator' and s.shard = r.partition)}, {0|1}) from r order by r.partition",
 };
 
 /// Behind the newest of every partition given: with more than that, nobody has anything to read there.

@@ -171,3 +171,91 @@ async fn z14_a_reader_of_changes_misses_nothing_behind_a_standby_that_lacked_wha
     let oldest = Position::oldest(&*store).await.unwrap();
     assert_eq!(numbers(&store, &oldest).await.0.len(), 8);
 }
+
+/// A long backlog of yesterday and today: the first row over and over.
+static REPEAT: Statement = Statement {
+    name: "test.repeat",
+    columns: &[Kind::Int],
+    sql: "with r(rows) as ({rows}) insert into outbox (side, shard, seq, topic, partition, messages, time_ms, body) \
+          select o.side, o.shard, o.seq + n, o.topic, o.partition, o.messages, \
+          o.time_ms - case when n * 2 <= r.rows then 86400000 else 0 end, o.body \
+          from r cross join outbox o cross join lateral generate_series(1, r.rows) n where o.seq = 1",
+};
+static ANALYZE: Statement = Statement { name: "test.analyze", columns: &[], sql: "analyze outbox" };
+
+/// Rows of the outbox that the statement of a page looks at.
+async fn rows_read(store: &PostgresStore, from: i64, page: i64) -> (i64, String) {
+    let statements = endstate_orchestrator::statements();
+    let load = statements.iter().find(|statement| statement.name == "feed.read_events").unwrap();
+    let sql = format!("explain (analyze, timing off, summary off) {}", load.sql).leak();
+    let explain = Box::leak(Box::new(Statement { name: "test.explain", columns: load.columns, sql }));
+    let row = [Topic::Events.label().into(), 1.into(), from.into(), page.into()];
+    let rows = store.read(explain, Rows::one(row)).await.unwrap();
+    let lines: Vec<&str> = rows.iter().filter_map(|row| row[0].text()).collect();
+    let number = |line: &str, name: &str| -> i64 {
+        let (_, rest) = line.split_once("(actual ").unwrap_or_default();
+        let (_, rest) = rest.split_once(name).unwrap_or_default();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    };
+    let scans = lines.iter().filter(|line| line.contains("Scan") && line.contains("on outbox"));
+    (scans.map(|line| number(line, "rows=") * number(line, "loops=")).sum(), lines.join("\n"))
+}
+
+#[tokio::test]
+async fn a_page_of_changes_reads_a_page_however_far_behind_the_reader_is() {
+    let server = std::env::var("ENDSTATE_TEST_POSTGRES")
+        .expect("ENDSTATE_TEST_POSTGRES names no server; bring one along: scripts/services run");
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{server}/test_feed_page_{}", std::process::id());
+    PostgresStore::migrate(&url).await.unwrap();
+    let store = PostgresStore::open(&Settings { partitions: 4, connections: 4, ..Settings::new(&url) }).await.unwrap();
+    let mut owner = store.assign(SHARD).await.unwrap();
+    send(&store, &mut owner, Topic::Events, 0..1).await;
+    let yesterday = SystemClock.now_ms().div_euclid(DAY_MS) - 1;
+    store.read(&MAKE_DAY, Rows::one([yesterday.into()])).await.unwrap();
+    run(&store, &[&REPEAT], 10_000).await;
+    run(&store, &[&BACK], 10_002).await;
+    store.read(&ANALYZE, Rows::one([])).await.unwrap();
+    for from in [1, 100, 4_990, 9_000] {
+        let (read, plan) = rows_read(&store, from, 32).await;
+        assert!(read < 400, "{read} rows for 32 from {from} on:\n{plan}");
+    }
+    let (mut place, mut count) = (Position::oldest(&*store).await.unwrap(), 0);
+    loop {
+        let (changes, next) = read(&*store, &place, 1_000).await.unwrap();
+        if changes.is_empty() {
+            break;
+        }
+        (place, count) = (next, count + changes.len());
+    }
+    assert_eq!(count, 10_001, "and none is left out");
+}
+
+/// A reader may be there before the shards are.
+#[tokio::test]
+async fn a_reader_that_comes_before_a_partition_has_an_owner_misses_nothing_of_it() {
+    let server = std::env::var("ENDSTATE_TEST_POSTGRES")
+        .expect("ENDSTATE_TEST_POSTGRES names no server; bring one along: scripts/services run");
+    let (server, _) = server.rsplit_once('/').unwrap();
+    for era in [0, 2] {
+        let url = format!("{server}/test_feed_early_{era}_{}", std::process::id());
+        PostgresStore::migrate(&url).await.unwrap();
+        let settings = Settings { partitions: 4, connections: 4, ..Settings::new(&url) };
+        let store = PostgresStore::open(&settings).await.unwrap();
+        let early = Position::oldest(&*store).await.unwrap();
+        assert!(read(&*store, &early, 10).await.unwrap().0.is_empty());
+        let mut owner = store.assign(SHARD).await.unwrap();
+        if era > 0 {
+            run(&store, &[&ERA], era).await;
+            owner = store.assign(SHARD).await.unwrap();
+        }
+        send(&store, &mut owner, Topic::Events, 0..3).await;
+        let (told, next) = numbers(&store, &early).await;
+        assert_eq!(told, ["0", "1", "2"], "era {era}");
+        // What older programs gave to one that was as early.
+        let zeros = Position::decode(&"A".repeat(43), 4).unwrap();
+        assert_eq!(numbers(&store, &zeros).await.0, ["0", "1", "2"], "era {era}");
+        assert!(numbers(&store, &next).await.0.is_empty());
+    }
+}
