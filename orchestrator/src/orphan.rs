@@ -21,14 +21,24 @@ use rows::{OF_SAGAS, SAGAS};
 use serde_json::json;
 use std::sync::Arc;
 
-/// Orphans that one run looks at.
+/// Orphans that one run takes because it is their turn, and at most as many more because their saga has turned up.
 const PAGE: i64 = 500;
+
+/// Orphans of which one run looks whether their saga has turned up: most of many wait for one that nobody knows.
+const AHEAD: i64 = 20_000;
 
 static WAITING: Statement = Statement {
     name: "orphan.waiting",
-    columns: &[Kind::Int],
-    sql: "with r(page) as ({rows}) select o.id, o.saga, o.tries, o.body, exists (select 1 from saga s where s.id = o.saga) \
-          from orphan o, r order by o.tried_ms, o.id limit (select page from r)",
+    columns: &[Kind::Int, Kind::Int],
+    // A probe of `saga` per row, not a join: PostgreSQL might read all sagas for that.
+    sql: "with r(page, ahead) as ({rows}), \
+          turn as (select id, saga, tries, tried_ms from orphan order by (tries > 0), tried_ms, id \
+          limit (select ahead from r)), \
+          first as (select id from turn order by (tries > 0), tried_ms, id limit (select page from r)), \
+          known as (select id from turn where (select 1 from saga s where s.id = turn.saga) is not null \
+          order by tried_ms, id limit (select page from r)) \
+          select o.id, o.saga, o.time_ms, o.tries, o.body, exists (select 1 from saga s where s.id = o.saga) \
+          from orphan o where o.id in (select id from first union select id from known) order by o.id",
 };
 
 static TRIED: Statement = Statement {
@@ -57,15 +67,22 @@ pub struct Orphans {
 struct Waiting {
     id: i64,
     saga: SagaId,
+    time_ms: i64,
     tries: i64,
-    envelope: Arc<Envelope>,
+    /// None when it cannot be read: a newer program may have written it.
+    envelope: Option<Arc<Envelope>>,
     has_saga: bool,
 }
 
 impl Waiting {
     /// The start that it is, if it is one.
     fn start(&self) -> Option<&Start> {
-        start_of(self.envelope.message.as_input()?)
+        start_of(self.envelope.as_ref()?.message.as_input()?)
+    }
+
+    /// What people know it by.
+    fn name(&self) -> String {
+        self.envelope.as_ref().map_or_else(|| format!("row {}", self.id), |envelope| envelope.id.clone())
     }
 
     /// Where it is sent: what sagas start is not held back among new starts.
@@ -85,8 +102,10 @@ impl Orphans {
 
 impl Waiting {
     fn alert(&self, now_ms: i64) -> Alert {
-        let Envelope { id, time_ms, .. } = &*self.envelope;
+        let id = self.name();
+        let time_ms = self.envelope.as_ref().map_or(self.time_ms, |envelope| envelope.time_ms);
         let text = match self.start() {
+            _ if self.envelope.is_none() => format!("the input in {id} of orphan cannot be read, and waits"),
             Some(Start { definition, version: ACTIVE_VERSION, .. }) => {
                 format!("start {id} waits for a program that can read the active version of {definition}")
             }
@@ -95,7 +114,7 @@ impl Waiting {
             }
             None => format!("input {id} waits for a saga that nobody knows"),
         };
-        Alert::new("orphan", &[&self.saga, id, time_ms], text, now_ms).of(self.saga, "".into(), "".into())
+        Alert::new("orphan", &[&self.saga, &id, &time_ms], text, now_ms).of(self.saga, "".into(), "".into())
     }
 }
 
@@ -113,7 +132,7 @@ impl Job for Orphans {
         let store = self.gateway.store();
         let mut report = Report::default();
         let (mut found, mut tried, mut messages, mut alerts) = (Rows::new(), Rows::new(), Vec::new(), Vec::new());
-        let rows = store.read(&WAITING, Rows::one([PAGE.into()])).await?;
+        let rows = store.read(&WAITING, Rows::one([PAGE.into(), AHEAD.into()])).await?;
         let orphans: Vec<Waiting> = rows.iter().filter_map(waiting).collect();
         let definitions = self.gateway.definitions();
         let versions =
@@ -121,13 +140,14 @@ impl Job for Orphans {
         definitions.ensure(versions).await?;
         for orphan in orphans {
             let can_start = orphan.start().is_some_and(|start| definitions.of_start(start).is_ok());
-            let goes = orphan.has_saga || can_start;
+            let ready = orphan.envelope.clone().filter(|_| orphan.has_saga || can_start);
             report.found += 1;
-            report.details.push(json!({ "orphan": orphan.envelope.id, "saga": orphan.saga, "sent": goes }));
-            if goes {
+            let detail = json!({ "orphan": orphan.name(), "saga": orphan.saga, "sent": ready.is_some() });
+            report.details.push(detail);
+            if let Some(envelope) = ready {
                 let (topic, partition) = (orphan.topic(), orphan.saga.slot().partition(store.partitions()));
                 found.push([orphan.id.into(), orphan.saga.0.into()]);
-                messages.push(Outgoing { topic, partition, envelope: orphan.envelope });
+                messages.push(Outgoing { topic, partition, envelope });
             } else {
                 tried.push([orphan.id.into(), orphan.saga.0.into(), now_ms.into()]);
                 if orphan.tries == 0 {
@@ -153,12 +173,13 @@ impl Job for Orphans {
 }
 
 fn waiting(row: &Row) -> Option<Waiting> {
-    let [id, saga, tries, body, has_saga] = row.as_slice() else { return None };
+    let [id, saga, time_ms, tries, body, has_saga] = row.as_slice() else { return None };
     Some(Waiting {
         id: id.int()?,
         saga: SagaId(saga.id()?),
+        time_ms: time_ms.int()?,
         tries: tries.int()?,
-        envelope: serde_json::from_str(body.text()?).ok()?,
+        envelope: serde_json::from_str(body.text()?).ok(),
         has_saga: has_saga.int()? == 1,
     })
 }

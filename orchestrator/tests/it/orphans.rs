@@ -8,7 +8,7 @@ use crate::system::{System, done, job, reply};
 use endstate_events::{InputBody, SagaId, Topic, Verdict};
 use endstate_orchestrator::job::Job as _;
 use endstate_orchestrator::orphan::Orphans;
-use endstate_outbox::{Clock as _, Kind, Outgoing, Rows, Statement, dead_letter};
+use endstate_outbox::{Clock as _, Commit, Kind, Outgoing, Rows, Statement, Write, dead_letter};
 use endstate_saga::control::Outcome;
 use endstate_saga::event::Fact;
 use serde_json::json;
@@ -213,4 +213,79 @@ async fn z12_what_came_while_a_saga_stood_still_comes_before_its_deadline() {
     system.run_until_idle().await;
     assert_eq!(&*system.saga(saga).await.unwrap().status, "dividing");
     assert!(tries(&system).await.is_empty());
+}
+
+/// An orphan as an owner left it; its body is what a test says.
+static PUT: Statement = Statement {
+    name: "test.put_orphan",
+    columns: &[Kind::Id, Kind::Int, Kind::Int, Kind::Text],
+    sql: "with r(saga, tried_ms, tries, body) as ({rows}) insert into orphan (shard, saga, time_ms, tried_ms, tries, body) \
+          select 0, saga, 0, tried_ms, tries, body from r where true",
+};
+
+async fn put(system: &System, orphans: Rows) {
+    let writes = vec![Write::exact(&PUT, orphans)];
+    system.store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
+}
+
+/// Many wait for what nobody knows: whoever comes now, and whose saga has turned up, does not wait behind them.
+#[tokio::test]
+async fn z12_a_new_orphan_and_one_whose_saga_is_there_do_not_wait_behind_old_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let known = system.begin("odd_job", job("known")).await;
+    let (nobody, _) = system.start("odd_job", job("never"));
+    let body = |saga, id: &str| {
+        let message = system.message(Topic::Progress, saga, id.to_owned(), signal());
+        serde_json::to_string(&*message.envelope).unwrap()
+    };
+    let mut rows = Rows::new();
+    for n in 0..1_200 {
+        rows.push([nobody.0.into(), n.into(), 1.into(), body(nobody, &format!("old-{n}")).into()]);
+    }
+    rows.push([known.0.into(), (system.clock.now_ms() - 1).into(), 3.into(), body(known, "signal-1").into()]);
+    put(&system, rows).await;
+    system.tell(nobody, "new", signal()).await;
+
+    let report = Orphans::new(system.gateway()).run(system.clock.now_ms(), false).await.unwrap();
+    assert_eq!((report.found, report.changed), (501, 1));
+    let told = system.told().await;
+    assert!(matches!(&told[..], [alert] if alert.text.contains("input new ")), "{told:?}");
+    system.run_until_idle().await;
+    assert!(
+        facts(&system, known).await.iter().any(|fact| matches!(fact, Fact::EventKept(_))),
+        "it was given its input"
+    );
+    let tries = tries(&system).await;
+    let of = |wanted| tries.iter().filter(|tries| **tries == wanted).count();
+    assert_eq!((of(0), of(1), of(2)), (0, 702, 499), "the rest by turns");
+}
+
+/// What cannot be read is kept and told of, and the others go on.
+#[tokio::test]
+async fn z12_orphans_that_cannot_be_read_hold_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = open(folder.path()).await;
+    let known = system.begin("odd_job", job("known")).await;
+    let (late, start) = system.start("odd_job", job("late"));
+    let mut rows = Rows::new();
+    for n in 0..600 {
+        let saga = if n % 2 == 0 { known } else { late };
+        rows.push([saga.0.into(), 0.into(), 0.into(), "{\"of\":\"a newer program\"}".into()]);
+    }
+    put(&system, rows).await;
+    system.tell(late, "readable", signal()).await;
+    let orphans = Orphans::new(system.gateway());
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(orphans.run(system.clock.now_ms(), false).await.unwrap().changed, 0);
+        told.extend(system.told().await);
+        system.clock.advance(60_000);
+    }
+    assert_eq!(told.len(), 601, "of each once");
+    assert!(told.iter().any(|alert| alert.text.contains("input readable ")));
+    assert!(tries(&system).await.iter().all(|tries| *tries > 0), "all had their turn");
+    system.queue(&[start]).await;
+    system.run_until_idle().await;
+    assert_eq!(tries(&system).await.len(), 600, "its saga was given what can be read");
 }

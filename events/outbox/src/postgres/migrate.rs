@@ -16,7 +16,7 @@ static ALL: &[Migration] = migrations!("postgres":
     "0001_shard" "0002_saga" "0003_participants" "0004_api" "0005_job" "0006_alert" "0007_discrepancy"
     "0008_spill" "0009_listening" "0010_unused_indexes" "0011_compression"
     "0012_undrawn" "0013_witness" "0014_snapshot" "0015_store" "0016_debezium" "0017_era"
-    "0018_orphan_saga"
+    "0018_orphan_saga" "0019_orphan_turn"
 );
 
 /// Any number will do, as long as nobody else in the database takes it: the letters of `endstate`.

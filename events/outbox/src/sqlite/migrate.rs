@@ -9,7 +9,7 @@ use sqlx::sqlite::SqlitePool;
 /// All migrations of an embedded store, in order.
 pub(super) static ALL: &[Migration] = migrations!("sqlite":
     "0001_shard" "0002_saga" "0003_participants" "0004_api" "0005_job" "0006_operators" "0007_alert" "0008_discrepancy" "0009_listening"
-    "0010_unused_indexes" "0011_undrawn" "0012_snapshot" "0013_orphan_saga"
+    "0010_unused_indexes" "0011_undrawn" "0012_snapshot" "0013_orphan_saga" "0014_orphan_turn"
 );
 
 pub(super) async fn run(pool: &SqlitePool, migrations: &[Migration]) -> Result<(), StoreError> {
