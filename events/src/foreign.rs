@@ -32,11 +32,11 @@ pub struct ForeignEvent {
     pub data: String,
 }
 
-/// What tells an event from all others: its `source` and `id` in one text, which no other pair of them makes. A source
-/// with a `#` has its length in front: no URI reference begins so.
+/// What tells an event from all others: its `source`, which is not empty, and `id` in one text, which no other pair of
+/// them makes. A source with a `#` has `#` and its length in front: one without cannot begin so, whatever it is.
 #[must_use]
 pub fn identity(source: &str, id: &str) -> String {
-    if source.contains('#') { format!("{}:{source}#{id}", source.len()) } else { format!("{source}#{id}") }
+    if source.contains('#') { format!("#{}:{source}#{id}", source.len()) } else { format!("{source}#{id}") }
 }
 
 /// A copy of a dead letter. The letter itself is a row of the store, from where it is replayed.
@@ -69,5 +69,7 @@ mod tests {
         assert_eq!(identity("/shop", "1"), "/shop#1", "as stored ones have it");
         assert_ne!(identity("/shop#eu", "1"), identity("/shop", "eu#1"));
         assert_ne!(identity("/a#b", "c#d"), identity("/a#b#c", "d"));
+        assert_ne!(identity("/shop#eu", "1"), identity("8:/shop", "eu#1"), "nobody asks for a URI");
+        assert_eq!(identity("/shop#eu", "1"), "#8:/shop#eu#1");
     }
 }
