@@ -271,6 +271,10 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use async_trait::async_trait;
+    use endstate_outbox::{Assignment, Row, ShardId, SqliteStore};
+    use std::pin::Pin;
+    use std::sync::Mutex;
 
     #[test]
     fn what_was_read_before_a_token_was_revoked_or_made_does_not_take_that_back() {
@@ -297,5 +301,56 @@ mod tests {
         known.revoked("b", 8);
         assert!(!known.replace(before, without));
         assert!(known.replace(known.changes, [("b".to_owned(), token("b"))].into()), "what was read last holds");
+    }
+
+    type Happening = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// A store on which something happens between a reading and its answer.
+    struct Meanwhile {
+        inner: Arc<SqliteStore>,
+        happens: Mutex<Option<Happening>>,
+    }
+
+    #[async_trait]
+    impl Store for Meanwhile {
+        async fn read(&self, statement: &'static Statement, rows: Rows) -> Result<Vec<Row>, StoreError> {
+            let found = self.inner.read(statement, rows).await;
+            let happens = self.happens.lock().unwrap().take();
+            if let Some(happens) = happens {
+                happens.await;
+            }
+            found
+        }
+
+        async fn assign(&self, shard: ShardId) -> Result<Assignment, StoreError> {
+            self.inner.assign(shard).await
+        }
+
+        async fn commit(&self, commit: Commit) -> Result<Vec<u64>, CommitError> {
+            self.inner.commit(commit).await
+        }
+
+        fn partitions(&self) -> u16 {
+            self.inner.partitions()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_made_or_revoked_while_tokens_are_read_again_is_so_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = SqliteStore::open(folder.path()).await.unwrap();
+        let store = Arc::new(Meanwhile { inner, happens: Mutex::default() });
+        let tokens = Arc::new(Tokens::load(store.clone()).await.unwrap());
+        let old = tokens.create("ops", Scopes::all(), 1_000, 0).await.unwrap();
+        let made = Arc::new(Mutex::new(None));
+        let (here, id, slot) = (Arc::clone(&tokens), old.token.id.clone(), Arc::clone(&made));
+        *store.happens.lock().unwrap() = Some(Box::pin(async move {
+            assert!(here.revoke(&id, 7).await.unwrap());
+            *slot.lock().unwrap() = Some(here.create("dev", Scopes::all(), 1_000, 7).await.unwrap());
+        }));
+        tokens.reload().await.unwrap();
+        let made = made.lock().unwrap().take().expect("it happened");
+        assert!(tokens.check(&old.secret, 8).is_err(), "revoked");
+        assert_eq!(tokens.check(&made.secret, 8).unwrap().subject, "dev");
     }
 }
