@@ -151,6 +151,12 @@ pub(crate) async fn assemble(
     drain: &Drain,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<(axum::Router, String)> {
+    let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
+    // Before anything is taken from processes that work.
+    anyhow::ensure!(
+        address.ip().is_loopback() || !tokens.is_empty(),
+        "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
+    );
     let (provider_url, secret) = provider(node, config, address).await?;
     let outdoors = Outdoors::new(
         config,
@@ -173,14 +179,9 @@ pub(crate) async fn assemble(
         node.snapshots_after(i64::from(config.archive.after_days) * 24 * 3_600_000);
     }
     node.start(config.engine.in_motion, config.participants.settings());
-    let tokens = Arc::new(Tokens::load(node.store.clone()).await?);
     if node.embedded().is_none() {
         node.tasks.spawn(node.stop_token().run_until_cancelled_owned(follow_tokens(tokens.clone())));
     }
-    anyhow::ensure!(
-        address.ip().is_loopback() || !tokens.is_empty(),
-        "refusing to listen on {address} while no token exists; listen on 127.0.0.1 and run `endstate token create` first"
-    );
     let (metrics, tellers) = (scrape::serve(metrics, node, drain), config.events.topics()?);
     let sagas = crate::serve::sagas(node, &tokens, drain, metrics, tellers).await?;
     let window_ms = i64::try_from(config.payment.callback_window_s.saturating_mul(1_000)).unwrap_or(i64::MAX);

@@ -212,9 +212,12 @@ fn unread(error: endstate_outbox::StoreError) -> Failure {
 /// The value of an item in the text of metrics: none when there is no such series and there should be one.
 fn value(item: &Item, text: &str) -> Option<f64> {
     let name = item.metric.name();
-    // A metric by phase has a series only where there are sagas: none is zero, if the process tells of any at all.
+    // A metric by phase has a series only where there are sagas: none is zero, if whoever looks for them has told what
+    // always has a value.
     let labelled = !item.metric.row().labels.is_empty();
-    let mut found: Option<f64> = (labelled && text.contains("endstate_")).then_some(0.0);
+    let teller = if item.stored { Metric::TimersOverdue.name() } else { "endstate_" };
+    let is_told = text.lines().any(|line| line.starts_with(teller));
+    let mut found: Option<f64> = (labelled && is_told).then_some(0.0);
     for line in text.lines().filter_map(|line| line.strip_prefix(name)) {
         let Some((labels, value)) = line.rsplit_once(' ') else { continue };
         if !(labels.is_empty() || labels.starts_with('{')) {
@@ -335,6 +338,20 @@ mod tests {
         assert_eq!(judged("unchanged", "600:1800"), (State::Ok, Some(12.5)), "a waiting one may wait");
         assert_eq!(judged("dead-letters", "0:0"), (State::Ok, Some(0.0)), "none is never too many");
         assert_eq!(judged("discrepancies", "1:1"), (State::Unknown, None), "silence is not zero");
+    }
+
+    #[test]
+    fn nobody_says_that_there_are_none_who_has_not_looked() {
+        let of = |text: &str| {
+            ["parked", "unchanged", "lag"].map(|name| {
+                let item = ITEMS.iter().find(|item| item.name == name).unwrap();
+                judge(item, "1:50".parse().unwrap(), text).state
+            })
+        };
+        let gateway = "endstate_http_requests_total{route=\"/v1/orders\"} 3\n";
+        assert_eq!(of(gateway), [State::Unknown, State::Unknown, State::Ok]);
+        let sweeper = format!("{gateway}endstate_timers_overdue_oldest_seconds 0\n");
+        assert_eq!(of(&sweeper), [State::Ok; 3], "no saga is open");
     }
 
     #[test]
