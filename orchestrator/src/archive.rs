@@ -4,7 +4,7 @@
 //! Their numbers stay claimed, their discrepancies stay, and what still comes for one waits among the orphans (Z12).
 //! An ended saga never changes, so nobody writes what is deleted here. What participants remember is theirs.
 
-use crate::job::{self, Job, Report};
+use crate::job::{Job, OLD_RUNS, PURGE_RUNS, Report};
 use crate::view::DROP_SEARCH;
 use async_trait::async_trait;
 use endstate_events::SagaId;
@@ -61,6 +61,20 @@ static DELETE_VIEW: Statement = Statement {
     columns: &[Kind::Id],
     sql: "delete from saga_view where saga in ({rows})",
 };
+
+/// What is kept for as long to be looked up.
+struct Records {
+    label: &'static str,
+    /// How many there are from before a time.
+    old: &'static Statement,
+    /// Deletes them, by that time and a page.
+    purge: &'static Statement,
+}
+
+static RECORDS: [Records; 2] = [
+    Records { label: "alerts_told", old: &alert::OLD, purge: &alert::PURGE },
+    Records { label: "runs", old: &OLD_RUNS, purge: &PURGE_RUNS },
+];
 
 /// All of them, see [`endstate_outbox::statement`].
 pub(crate) static STATEMENTS: &[&Statement] = &[&ENDED, &DELETE_SAGAS, &DELETE_EVENTS, &DELETE_SNAPSHOTS, &DELETE_VIEW];
@@ -119,57 +133,39 @@ impl Archive {
             Write::exact(&DELETE_SAGAS, there),
         ];
         let writes = writes.into_iter().filter(|write| !write.rows.is_empty()).collect();
-        let failed = |error| StoreError::Failed { statement: "archive.delete".to_owned(), reason: format!("{error}") };
-        self.store.commit(Commit { writes, ..Commit::default() }).await.map(drop).map_err(failed)
+        self.commit(writes).await.map(drop)
     }
 
-    async fn clear(&self, records: Records, now_ms: i64, dry_run: bool, report: &mut Report) -> Result<(), StoreError> {
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
+        let failed = |error| StoreError::Failed { statement: "archive.delete".to_owned(), reason: format!("{error}") };
+        self.store.commit(Commit { writes, ..Commit::default() }).await.map_err(failed)
+    }
+
+    async fn clear(
+        &self,
+        records: &Records,
+        now_ms: i64,
+        dry_run: bool,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
         let before_ms = now_ms - self.keep_ms;
-        let found = records.old(&*self.store, before_ms).await?.min(self.limit);
+        let rows = self.store.read(records.old, Rows::one([before_ms.into()])).await?;
+        let count = rows.first().and_then(|row| row.first()?.int()).unwrap_or(0);
+        let found = usize::try_from(count).unwrap_or(0).min(self.limit);
         if found == 0 {
             return Ok(());
         }
         report.found += found;
-        report.details.push(json!({ records.label(): found }));
+        report.details.push(json!({ records.label: found }));
         let mut left = if dry_run { 0 } else { found };
         while left > 0 {
-            let gone = records.purge(&*self.store, before_ms, left.min(PAGE) as i64).await?;
+            let page = Rows::one([before_ms.into(), (left.min(PAGE) as i64).into()]);
+            let hits = self.commit(vec![Write::any(records.purge, page)]).await?;
+            let gone = hits.first().and_then(|hit| usize::try_from(*hit).ok()).unwrap_or(0);
             report.changed += gone;
             left = if gone == 0 { 0 } else { left.saturating_sub(gone) };
         }
         Ok(())
-    }
-}
-
-/// What is kept to be looked up.
-#[derive(Clone, Copy)]
-enum Records {
-    /// Alerts that were told.
-    Alerts,
-    /// Runs of jobs.
-    Runs,
-}
-
-impl Records {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Alerts => "alerts_told",
-            Self::Runs => "runs",
-        }
-    }
-
-    async fn old(self, store: &dyn Store, before_ms: i64) -> Result<usize, StoreError> {
-        match self {
-            Self::Alerts => alert::old(store, before_ms).await,
-            Self::Runs => job::old_runs(store, before_ms).await,
-        }
-    }
-
-    async fn purge(self, store: &dyn Store, before_ms: i64, page: i64) -> Result<usize, StoreError> {
-        match self {
-            Self::Alerts => alert::purge(store, before_ms, page).await,
-            Self::Runs => job::purge_runs(store, before_ms, page).await,
-        }
     }
 }
 
@@ -210,7 +206,7 @@ impl Job for Archive {
             // Others write, too: at most half of the time is ours.
             sleep(begun.elapsed()).await;
         }
-        for records in [Records::Alerts, Records::Runs] {
+        for records in &RECORDS {
             self.clear(records, now_ms, dry_run, &mut report).await?;
         }
         Ok(report)

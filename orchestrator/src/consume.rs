@@ -172,8 +172,8 @@ pub async fn load(
         }
     }
     // Also a saga that is there may have stood still, as the owner of before could not read it.
-    let mut awaited: FxHashSet<SagaId> = starting.iter().chain(sagas.keys()).copied().collect();
-    awaited.retain(|saga| adopts && cache.awaited.may_hold(*saga));
+    let there = starting.iter().chain(sagas.keys()).copied();
+    let awaited: FxHashSet<SagaId> = there.filter(|saga| adopts && cache.awaited.may_hold(*saga)).collect();
     let orphans = orphan::load(store, &awaited).await?;
     Ok(Loaded { sagas, unreadable, claims, orphans })
 }

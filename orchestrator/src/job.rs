@@ -77,13 +77,15 @@ macro_rules! old_runs {
     };
 }
 
-static OLD_RUNS: Statement = Statement {
+/// How many of them there are.
+pub(crate) static OLD_RUNS: Statement = Statement {
     name: "job.old_runs",
     columns: &[Kind::Int],
     sql: concat!("with r(before_ms) as ({rows}) select count(*) ", old_runs!()),
 };
 
-static PURGE_RUNS: Statement = Statement {
+/// Deletes at most a page of them.
+pub(crate) static PURGE_RUNS: Statement = Statement {
     name: "job.purge_runs",
     columns: &[Kind::Int, Kind::Int],
     sql: concat!(
@@ -313,22 +315,6 @@ impl Jobs {
         self.store.commit(Commit { writes, ..Commit::default() }).await?;
         Ok(())
     }
-}
-
-/// How many runs ended before then, those since each job was last done left out.
-pub(crate) async fn old_runs(store: &dyn Store, before_ms: i64) -> Result<usize, StoreError> {
-    let rows = store.read(&OLD_RUNS, Rows::one([before_ms.into()])).await?;
-    let count = rows.first().and_then(|row| row.first()?.int()).unwrap_or(0);
-    Ok(usize::try_from(count).unwrap_or(0))
-}
-
-/// Deletes such runs, at most `page`; returns how many went.
-pub(crate) async fn purge_runs(store: &dyn Store, before_ms: i64, page: i64) -> Result<usize, StoreError> {
-    let writes = vec![Write::any(&PURGE_RUNS, Rows::one([before_ms.into(), page.into()]))];
-    let failed =
-        |error: CommitError| StoreError::Failed { statement: PURGE_RUNS.name.to_owned(), reason: error.to_string() };
-    let hits = store.commit(Commit { writes, ..Commit::default() }).await.map_err(failed)?;
-    Ok(hits.first().and_then(|hit| usize::try_from(*hit).ok()).unwrap_or(0))
 }
 
 /// Lets the clock start the jobs of the timetable until it is dropped. A run that is due while the one before still runs

@@ -120,14 +120,16 @@ static AGAIN: Statement = Statement {
           where alert.id = r.id and alert.told_ms is null",
 };
 
-static PURGE: Statement = Statement {
+/// Deletes alerts that were told before then, at most a page of them.
+pub static PURGE: Statement = Statement {
     name: "alert.purge",
     columns: &[Kind::Int, Kind::Int],
     sql: "with r(before_ms, page) as ({rows}) delete from alert where id in (select a.id from r cross join alert a \
           where a.told_ms < r.before_ms order by a.told_ms limit (select page from r))",
 };
 
-static OLD: Statement = Statement {
+/// How many alerts were told before then.
+pub static OLD: Statement = Statement {
     name: "alert.old",
     columns: &[Kind::Int],
     sql: "with r(before_ms) as ({rows}) select count(*) from r cross join alert a where a.told_ms < r.before_ms",
@@ -203,20 +205,6 @@ pub async fn mark(store: &dyn Store, tried: &[(String, Tried)], now_ms: i64) -> 
     }
     let writes = [Write::any(&TOLD, told), Write::any(&AGAIN, again)];
     commit(store, writes.into_iter().filter(|write| !write.rows.is_empty()).collect()).await.map(drop)
-}
-
-/// How many alerts were told before then.
-pub async fn old(store: &dyn Store, before_ms: i64) -> Result<usize, StoreError> {
-    let rows = store.read(&OLD, Rows::one([before_ms.into()])).await?;
-    let count = rows.first().and_then(|row| row.first()?.int()).unwrap_or(0);
-    Ok(usize::try_from(count).unwrap_or(0))
-}
-
-/// Deletes alerts that were told before then, at most `page`; returns how many went.
-pub async fn purge(store: &dyn Store, before_ms: i64, page: i64) -> Result<usize, StoreError> {
-    let purge = Write::any(&PURGE, Rows::one([before_ms.into(), page.into()]));
-    let hit = commit(store, vec![purge]).await?.first().copied().unwrap_or(0);
-    Ok(usize::try_from(hit).unwrap_or(0))
 }
 
 async fn commit(store: &dyn Store, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {

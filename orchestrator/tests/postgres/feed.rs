@@ -70,14 +70,7 @@ async fn drop_all_days(store: &PostgresStore) {
 
 #[tokio::test]
 async fn a_reader_of_changes_is_told_of_dropped_days_unless_it_missed_nothing() {
-    let server = std::env::var("ENDSTATE_TEST_POSTGRES").expect(
-        "ENDSTATE_TEST_POSTGRES names no server; bring one along: \
-         scripts/services run --only postgres -- cargo test --workspace --test postgres",
-    );
-    let (server, _) = server.rsplit_once('/').unwrap();
-    let url = format!("{server}/test_feed_{}", std::process::id());
-    PostgresStore::migrate(&url).await.unwrap();
-    let store = PostgresStore::open(&Settings { partitions: 4, connections: 4, ..Settings::new(&url) }).await.unwrap();
+    let store = fresh("days").await;
     let mut owner = store.assign(SHARD).await.unwrap();
     let begin = Position::oldest(&*store).await.unwrap();
     send(&store, &mut owner, Topic::Events, 0..6).await;
@@ -130,6 +123,18 @@ static ERA: Statement = Statement {
     sql: "with r(era) as ({rows}) update shard set epoch = (r.era << 32) + 1, era_outbox_seq = next_outbox_seq from r",
 };
 
+/// A store of four partitions that nobody owns.
+async fn fresh(name: &str) -> Arc<PostgresStore> {
+    let server = std::env::var("ENDSTATE_TEST_POSTGRES").expect(
+        "ENDSTATE_TEST_POSTGRES names no server; bring one along: \
+         scripts/services run --only postgres -- cargo test --workspace --test postgres",
+    );
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{server}/test_feed_{name}_{}", std::process::id());
+    PostgresStore::migrate(&url).await.unwrap();
+    PostgresStore::open(&Settings { partitions: 4, connections: 4, ..Settings::new(&url) }).await.unwrap()
+}
+
 async fn run(store: &PostgresStore, statements: &[&'static Statement], n: i64) {
     let writes = statements.iter().map(|statement| Write::any(statement, Rows::one([n.into()]))).collect();
     store.commit(Commit { writes, ..Commit::default() }).await.unwrap();
@@ -138,12 +143,7 @@ async fn run(store: &PostgresStore, statements: &[&'static Statement], n: i64) {
 /// What was told is gone, and others have its numbers: a reader who has seen it is told of those, too.
 #[tokio::test]
 async fn z14_a_reader_of_changes_misses_nothing_behind_a_standby_that_lacked_what_it_was_told() {
-    let server = std::env::var("ENDSTATE_TEST_POSTGRES")
-        .expect("ENDSTATE_TEST_POSTGRES names no server; bring one along: scripts/services run");
-    let (server, _) = server.rsplit_once('/').unwrap();
-    let url = format!("{server}/test_feed_era_{}", std::process::id());
-    PostgresStore::migrate(&url).await.unwrap();
-    let store = PostgresStore::open(&Settings { partitions: 4, connections: 4, ..Settings::new(&url) }).await.unwrap();
+    let store = fresh("era").await;
     let mut owner = store.assign(SHARD).await.unwrap();
     let begin = Position::oldest(&*store).await.unwrap();
     send(&store, &mut owner, Topic::Events, 0..4).await;
@@ -204,12 +204,7 @@ async fn rows_read(store: &PostgresStore, from: i64, page: i64) -> (i64, String)
 
 #[tokio::test]
 async fn a_page_of_changes_reads_a_page_however_far_behind_the_reader_is() {
-    let server = std::env::var("ENDSTATE_TEST_POSTGRES")
-        .expect("ENDSTATE_TEST_POSTGRES names no server; bring one along: scripts/services run");
-    let (server, _) = server.rsplit_once('/').unwrap();
-    let url = format!("{server}/test_feed_page_{}", std::process::id());
-    PostgresStore::migrate(&url).await.unwrap();
-    let store = PostgresStore::open(&Settings { partitions: 4, connections: 4, ..Settings::new(&url) }).await.unwrap();
+    let store = fresh("page").await;
     let mut owner = store.assign(SHARD).await.unwrap();
     send(&store, &mut owner, Topic::Events, 0..1).await;
     let yesterday = SystemClock.now_ms().div_euclid(DAY_MS) - 1;
@@ -235,14 +230,8 @@ async fn a_page_of_changes_reads_a_page_however_far_behind_the_reader_is() {
 /// A reader may be there before the shards are.
 #[tokio::test]
 async fn a_reader_that_comes_before_a_partition_has_an_owner_misses_nothing_of_it() {
-    let server = std::env::var("ENDSTATE_TEST_POSTGRES")
-        .expect("ENDSTATE_TEST_POSTGRES names no server; bring one along: scripts/services run");
-    let (server, _) = server.rsplit_once('/').unwrap();
     for era in [0, 2] {
-        let url = format!("{server}/test_feed_early_{era}_{}", std::process::id());
-        PostgresStore::migrate(&url).await.unwrap();
-        let settings = Settings { partitions: 4, connections: 4, ..Settings::new(&url) };
-        let store = PostgresStore::open(&settings).await.unwrap();
+        let store = fresh(&format!("early_{era}")).await;
         let early = Position::oldest(&*store).await.unwrap();
         assert!(read(&*store, &early, 10).await.unwrap().0.is_empty());
         let mut owner = store.assign(SHARD).await.unwrap();
